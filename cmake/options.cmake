@@ -1,0 +1,19 @@
+# Compiler flags of every target: an interface library that each room links.
+
+add_library(quire_options INTERFACE)
+target_include_directories(quire_options INTERFACE ${PROJECT_SOURCE_DIR})
+target_compile_options(quire_options INTERFACE
+  -Wall -Wextra -Wpedantic -Wno-unused-parameter -Wvla
+  -fno-math-errno -fno-trapping-math
+  -fstack-protector-strong -fstack-clash-protection -fcf-protection)
+# Results must not depend on how a compiler contracts a*b+c: kernels that want an FMA say so.
+target_compile_options(quire_options INTERFACE -ffp-contract=off)
+target_compile_definitions(quire_options INTERFACE QUIRE_VERSION="${PROJECT_VERSION}")
+target_link_options(quire_options INTERFACE -Wl,-z,relro,-z,now -Wl,--as-needed)
+
+if(QUIRE_SANITIZE)
+  target_compile_options(quire_options INTERFACE -fsanitize=${QUIRE_SANITIZE} -fno-omit-frame-pointer)
+  target_link_options(quire_options INTERFACE -fsanitize=${QUIRE_SANITIZE})
+else()
+  target_compile_options(quire_options INTERFACE $<$<CONFIG:Release>:-D_FORTIFY_SOURCE=2>)
+endif()

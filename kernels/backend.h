@@ -1,0 +1,102 @@
+// Backend: device memory and the operations of a transformer on it.
+//
+// Three of them: `ref`, the definition, plain float32 loops that one can check with a pencil; `cpu`, packed weights, SIMD kernels and
+// a pool of workers; `cuda`. The public operations check their contract once (a violation is our bug: Check) and dispatch.
+// The operations are described where they live, in kernels/<operation>/<operation>.h.
+//
+// Thread: one caller at a time (the engine thread). Operations run in the order of the calls; on `ref` and `cpu` they are complete on
+// return. Knows nothing of sequences, requests or models.
+
+#ifndef QUIRE_KERNELS_BACKEND_H_
+#define QUIRE_KERNELS_BACKEND_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "kernels/dtype.h"
+#include "kernels/embedding/embedding.h"
+#include "kernels/linear/linear.h"
+#include "kernels/paged_attention/paged_attention.h"
+#include "kernels/rms_norm/rms_norm.h"
+#include "kernels/rope/rope.h"
+#include "kernels/sampling/sampling.h"
+#include "kernels/swiglu/swiglu.h"
+#include "kernels/tensor.h"
+
+namespace quire {
+
+enum class BackendKind { kRef, kCpu };
+
+struct BackendOptions {
+  BackendKind kind = BackendKind::kCpu;
+  // `cpu` only. 0: as many as the affinity mask and the cgroup's CPU quota allow (one for less than a whole CPU).
+  int num_threads = 0;
+  // `cpu` only. CPUs to pin the workers to, one each, repeated if fewer. Empty: pinned only where the affinity mask is narrower than
+  // the machine.
+  std::vector<int> cpu_bind;
+  // `cpu` only. "auto", "avx512_bf16", "avx512", "avx2", "portable". An instruction set that this CPU lacks is an error.
+  std::string cpu_isa = "auto";
+};
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+
+  virtual BackendKind kind() const = 0;
+  // For logs and status: e.g. "cpu avx512_bf16, 2 threads".
+  virtual std::string Description() const = 0;
+
+  // `bytes` of zeroed device memory, aligned to at least 64 bytes. RESOURCE_EXHAUSTED says what was asked for.
+  virtual absl::StatusOr<Buffer> Allocate(size_t bytes) = 0;
+
+  // Packs the matrices `parts` (each [n_i, k], same k, any dtype, host memory), stacked by rows, as one weight of `dtype`.
+  // Runs in parallel; the sources may be unmapped afterwards.
+  virtual absl::StatusOr<LinearWeight> PackLinear(absl::Span<const Tensor> parts, DType dtype) = 0;
+
+  // Device bytes that a weight [n, k] takes once packed: what PackLinear allocates.
+  virtual size_t PackedBytes(int64_t n, int64_t k, DType dtype) const = 0;
+
+  // Scratch that the operations need at these largest shapes, allocated here and not later. Part of the memory plan.
+  struct WorkspaceShape {
+    int64_t max_rows = 0;       // rows of a step: --max-num-batched-tokens
+    int64_t max_head_rows = 0;  // rows of logits at once
+    int64_t max_cols = 0;       // widest activation
+    int64_t vocab_size = 0;
+    int32_t q_heads = 0, kv_heads = 0, head_dim = 0;
+    int64_t max_context = 0;     // --max-model-len
+    int32_t max_sequences = 0;   // --max-num-seqs
+  };
+  virtual size_t WorkspaceBytes(const WorkspaceShape& shape) const = 0;
+  virtual absl::Status AllocateWorkspace(const WorkspaceShape& shape) = 0;
+
+  void Embedding(const EmbeddingArgs& args);
+  void RmsNorm(const RmsNormArgs& args);
+  void Linear(const LinearArgs& args);
+  void RopeKvWrite(const RopeKvWriteArgs& args);
+  void PagedAttention(const PagedAttentionArgs& args);
+  void SwiGlu(const SwiGluArgs& args);
+  void Sample(const SampleArgs& args);
+  void Score(const ScoreArgs& args);
+
+ private:
+  virtual void DoEmbedding(const EmbeddingArgs& args) = 0;
+  virtual void DoRmsNorm(const RmsNormArgs& args) = 0;
+  virtual void DoLinear(const LinearArgs& args) = 0;
+  virtual void DoRopeKvWrite(const RopeKvWriteArgs& args) = 0;
+  virtual void DoPagedAttention(const PagedAttentionArgs& args) = 0;
+  virtual void DoSwiGlu(const SwiGluArgs& args) = 0;
+  virtual void DoSample(const SampleArgs& args) = 0;
+  virtual void DoScore(const ScoreArgs& args) = 0;
+};
+
+// INVALID_ARGUMENT names the option, what was found and what is allowed.
+absl::StatusOr<std::unique_ptr<Backend>> CreateBackend(const BackendOptions& options);
+
+}  // namespace quire
+
+#endif  // QUIRE_KERNELS_BACKEND_H_

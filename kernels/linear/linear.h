@@ -1,0 +1,36 @@
+// Linear: y = x W^T + bias, or y += x W^T + bias.
+//
+//   y[r, j] = sum_k float(x[r, k]) * float(W[j, k]) + bias[j]       accumulated in float32
+//
+// The order of summation over k is a function of W's (n, k) and the instruction set alone: the same bits for every number
+// of rows and of workers (ARCHITECTURE law 5, "company is invisible"). x has W's dtype.
+// Example: x = [1, 2], W = [[1, 0], [3, 4], [0, -1]], no bias: y = [1, 11, -2].
+
+#ifndef QUIRE_KERNELS_LINEAR_LINEAR_H_
+#define QUIRE_KERNELS_LINEAR_LINEAR_H_
+
+#include <cstdint>
+
+#include "kernels/tensor.h"
+
+namespace quire {
+
+// A weight matrix W[n, k] as its backend likes it (`Backend::PackLinear` makes it; its layout is the backend's secret).
+struct LinearWeight {
+  int64_t n = 0;  // rows of W: outputs
+  int64_t k = 0;  // columns of W: inputs
+  DType dtype = DType::kFloat32;
+  Buffer data;
+};
+
+struct LinearArgs {
+  Tensor x;                    // weight->dtype [num_rows, k]
+  const LinearWeight* weight;  // [n, k]
+  const float* bias;           // [n], or nullptr
+  bool accumulate;             // add to y instead of overwriting it (the residual stream)
+  Tensor y;                    // out: float32 [num_rows, n]
+};
+
+}  // namespace quire
+
+#endif  // QUIRE_KERNELS_LINEAR_LINEAR_H_

@@ -1,0 +1,52 @@
+// PagedKv: the view of one layer's keys and values in the paged cache, with the one index formula.
+//
+// The cache is num_blocks blocks; a block has block_size slots (one slot: one token); a slot has kv_heads heads of head_dim
+// elements, once for K and once for V. Sized by kv_heads, never by q_heads. Logical index of an element:
+//
+//   [block][kv_head][slot][dim]
+//
+// V is stored in that order. K is stored so that the slots of a block are the SIMD lanes: dims in pairs, the pair innermost,
+//
+//   K: [block][kv_head][head_dim / 2][block_size][2]        offset (dim / 2 * block_size + slot) * 2 + dim % 2
+//
+// for every dtype; a dot product over dims then runs down whole vectors of slots and needs no horizontal sum.
+
+#ifndef QUIRE_KERNELS_PAGED_ATTENTION_PAGED_KV_H_
+#define QUIRE_KERNELS_PAGED_ATTENTION_PAGED_KV_H_
+
+#include <cstdint>
+
+#include "kernels/dtype.h"
+
+namespace quire {
+
+// A block of the KV cache by number, 0 .. num_blocks - 1. An id is not bytes.
+using BlockId = int32_t;
+
+struct PagedKv {
+  void* k = nullptr;  // num_blocks * BlockElements() elements of dtype
+  void* v = nullptr;  // the same
+  DType dtype = DType::kFloat32;
+  int32_t num_blocks = 0;
+  int32_t block_size = 0;  // slots of a block: 8 .. 256, a multiple of 8
+  int32_t kv_heads = 0;
+  int32_t head_dim = 0;  // even
+
+  // Elements of K (or of V) of one block of one layer.
+  int64_t BlockElements() const { return int64_t{kv_heads} * block_size * head_dim; }
+
+  // Index of the first element of (block, kv_head), the same for K and V.
+  int64_t HeadBegin(BlockId block, int32_t kv_head) const {
+    return (int64_t{block} * kv_heads + kv_head) * block_size * head_dim;
+  }
+  int64_t KIndex(BlockId block, int32_t kv_head, int32_t slot, int32_t dim) const {
+    return HeadBegin(block, kv_head) + (int64_t{dim / 2} * block_size + slot) * 2 + dim % 2;
+  }
+  int64_t VIndex(BlockId block, int32_t kv_head, int32_t slot, int32_t dim) const {
+    return HeadBegin(block, kv_head) + int64_t{slot} * head_dim + dim;
+  }
+};
+
+}  // namespace quire
+
+#endif  // QUIRE_KERNELS_PAGED_ATTENTION_PAGED_KV_H_

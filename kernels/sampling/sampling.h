@@ -1,0 +1,72 @@
+// Sampling: one token of each row of logits, and log-probabilities.
+//
+// The token is a function of (logits, parameters, seed, position): chance is an argument (ARCHITECTURE law 10).
+//   1. logits of `banned` ids become -inf (eos and stop ids below min_tokens).
+//   2. temperature 0: the id of the largest logit, the smallest id on a tie. Done.
+//   3. p = softmax(logits / temperature)
+//   4. top_k: only the k largest stay, ties at the edge by smaller id. top_p (Holtzman 2020): of what is left, renormalised, the smallest set of
+//      largest p whose sum reaches top_p, at least one. min_p: of what is left only p >= min_p * max p.
+//   5. renormalise; draw with one uniform number from a counter-based generator (Philox4x32-10, Salmon 2011) of key seed, counter position.
+// Log-probabilities are natural logs of softmax(raw logits), before 1.
+// A row with a NaN, or without any finite logit, is `finite == false` and its token is unspecified.
+
+#ifndef QUIRE_KERNELS_SAMPLING_SAMPLING_H_
+#define QUIRE_KERNELS_SAMPLING_SAMPLING_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "kernels/tensor.h"
+
+namespace quire {
+
+// What a request asks of the sampler. Ranges are checked where the request comes in (server/validation).
+struct SamplingParams {
+  float temperature = 1.0f;  // 0: greedy
+  uint32_t top_k = 0;        // 0: off
+  float top_p = 1.0f;        // (0, 1]
+  float min_p = 0.0f;        // [0, 1]
+  uint64_t seed = 0;
+};
+
+struct TokenLogprob {
+  uint32_t id;
+  float logprob;
+};
+
+// One row to draw from.
+struct SampleRow {
+  const SamplingParams* params = nullptr;
+  uint64_t position = 0;             // index in the sequence of the token that is drawn
+  const uint32_t* banned = nullptr;  // [num_banned]
+  int32_t num_banned = 0;
+  bool wants_logprob = false;
+  int32_t num_top = 0;  // 0 .. 20: how many of the best log-probabilities; counts only with wants_logprob
+};
+
+struct SampledToken {
+  uint32_t id = 0;
+  bool finite = true;
+  float logprob = 0;  // of id, if asked for
+};
+
+struct SampleArgs {
+  Tensor logits;          // float32 [num_rows, vocab_size]; may be overwritten
+  const SampleRow* rows;  // [num_rows]
+  SampledToken* tokens;   // out: [num_rows]
+  TokenLogprob* top;      // out: [num_rows, top_stride]: the num_top best, sorted by falling logprob, then rising id
+  int32_t top_stride;     // >= every num_top
+};
+
+// Log-probabilities of given tokens (those of a prompt): out[r] is of targets[r] under row r.
+struct ScoreArgs {
+  Tensor logits;            // float32 [num_rows, vocab_size]; unchanged
+  const uint32_t* targets;  // [num_rows]
+  int32_t num_top;          // 0 .. 20, for every row
+  float* logprobs;          // out: [num_rows]
+  TokenLogprob* top;        // out: [num_rows, num_top]
+};
+
+}  // namespace quire
+
+#endif  // QUIRE_KERNELS_SAMPLING_SAMPLING_H_
