@@ -1,0 +1,59 @@
+// BlockPool: hands out blocks of the KV cache by id. It never sees their bytes.
+//
+// Every block is in one of three states, and the three counts always add up to num_blocks (law 1, conservation):
+//   free         nobody uses it and its contents mean nothing
+//   held         at least one reference (a block table names it)
+//   reclaimable  no reference, but the prefix index knows its contents; the least recently released one is reused first
+//
+// Allocate takes a free block, else reclaims the oldest reclaimable one (and takes it out of the index). All operations are O(1) and
+// allocate nothing after construction (intrusive lists over arrays).
+//
+// Thread: the engine thread. Owned by the Scheduler.
+
+#ifndef QUIRE_KVCACHE_BLOCK_POOL_H_
+#define QUIRE_KVCACHE_BLOCK_POOL_H_
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "kernels/paged_attention/paged_kv.h"
+#include "kvcache/block_hash.h"
+#include "kvcache/prefix_index.h"
+
+namespace quire {
+
+class BlockPool {
+ public:
+  explicit BlockPool(int32_t num_blocks);
+
+  int32_t num_blocks() const;
+  int32_t num_free() const;
+  int32_t num_held() const;
+  int32_t num_reclaimable() const;
+  // Blocks that Allocate can still give: free and reclaimable ones.
+  int32_t num_available() const;
+
+  // A block with one reference, not in the index; nullopt when none is available.
+  std::optional<BlockId> Allocate();
+
+  // One more reference to a held or reclaimable block (a prefix hit).
+  void AddReference(BlockId block);
+
+  // One reference less; the last makes the block reclaimable if the index knows it, else free. REQUIRES: held (Check).
+  void Release(BlockId block);
+
+  // The block that holds the full block named `hash`, held or reclaimable.
+  std::optional<BlockId> Lookup(const BlockHash& hash) const;
+
+  // Tells the index that `block`, held and full, has the contents named `hash`. If another block has them already, that one stays indexed
+  // and this one remains private.
+  void Publish(BlockId block, const BlockHash& hash);
+
+  // Takes a block out of the index (its contents are suspect); a reclaimable one becomes free.
+  void Unpublish(BlockId block);
+};
+
+}  // namespace quire
+
+#endif  // QUIRE_KVCACHE_BLOCK_POOL_H_

@@ -1,0 +1,39 @@
+// KvCache: the bytes of the paged KV cache, all layers. It never sees policy.
+//
+// One allocation at start: for each layer K of all blocks, then V of all blocks. Block ids index every layer alike.
+//
+// Thread: the engine thread, below ModelRunner.
+
+#ifndef QUIRE_KVCACHE_KV_CACHE_H_
+#define QUIRE_KVCACHE_KV_CACHE_H_
+
+#include <cstdint>
+
+#include "absl/status/statusor.h"
+#include "kernels/backend.h"
+#include "kernels/paged_attention/paged_kv.h"
+#include "kernels/tensor.h"
+#include "kvcache/kv_cache_spec.h"
+
+namespace quire {
+
+class KvCache {
+ public:
+  // RESOURCE_EXHAUSTED when the device has not enough memory. REQUIRES: num_blocks >= 1.
+  static absl::StatusOr<KvCache> Create(const KvCacheSpec& spec, int32_t num_blocks, Backend& backend);
+
+  const KvCacheSpec& spec() const { return spec_; }
+  int32_t num_blocks() const { return num_blocks_; }
+
+  // REQUIRES: 0 <= layer < spec().num_layers.
+  PagedKv LayerView(int32_t layer) const;
+
+ private:
+  KvCacheSpec spec_;
+  int32_t num_blocks_ = 0;
+  Buffer bytes_;
+};
+
+}  // namespace quire
+
+#endif  // QUIRE_KVCACHE_KV_CACHE_H_

@@ -1,0 +1,45 @@
+// TokenEvent: what the scheduler tells the outside of a request, in order. Exactly one event of each request is an ending (law 3).
+
+#ifndef QUIRE_SCHEDULER_TOKEN_EVENT_H_
+#define QUIRE_SCHEDULER_TOKEN_EVENT_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "kernels/sampling/sampling.h"
+#include "scheduler/request.h"
+
+namespace quire {
+
+enum class EventKind : uint8_t {
+  kStarted,         // its first chunk is scheduled: `time`, `cached_tokens`
+  kPromptLogprobs,  // `logprobs` (and `top`) of prompt positions first_position ..., in order, before the first kToken
+  kToken,           // one token of output `index`; `finish` says whether it is the last
+  kEnded,           // the request is over without (all of) its Finished: `ending` says why
+};
+
+// Why an output is complete.
+enum class FinishReason : uint8_t { kNone, kStop, kLength };
+
+// Why a request ended before it was complete.
+enum class Ending : uint8_t { kNone, kCancelled, kExpired, kFailed, kShutdown };
+
+struct TokenEvent {
+  EventKind kind = EventKind::kToken;
+  FinishReason finish = FinishReason::kNone;
+  Ending ending = Ending::kNone;
+  RequestId request_id = 0;
+  uint32_t index = 0;           // output, 0 .. n - 1
+  absl::Time time;              // when the step that brought it was scheduled (kStarted) or committed (others)
+  uint32_t token_id = 0;
+  float logprob = 0;            // of token_id, if the request asked
+  uint32_t cached_tokens = 0;   // prompt tokens taken from the prefix cache
+  uint32_t first_position = 0;  // kPromptLogprobs
+  std::vector<float> logprobs;     // kPromptLogprobs
+  std::vector<TokenLogprob> top;   // num_logprobs of the token, or num_prompt_logprobs of each prompt position
+};
+
+}  // namespace quire
+
+#endif  // QUIRE_SCHEDULER_TOKEN_EVENT_H_
