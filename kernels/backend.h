@@ -27,6 +27,7 @@
 #include "kernels/sampling/sampling.h"
 #include "kernels/swiglu/swiglu.h"
 #include "kernels/tensor.h"
+#include "kernels/workspace.h"
 
 namespace quire {
 
@@ -62,15 +63,7 @@ class Backend {
   virtual size_t PackedBytes(int64_t n, int64_t k, DType dtype) const = 0;
 
   // Scratch that the operations need at these largest shapes, allocated here and not later. Part of the memory plan.
-  struct WorkspaceShape {
-    int64_t max_rows = 0;       // rows of a step: --max-num-batched-tokens
-    int64_t max_head_rows = 0;  // rows of logits at once
-    int64_t max_cols = 0;       // widest activation
-    int64_t vocab_size = 0;
-    int32_t q_heads = 0, kv_heads = 0, head_dim = 0;
-    int64_t max_context = 0;     // --max-model-len
-    int32_t max_sequences = 0;   // --max-num-seqs
-  };
+  using WorkspaceShape = ::quire::WorkspaceShape;
   virtual size_t WorkspaceBytes(const WorkspaceShape& shape) const = 0;
   virtual absl::Status AllocateWorkspace(const WorkspaceShape& shape) = 0;
 

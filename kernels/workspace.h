@@ -1,0 +1,22 @@
+// WorkspaceShape: the largest shapes that the operations of a backend will meet, from which their scratch memory is sized.
+
+#ifndef QUIRE_KERNELS_WORKSPACE_H_
+#define QUIRE_KERNELS_WORKSPACE_H_
+
+#include <cstdint>
+
+namespace quire {
+
+struct WorkspaceShape {
+  int64_t max_rows = 0;       // rows of a step: --max-num-batched-tokens
+  int64_t max_head_rows = 0;  // rows of logits at once
+  int64_t max_cols = 0;       // widest activation
+  int64_t vocab_size = 0;
+  int32_t q_heads = 0, kv_heads = 0, head_dim = 0;
+  int64_t max_context = 0;    // --max-model-len
+  int32_t max_sequences = 0;  // --max-num-seqs
+};
+
+}  // namespace quire
+
+#endif  // QUIRE_KERNELS_WORKSPACE_H_
