@@ -1,17 +1,25 @@
-// Grouped-query paged attention, causal, over block tables (Vaswani 2017 eq. 1; GQA: Ainslie 2023; paging: Kwon 2023 §4.1;
-// online softmax: Milakov and Gimelshein 2018).
+// Grouped-query paged attention, causal, over block tables (Vaswani 2017 eq. 1; GQA: Ainslie 2023; paging: Kwon 2023
+// §4.1; online softmax: Milakov and Gimelshein 2018).
 //
 // For the row of a sequence at position p, query head h, group = q_heads / kv_heads, g = h / group:
 //
 //   s[t]   = scale * sum_d q[row, h, d] * K[t, g, d]          t = 0 .. p
 //   out    = sum_t softmax(s)[t] * V[t, g, :]
 //
-// K[t], V[t] are in block block_table[t / block_size], slot t % block_size. q is rounded to the cache's dtype before the dot
-// product, so are the softmax weights before they meet V; sums are float32. The order of summation is a function of p alone: tiles and splits have
-// a fixed size counted from position 0, whatever the block size, the number of rows, the company or the workers.
+// K[t], V[t] are in block block_table[t / block_size], slot t % block_size. q is rounded to the cache's dtype before
+// the dot product; products and sums are float32. An implementation that multiplies in bfloat16 may also round the
+// numerators of the softmax to bfloat16 (then in its denominator too, so that the weights still sum to one).
 //
-// Must not be read: slots beyond a row's own position, entries of a block table beyond the last used one, blocks not named.
-// Example: one sequence, p = 1, one head of one dim... see tests/kernels/paged_attention_test.cc for worked numbers.
+// The order of summation is a function of p alone: tiles and splits have a fixed size counted from position 0, whatever
+// the block size, the number of rows, the company or the workers. So are the bits of a row (ARCHITECTURE laws 4, 5 and
+// 7).
+//
+// Must not be read: slots beyond a row's own position that are not in its sequence's own used blocks, entries of a
+// block table beyond the last used one, blocks not named. What lies beyond a row's position must not influence it, be
+// it NaN.
+//
+// Example: p = 1, one head, head_dim 2, scale 1/2, q = [2, 0], K = [[0, 1], [ln 3, 0]], V = [[4, 0], [0, 8]]: s = [0,
+// ln 3], weights [1/4, 3/4], out = [1, 6].
 
 #ifndef QUIRE_KERNELS_PAGED_ATTENTION_PAGED_ATTENTION_H_
 #define QUIRE_KERNELS_PAGED_ATTENTION_PAGED_ATTENTION_H_

@@ -1,11 +1,12 @@
 // PagedKv: the view of one layer's keys and values in the paged cache, with the one index formula.
 //
-// The cache is num_blocks blocks; a block has block_size slots (one slot: one token); a slot has kv_heads heads of head_dim
-// elements, once for K and once for V. Sized by kv_heads, never by q_heads. Logical index of an element:
+// The cache is num_blocks blocks; a block has block_size slots (one slot: one token); a slot has kv_heads heads of
+// head_dim elements, once for K and once for V. Sized by kv_heads, never by q_heads. Logical index of an element:
 //
 //   [block][kv_head][slot][dim]
 //
-// V is stored in that order. K is stored so that the slots of a block are the SIMD lanes: dims in pairs, the pair innermost,
+// V is stored in that order. K is stored so that the slots of a block are the SIMD lanes: dims in pairs, the pair
+// innermost,
 //
 //   K: [block][kv_head][head_dim / 2][block_size][2]        offset (dim / 2 * block_size + slot) * 2 + dim % 2
 //

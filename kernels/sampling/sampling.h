@@ -4,11 +4,19 @@
 //   1. logits of `banned` ids become -inf (eos and stop ids below min_tokens).
 //   2. temperature 0: the id of the largest logit, the smallest id on a tie. Done.
 //   3. p = softmax(logits / temperature)
-//   4. top_k: only the k largest stay, ties at the edge by smaller id. top_p (Holtzman 2020): of what is left, renormalised, the smallest set of
-//      largest p whose sum reaches top_p, at least one. min_p: of what is left only p >= min_p * max p.
-//   5. renormalise; draw with one uniform number from a counter-based generator (Philox4x32-10, Salmon 2011) of key seed, counter position.
-// Log-probabilities are natural logs of softmax(raw logits), before 1.
-// A row with a NaN, or without any finite logit, is `finite == false` and its token is unspecified.
+//   4. top_k: only the k largest logits stay, ties at the edge by smaller id. top_p (Holtzman 2020): of what is left,
+//   renormalised, the
+//      smallest set of largest p whose sum reaches top_p, at least one, ties by smaller id. min_p: of what is left only
+//      p >= min_p * max p.
+//   5. renormalise; draw with one uniform number from a counter-based generator (Philox4x32-10, Salmon 2011) of key
+//   seed, counter
+//      position: the first id, in rising order, at which the cumulative p exceeds the number.
+// p is held in integer weights (sampling/weight.h), whose sums are exact: every implementation gives the same token.
+//
+// Log-probabilities are natural logs of softmax(raw logits), before 1; never positive; absolute error below 1e-6.
+// A row with a NaN or +inf, or without any finite logit after 1, is `finite == false`: its token is 0, its
+// log-probabilities are 0. Example: logits [0, ln 2, ln 4], temperature 1: p = [1/7, 2/7, 4/7]; top_k 2: [0, 1/3, 2/3];
+// top_p 0.5 alone: [0, 0, 1].
 
 #ifndef QUIRE_KERNELS_SAMPLING_SAMPLING_H_
 #define QUIRE_KERNELS_SAMPLING_SAMPLING_H_
@@ -31,7 +39,7 @@ struct SamplingParams {
 
 struct TokenLogprob {
   uint32_t id;
-  float logprob;
+  float logprob;  // -inf for a logit of -inf
 };
 
 // One row to draw from.
@@ -51,20 +59,20 @@ struct SampledToken {
 };
 
 struct SampleArgs {
-  Tensor logits;          // float32 [num_rows, vocab_size]; may be overwritten
+  Tensor logits;          // float32 [num_rows, vocab_size <= 2^20]; may be overwritten
   const SampleRow* rows;  // [num_rows]
   SampledToken* tokens;   // out: [num_rows]
-  TokenLogprob* top;      // out: [num_rows, top_stride]: the num_top best, sorted by falling logprob, then rising id
-  int32_t top_stride;     // >= every num_top
+  TokenLogprob* top;  // out: [num_rows, top_stride]: the num_top best (all, if fewer), by falling logit, then rising id
+  int32_t top_stride;  // >= every num_top
 };
 
 // Log-probabilities of given tokens (those of a prompt): out[r] is of targets[r] under row r.
 struct ScoreArgs {
-  Tensor logits;            // float32 [num_rows, vocab_size]; unchanged
+  Tensor logits;            // float32 [num_rows, vocab_size <= 2^20]; unchanged
   const uint32_t* targets;  // [num_rows]
   int32_t num_top;          // 0 .. 20, for every row
   float* logprobs;          // out: [num_rows]
-  TokenLogprob* top;        // out: [num_rows, num_top]
+  TokenLogprob* top;        // out: [num_rows, num_top], ordered as in SampleArgs
 };
 
 }  // namespace quire
