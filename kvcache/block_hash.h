@@ -2,10 +2,11 @@
 //
 //   hash[i] = SHA-256(hash[i-1] || tokens of block i as little-endian uint32),   hash[-1] = SHA-256("quire.v1" || salt)
 //
-// A hash names the whole prefix up to and including its block, so equal hashes mean equal prefixes under the same salt (SHA-256: a
-// client cannot forge a collision, CVE-2025-25183). The salt separates tenants (CVE-2025-46570).
+// A hash names the whole prefix up to and including its block, so equal hashes mean equal prefixes under the same salt
+// (SHA-256: a client cannot forge a collision, CVE-2025-25183). The salt separates tenants (CVE-2025-46570).
 //
-// Thread: functions of their arguments; any thread. Hashing a prompt is done where it is tokenized, not on the engine thread.
+// Thread: functions of their arguments; any thread. Hashing a prompt is done where it is tokenized, not on the engine
+// thread.
 
 #ifndef QUIRE_KVCACHE_BLOCK_HASH_H_
 #define QUIRE_KVCACHE_BLOCK_HASH_H_

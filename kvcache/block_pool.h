@@ -5,8 +5,8 @@
 //   held         at least one reference (a block table names it)
 //   reclaimable  no reference, but the prefix index knows its contents; the least recently released one is reused first
 //
-// Allocate takes a free block, else reclaims the oldest reclaimable one (and takes it out of the index). All operations are O(1) and
-// allocate nothing after construction (intrusive lists over arrays).
+// Allocate takes a free block, else reclaims the oldest reclaimable one (and takes it out of the index). All operations
+// are O(1) and allocate nothing after construction (intrusive lists over arrays).
 //
 // Thread: the engine thread. Owned by the Scheduler.
 
@@ -25,33 +25,57 @@ namespace quire {
 
 class BlockPool {
  public:
+  // REQUIRES: num_blocks >= 0.
   explicit BlockPool(int32_t num_blocks);
 
-  int32_t num_blocks() const;
-  int32_t num_free() const;
-  int32_t num_held() const;
-  int32_t num_reclaimable() const;
+  BlockPool(const BlockPool&) = delete;  // block tables point at it
+  BlockPool& operator=(const BlockPool&) = delete;
+
+  int32_t num_blocks() const { return static_cast<int32_t>(references_.size()); }
+  int32_t num_free() const { return static_cast<int32_t>(free_.size()); }
+  int32_t num_held() const { return num_blocks() - num_available(); }
+  int32_t num_reclaimable() const { return num_reclaimable_; }
   // Blocks that Allocate can still give: free and reclaimable ones.
-  int32_t num_available() const;
+  int32_t num_available() const { return num_free() + num_reclaimable_; }
 
   // A block with one reference, not in the index; nullopt when none is available.
   std::optional<BlockId> Allocate();
 
-  // One more reference to a held or reclaimable block (a prefix hit).
+  // One more reference to a held or reclaimable block (a prefix hit). REQUIRES: not free (Check).
   void AddReference(BlockId block);
 
   // One reference less; the last makes the block reclaimable if the index knows it, else free. REQUIRES: held (Check).
   void Release(BlockId block);
 
-  // The block that holds the full block named `hash`, held or reclaimable.
-  std::optional<BlockId> Lookup(const BlockHash& hash) const;
+  bool IsHeld(BlockId block) const { return references_[block] > 0; }
 
-  // Tells the index that `block`, held and full, has the contents named `hash`. If another block has them already, that one stays indexed
-  // and this one remains private.
+  // The block that holds the full block named `hash`, held or reclaimable.
+  std::optional<BlockId> Lookup(const BlockHash& hash) const { return index_.Find(hash); }
+
+  // Tells the index that `block`, held and full, has the contents named `hash`. If another block has them already, that
+  // one stays indexed and this one remains private. REQUIRES: held and not in the index (Check).
   void Publish(BlockId block, const BlockHash& hash);
 
-  // Takes a block out of the index (its contents are suspect); a reclaimable one becomes free.
+  // Takes a block out of the index (its contents are suspect); a reclaimable one becomes free. Does nothing if it is
+  // not there.
   void Unpublish(BlockId block);
+
+ private:
+  // Neighbours in the ring of reclaimable blocks.
+  struct Links {
+    BlockId older;
+    BlockId newer;
+  };
+
+  void AppendReclaimable(BlockId block);
+  void RemoveReclaimable(BlockId block);
+
+  PrefixIndex index_;
+  std::vector<int32_t> references_;  // [num_blocks]; 0: free or reclaimable
+  std::vector<BlockId> free_;        // a stack: the block released last is the likeliest to be in a CPU's cache
+  // [num_blocks + 1]: a ring from the oldest to the newest; the last element is its anchor.
+  std::vector<Links> links_;
+  int32_t num_reclaimable_ = 0;
 };
 
 }  // namespace quire

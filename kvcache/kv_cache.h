@@ -8,6 +8,7 @@
 #define QUIRE_KVCACHE_KV_CACHE_H_
 
 #include <cstdint>
+#include <utility>
 
 #include "absl/status/statusor.h"
 #include "kernels/backend.h"
@@ -29,9 +30,12 @@ class KvCache {
   PagedKv LayerView(int32_t layer) const;
 
  private:
+  KvCache(const KvCacheSpec& spec, int32_t num_blocks, Buffer bytes)
+      : spec_(spec), num_blocks_(num_blocks), bytes_(std::move(bytes)) {}
+
   KvCacheSpec spec_;
-  int32_t num_blocks_ = 0;
-  Buffer bytes_;
+  int32_t num_blocks_;
+  Buffer bytes_;  // num_blocks * spec.BytesPerBlock(): [layer][K, V][block]
 };
 
 }  // namespace quire

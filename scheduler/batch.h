@@ -36,8 +36,9 @@ struct Batch {
 // What a step brought, chunk by chunk. Reused from step to step: vectors keep their capacity.
 struct StepResult {
   std::vector<SampledToken> sampled;  // [chunks]: of chunks that sample; others are unspecified
-  std::vector<TokenLogprob> top;      // the best log-probabilities of sampled tokens, chunk after chunk (num_logprobs each)
-  // Prompt log-probabilities, chunk after chunk and in each from row `begin` on: of the prompt token at position row + 1.
+  std::vector<TokenLogprob> top;  // the best log-probabilities of sampled tokens, chunk after chunk (num_logprobs each)
+  // Prompt log-probabilities, chunk after chunk and in each from row `begin` on: of the prompt token at position row
+  // + 1.
   std::vector<float> prompt_logprobs;
   std::vector<TokenLogprob> prompt_top;  // num_prompt_logprobs of each
 };

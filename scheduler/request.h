@@ -20,15 +20,17 @@ using RequestId = uint64_t;
 
 struct Request {
   RequestId id = 0;
-  std::vector<uint32_t> prompt;          // >= 1 token, each < vocab_size
-  std::vector<BlockHash> prompt_hashes;  // of the prompt's full blocks; empty: neither reads nor feeds the prefix cache
-  BlockHash root_hash{};                 // the parent of the first block's hash; counts only with read/write of the prefix cache
-  bool use_prefix_cache = true;          // false: its blocks are neither looked up nor published
-  bool read_prefix_cache = true;         // false: published, but not looked up (prompt log-probabilities need every position)
+  std::vector<uint32_t> prompt;  // >= 1 token, each < vocab_size
+  // HashBlocks of the prompt; empty although the prompt has a full block: as with use_prefix_cache = false.
+  std::vector<BlockHash> prompt_hashes;
+  BlockHash
+      root_hash{};  // RootHash of its salt: where the chain begins if the first full block is filled by the output
+  bool use_prefix_cache = true;   // false: its blocks are neither looked up nor published
+  bool read_prefix_cache = true;  // false: published, but not looked up (prompt log-probabilities need every position)
   SamplingParams sampling;
-  uint32_t max_tokens = 1;               // >= 1; prompt + max_tokens <= max_model_len
-  uint32_t min_tokens = 0;               // below it, stop_ids are banned
-  std::vector<uint32_t> stop_ids;        // eos ids (unless ignored) and the client's stop ids: the token that ends the output
+  uint32_t max_tokens = 1;         // >= 1; prompt + max_tokens <= max_model_len
+  uint32_t min_tokens = 0;         // below it, stop_ids are banned
+  std::vector<uint32_t> stop_ids;  // eos ids (unless ignored) and the client's stop ids: the token that ends the output
   std::optional<uint32_t> num_logprobs;         // of generated tokens: top-k to report beside the chosen one
   std::optional<uint32_t> num_prompt_logprobs;  // of prompt tokens, from position 1 on
   absl::Time arrival;                           // when the server took it in

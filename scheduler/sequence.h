@@ -1,12 +1,12 @@
 // Sequence: one output under way.
 //
-// One number says where it is: num_computed of tokens().size(). Prefill, a chunk of it, decode and the resume after a preemption are one act:
-// run tokens [begin, begin + count). There is no phase flag.
+// One number says where it is: num_computed of tokens().size(). Prefill, a chunk of it, decode and the resume after a
+// preemption are one act: run tokens [begin, begin + count). There is no phase flag.
 //
-// tokens() is prompt, then output. K and V of positions [0, num_computed) are in the blocks of block_table(). A chunk that reaches
-// tokens().size() yields one new token.
+// tokens() is prompt, then output. K and V of positions [0, num_computed) are in the blocks of block_table(). A chunk
+// that reaches tokens().size() yields one new token.
 //
-// Owned by the Scheduler. Thread: the engine thread.
+// Owned by the Scheduler, which alone changes it. Thread: the engine thread.
 
 #ifndef QUIRE_SCHEDULER_SEQUENCE_H_
 #define QUIRE_SCHEDULER_SEQUENCE_H_
@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "absl/types/span.h"
+#include "kvcache/block_hash.h"
 #include "kvcache/block_table.h"
 #include "scheduler/request.h"
 
@@ -23,6 +24,7 @@ namespace quire {
 
 class Sequence {
  public:
+  // REQUIRES: request->prompt_hashes is empty or has one hash for each full block of the prompt (Check).
   Sequence(std::shared_ptr<const Request> request, uint32_t index, BlockPool& pool, int32_t block_size);
 
   const Request& request() const { return *request_; }
@@ -33,12 +35,50 @@ class Sequence {
   int32_t num_computed() const { return num_computed_; }
   const BlockTable& block_table() const { return block_table_; }
 
+  // Tokens that have yet to run; at least one while the sequence is alive.
+  int32_t num_pending() const { return static_cast<int32_t>(tokens_.size()) - num_computed_; }
+
+  // The longest that it can get, prompt and output.
+  int64_t max_len() const { return int64_t{num_prompt()} + request_->max_tokens; }
+
+  // The token drawn next may not be a stop id: with it the output would be shorter than min_tokens.
+  bool BansStopIds() const { return num_output() + 1 < int64_t{request_->min_tokens}; }
+
+  // Whether it looks for its prefix in the cache, and whether it lends its own full blocks.
+  bool ReadsPrefixCache() const;
+  bool FeedsPrefixCache() const;
+
+  // The name of full block `block`, a hash of tokens()[0, (block + 1) * block_size). REQUIRES: FeedsPrefixCache() and
+  // the block is full.
+  const BlockHash& HashOf(int32_t block);
+
+  // Blocks missing for its tokens and the next block_size ones, but never for more than it can come to need.
+  int32_t NumBlocksSoon() const;
+
  private:
   friend class Scheduler;
+
+  // A sequence holds blocks exactly while it runs: admission gives the first, preemption takes all.
+  bool is_running() const { return block_table_.size() > 0; }
+  // Its blocks have room for its next position.
+  bool has_slot() const { return num_computed_ < int64_t{block_table_.size()} * block_size_; }
+
+  // Room for the longest output: from here on appending tokens or blocks allocates nothing.
+  void Reserve();
+
   std::shared_ptr<const Request> request_;
   uint32_t index_;
-  std::vector<uint32_t> tokens_;  // reserved for prompt + max_tokens at creation: no allocation on the step path
+  int32_t block_size_;
+  std::vector<uint32_t> tokens_;
   int32_t num_computed_ = 0;
+  // The largest value that num_computed had: positions below it that run again are recomputed, and their prompt
+  // log-probabilities are out.
+  int32_t max_computed_ = 0;
+  bool started_ = false;    // a chunk of it was scheduled once
+  bool in_flight_ = false;  // the batch in flight names it
+  bool ended_ = false;      // over, but kept for the batch in flight
+  std::vector<BlockHash>
+      output_hashes_;  // of the full blocks after those of request().prompt_hashes, as far as asked for
   BlockTable block_table_;
 };
 

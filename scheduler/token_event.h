@@ -1,4 +1,5 @@
-// TokenEvent: what the scheduler tells the outside of a request, in order. Exactly one event of each request is an ending (law 3).
+// TokenEvent: what the scheduler tells the outside of a request, in order. Exactly one event of each request is an
+// ending (law 3).
 
 #ifndef QUIRE_SCHEDULER_TOKEN_EVENT_H_
 #define QUIRE_SCHEDULER_TOKEN_EVENT_H_
@@ -30,14 +31,15 @@ struct TokenEvent {
   FinishReason finish = FinishReason::kNone;
   Ending ending = Ending::kNone;
   RequestId request_id = 0;
-  uint32_t index = 0;           // output, 0 .. n - 1
-  absl::Time time;              // when the step that brought it was scheduled (kStarted) or committed (others)
+  uint32_t index = 0;  // output, 0 .. n - 1
+  absl::Time
+      time;  // when the step that brought it was scheduled (kStarted) or committed; unset if no step did (kEnded)
   uint32_t token_id = 0;
-  float logprob = 0;            // of token_id, if the request asked
-  uint32_t cached_tokens = 0;   // prompt tokens taken from the prefix cache
-  uint32_t first_position = 0;  // kPromptLogprobs
-  std::vector<float> logprobs;     // kPromptLogprobs
-  std::vector<TokenLogprob> top;   // num_logprobs of the token, or num_prompt_logprobs of each prompt position
+  float logprob = 0;              // of token_id, if the request asked
+  uint32_t cached_tokens = 0;     // prompt tokens taken from the prefix cache
+  uint32_t first_position = 0;    // kPromptLogprobs
+  std::vector<float> logprobs;    // kPromptLogprobs
+  std::vector<TokenLogprob> top;  // num_logprobs of the token, or num_prompt_logprobs of each prompt position
 };
 
 }  // namespace quire

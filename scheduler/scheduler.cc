@@ -1,0 +1,354 @@
+#include "scheduler/scheduler.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_format.h"
+#include "kernels/check.h"
+
+namespace quire {
+namespace {
+
+// Why the sequence is complete now that `token` is its last, or kNone.
+FinishReason FinishOf(const Sequence& sequence, uint32_t token) {
+  const Request& request = sequence.request();
+  const auto num_output = static_cast<uint32_t>(sequence.num_output());
+  const bool is_stop = std::find(request.stop_ids.begin(), request.stop_ids.end(), token) != request.stop_ids.end();
+  if (is_stop && num_output >= request.min_tokens) return FinishReason::kStop;
+  return num_output == request.max_tokens ? FinishReason::kLength : FinishReason::kNone;
+}
+
+TokenEvent& AppendEvent(EventKind kind, const Sequence& sequence, absl::Time time, std::vector<TokenEvent>& events) {
+  TokenEvent& event = events.emplace_back();
+  event.kind = kind;
+  event.request_id = sequence.request().id;
+  event.index = sequence.index();
+  event.time = time;
+  return event;
+}
+
+}  // namespace
+
+Scheduler::Scheduler(const SchedulerOptions& options)
+    : options_(options),
+      max_running_(std::min(options.max_num_seqs, options.max_num_batched_tokens)),
+      pool_(options.num_blocks),
+      first_waiting_(sequences_.end()) {
+  Check(options.block_size >= 1 && max_running_ >= 1, "scheduler options out of range");
+  in_flight_.reserve(max_running_);
+}
+
+Scheduler::~Scheduler() = default;
+
+absl::Status Scheduler::Add(std::shared_ptr<const Request> request) {
+  if (request->prompt.empty()) return absl::InvalidArgumentError("the prompt is empty; at least 1 token is needed");
+  if (request->max_tokens == 0) return absl::InvalidArgumentError("max_tokens is 0; at least 1 is needed");
+  const uint64_t len = uint64_t{request->prompt.size()} + request->max_tokens;
+  if (len > static_cast<uint64_t>(options_.max_model_len)) {
+    return absl::InvalidArgumentError(
+        absl::StrFormat("prompt of %d tokens and max_tokens %d are %d tokens; at most %d are allowed",
+                        request->prompt.size(), request->max_tokens, len, options_.max_model_len));
+  }
+  // The last token is drawn but never run: it needs no slot.
+  const uint64_t num_slots =
+      uint64_t{static_cast<uint32_t>(options_.num_blocks)} * static_cast<uint32_t>(options_.block_size);
+  if (len - 1 > num_slots) {
+    return absl::InvalidArgumentError(
+        absl::StrFormat("prompt of %d tokens and max_tokens %d need %d slots of the KV cache; it has %d",
+                        request->prompt.size(), request->max_tokens, len - 1, num_slots));
+  }
+
+  const RequestId id = request->id;
+  const absl::Time deadline = request->deadline;
+  const auto it = sequences_.emplace(sequences_.end(), std::move(request), /*index=*/0, pool_, options_.block_size);
+  if (first_waiting_ == sequences_.end()) first_waiting_ = it;
+  Check(by_id_.emplace(id, it).second, "a request's id was used before");
+  if (deadline != absl::InfiniteFuture()) deadlines_.emplace(deadline, id);
+  return absl::OkStatus();
+}
+
+void Scheduler::End(RequestId id, Ending ending, std::vector<TokenEvent>& events) {
+  const auto found = by_id_.find(id);
+  if (found == by_id_.end()) return;
+  Sequence& sequence = *found->second;
+  AppendEvent(EventKind::kEnded, sequence, absl::Time(), events).ending = ending;
+  Remove(sequence);
+}
+
+void Scheduler::Drop(RequestId id) {
+  const auto found = by_id_.find(id);
+  if (found != by_id_.end()) Remove(*found->second);
+}
+
+void Scheduler::Expire(absl::Time now, std::vector<TokenEvent>& events) {
+  while (NextDeadline() <= now) End(deadlines_.begin()->second, Ending::kExpired, events);
+}
+
+absl::Time Scheduler::NextDeadline() const {
+  return deadlines_.empty() ? absl::InfiniteFuture() : deadlines_.begin()->first;
+}
+
+void Scheduler::EndAll(Ending ending, std::vector<TokenEvent>& events) {
+  while (!sequences_.empty()) End(sequences_.front().request().id, ending, events);
+}
+
+void Scheduler::Remove(Sequence& sequence) {
+  const Request& request = sequence.request();
+  const auto found = by_id_.find(request.id);
+  const SequenceList::iterator it = found->second;
+  by_id_.erase(found);
+  if (request.deadline != absl::InfiniteFuture()) deadlines_.erase({request.deadline, request.id});
+
+  if (sequence.is_running()) --num_running_;
+  if (it == first_waiting_) ++first_waiting_;
+  head_is_blocked_ = false;
+  if (sequence.in_flight_) {
+    sequence.ended_ = true;
+    ended_.splice(ended_.end(), sequences_, it);
+  } else {
+    sequences_.erase(it);
+  }
+}
+
+// ----------------------------------------------------------------------------------------------------------------------
+// Schedule
+
+void Scheduler::Schedule(absl::Time now, Batch& batch, std::vector<TokenEvent>& events) {
+  Check(in_flight_.empty(), "the previous batch is not committed");
+  batch.clear();
+  // What was preempted a moment ago stands first in the queue: to admit it again at once would only undo the
+  // preemption.
+  if (ScheduleRunning(batch)) AdmitWaiting(now, batch, events);
+}
+
+bool Scheduler::ScheduleRunning(Batch& batch) {
+  const uint64_t preemptions_before = counters_.preemptions;
+  int32_t num_served = 0;
+  for (auto it = sequences_.begin(); it != first_waiting_; ++it) {
+    while (!it->has_slot() && pool_.num_available() == 0 && it != first_waiting_) PreemptYoungest();
+    if (it == first_waiting_) break;  // it was the youngest itself
+    ++num_served;
+    const int32_t kept = num_running_ - num_served;  // a token for each of those behind
+    AddChunk(*it, options_.max_num_batched_tokens - batch.num_tokens - kept, batch);
+  }
+  return counters_.preemptions == preemptions_before;
+}
+
+void Scheduler::AdmitWaiting(absl::Time now, Batch& batch, std::vector<TokenEvent>& events) {
+  const auto may_admit = [&] {
+    return first_waiting_ != sequences_.end() && num_running_ < max_running_ &&
+           batch.num_tokens < options_.max_num_batched_tokens;
+  };
+  if (head_is_blocked_ || !may_admit()) return;
+
+  int64_t reserved =
+      0;  // blocks that running sequences need soon: who is admitted must not get preempted for them at once
+  for (auto it = sequences_.begin(); it != first_waiting_; ++it) reserved += it->NumBlocksSoon();
+  while (may_admit()) {
+    Sequence& sequence = *first_waiting_;
+    if (!TakePrefix(sequence, reserved)) {
+      head_is_blocked_ = true;
+      return;
+    }
+    if (!sequence.started_) Start(sequence, now, events);
+    ++first_waiting_;
+    ++num_running_;
+    AddChunk(sequence, options_.max_num_batched_tokens - batch.num_tokens, batch);
+    reserved += sequence.NumBlocksSoon();
+  }
+}
+
+bool Scheduler::TakePrefix(Sequence& sequence, int64_t reserved) {
+  if (options_.enable_prefix_caching && sequence.ReadsPrefixCache()) {
+    // The last token always runs: the next one is drawn from its row.
+    const int32_t max_blocks = (sequence.num_pending() - 1) / options_.block_size;
+    for (int32_t i = 0; i < max_blocks; ++i) {
+      const std::optional<BlockId> block = pool_.Lookup(sequence.HashOf(i));
+      if (!block) break;
+      sequence.block_table_.AppendShared(*block);
+    }
+  }
+  if (pool_.num_available() < reserved + sequence.NumBlocksSoon()) {
+    sequence.block_table_.Clear();
+    return false;
+  }
+  sequence.num_computed_ = sequence.block_table_.size() * options_.block_size;
+  return true;
+}
+
+void Scheduler::Start(Sequence& sequence, absl::Time now, std::vector<TokenEvent>& events) {
+  sequence.started_ = true;
+  sequence.Reserve();
+  counters_.prompt_tokens += sequence.num_prompt();
+  if (options_.enable_prefix_caching && sequence.ReadsPrefixCache()) {
+    counters_.prefix_queries += sequence.num_prompt();
+    counters_.prefix_hits += sequence.num_computed_;
+  }
+  AppendEvent(EventKind::kStarted, sequence, now, events).cached_tokens = sequence.num_computed_;
+}
+
+void Scheduler::PreemptYoungest() {
+  --first_waiting_;
+  --num_running_;
+  first_waiting_->block_table_.Clear();
+  first_waiting_->num_computed_ = 0;
+  head_is_blocked_ = false;
+  ++counters_.preemptions;
+}
+
+void Scheduler::AddChunk(Sequence& sequence, int32_t max_count, Batch& batch) {
+  BlockTable& table = sequence.block_table_;
+  const int64_t num_slots = (int64_t{table.size()} + pool_.num_available()) * options_.block_size;
+  const int32_t begin = sequence.num_computed_;
+  const int32_t wanted = std::min(max_count, sequence.num_pending());
+  const int32_t count = static_cast<int32_t>(std::min<int64_t>(wanted, num_slots - begin));
+  const int32_t end = begin + count;
+  while (int64_t{table.size()} * options_.block_size < end) table.AppendNew();
+
+  const bool has_unscored = std::max(begin, sequence.max_computed_) < std::min(end, sequence.num_prompt() - 1);
+  batch.chunks.push_back({
+      .sequence = &sequence,
+      .begin = begin,
+      .count = count,
+      .samples = count == sequence.num_pending(),
+      .scores_prompt = has_unscored && sequence.request().num_prompt_logprobs.has_value(),
+  });
+  batch.num_tokens += count;
+  sequence.in_flight_ = true;
+  in_flight_.push_back(&sequence);
+}
+
+// ----------------------------------------------------------------------------------------------------------------------
+// Commit
+
+struct Scheduler::ChunkResult {
+  Chunk chunk;
+  SampledToken sampled;                       // if chunk.samples
+  absl::Span<const TokenLogprob> top;         // of `sampled`: [num_logprobs]
+  absl::Span<const float> prompt_logprobs;    // [scored rows], from row chunk.begin on
+  absl::Span<const TokenLogprob> prompt_top;  // [scored rows, num_prompt_logprobs]
+};
+
+class Scheduler::ResultReader {
+ public:
+  explicit ResultReader(const StepResult& result)
+      : sampled_(result.sampled),
+        top_(result.top),
+        prompt_logprobs_(result.prompt_logprobs),
+        prompt_top_(result.prompt_top) {}
+
+  // The part of the next chunk of the batch.
+  ChunkResult Next(const Chunk& chunk) {
+    const Request& request = chunk.sequence->request();
+    ChunkResult result;
+    result.chunk = chunk;
+    result.sampled = Take(sampled_, 1).front();
+    if (chunk.samples) result.top = Take(top_, request.num_logprobs.value_or(0));
+    if (chunk.scores_prompt) {
+      // The prompt's last position has no successor in it.
+      const int32_t end = std::min(chunk.begin + chunk.count, chunk.sequence->num_prompt() - 1);
+      const size_t num_rows = end - chunk.begin;
+      result.prompt_logprobs = Take(prompt_logprobs_, num_rows);
+      result.prompt_top = Take(prompt_top_, num_rows * *request.num_prompt_logprobs);
+    }
+    return result;
+  }
+
+ private:
+  template <typename T>
+  static absl::Span<const T> Take(absl::Span<const T>& rest, size_t count) {
+    Check(count <= rest.size(), "a step's result is shorter than its batch");
+    const absl::Span<const T> taken = rest.first(count);
+    rest.remove_prefix(count);
+    return taken;
+  }
+
+  // What is still to be read.
+  absl::Span<const SampledToken> sampled_;
+  absl::Span<const TokenLogprob> top_;
+  absl::Span<const float> prompt_logprobs_;
+  absl::Span<const TokenLogprob> prompt_top_;
+};
+
+void Scheduler::Commit(absl::Time now, const Batch& batch, const StepResult& result, std::vector<TokenEvent>& events) {
+  Check(batch.chunks.size() == in_flight_.size(), "another batch than the one in flight is committed");
+  if (batch.empty()) return;
+  ResultReader reader(result);
+  for (size_t i = 0; i < in_flight_.size(); ++i) {
+    Sequence& sequence = *in_flight_[i];
+    const Chunk& chunk = batch.chunks[i];
+    Check(chunk.sequence == &sequence, "another batch than the one in flight is committed");
+    const ChunkResult chunk_result = reader.Next(chunk);
+    sequence.in_flight_ = false;
+    counters_.recomputed_tokens +=
+        std::max(0, std::min(chunk.begin + chunk.count, sequence.max_computed_) - chunk.begin);
+    if (sequence.ended_) {
+      counters_.discarded_tokens += chunk.samples ? 1 : 0;
+    } else {
+      CommitChunk(now, chunk_result, sequence, events);
+    }
+  }
+  in_flight_.clear();
+  ended_.clear();  // nothing names them any more: their blocks go back
+  ++counters_.steps;
+}
+
+void Scheduler::CommitChunk(absl::Time now, const ChunkResult& result, Sequence& sequence,
+                            std::vector<TokenEvent>& events) {
+  const Chunk& chunk = result.chunk;
+  if (chunk.samples && !result.sampled.finite) return Fail(now, sequence, events);
+  if (chunk.scores_prompt) EmitPromptLogprobs(now, result, sequence, events);
+
+  sequence.num_computed_ = chunk.begin + chunk.count;
+  sequence.max_computed_ = std::max(sequence.max_computed_, sequence.num_computed_);
+  PublishBlocks(sequence, chunk.begin / options_.block_size);
+  if (!chunk.samples) return;
+
+  const uint32_t token = result.sampled.id;
+  sequence.tokens_.push_back(token);
+  ++counters_.sampled_tokens;
+  TokenEvent& event = AppendEvent(EventKind::kToken, sequence, now, events);
+  event.finish = FinishOf(sequence, token);
+  event.token_id = token;
+  event.logprob = result.sampled.logprob;
+  event.top.assign(result.top.begin(), result.top.end());
+  if (event.finish != FinishReason::kNone) Remove(sequence);
+}
+
+void Scheduler::PublishBlocks(Sequence& sequence, int32_t first) {
+  if (!options_.enable_prefix_caching || !sequence.FeedsPrefixCache()) return;
+  const int32_t end = sequence.num_computed_ / options_.block_size;
+  for (int32_t i = first; i < end; ++i) pool_.Publish(sequence.block_table_[i], sequence.HashOf(i));
+}
+
+void Scheduler::EmitPromptLogprobs(absl::Time now, const ChunkResult& result, const Sequence& sequence,
+                                   std::vector<TokenEvent>& events) {
+  // After a preemption the chunk may begin with rows whose scores are out already.
+  const size_t num_known = std::max(0, sequence.max_computed_ - result.chunk.begin);
+  const absl::Span<const float> logprobs = result.prompt_logprobs.subspan(num_known);
+  const absl::Span<const TokenLogprob> top =
+      result.prompt_top.subspan(num_known * *sequence.request().num_prompt_logprobs);
+  TokenEvent& event = AppendEvent(EventKind::kPromptLogprobs, sequence, now, events);
+  event.first_position =
+      result.chunk.begin + static_cast<uint32_t>(num_known) + 1;  // a row scores the position after it
+  event.logprobs.assign(logprobs.begin(), logprobs.end());
+  event.top.assign(top.begin(), top.end());
+}
+
+void Scheduler::Fail(absl::Time now, Sequence& sequence, std::vector<TokenEvent>& events) {
+  for (const BlockId block : sequence.block_table_.blocks()) pool_.Unpublish(block);
+  AppendEvent(EventKind::kEnded, sequence, now, events).ending = Ending::kFailed;
+  Remove(sequence);
+}
+
+SchedulerStats Scheduler::stats() const {
+  SchedulerStats stats = counters_;
+  stats.num_running = num_running_;
+  stats.num_waiting = static_cast<int32_t>(sequences_.size()) - num_running_;
+  stats.blocks_free = pool_.num_free();
+  stats.blocks_held = pool_.num_held();
+  stats.blocks_cached = pool_.num_reclaimable();
+  return stats;
+}
+
+}  // namespace quire
