@@ -87,6 +87,9 @@ class Backend {
   virtual void DoScore(const ScoreArgs& args) = 0;
 };
 
+// The weight, without its data, that packing `parts` gives. Checks PackLinear's contract for the backends.
+LinearWeight PackedShape(absl::Span<const Tensor> parts, DType dtype);
+
 // INVALID_ARGUMENT names the option, what was found and what is allowed.
 absl::StatusOr<std::unique_ptr<Backend>> CreateBackend(const BackendOptions& options);
 

@@ -9,6 +9,8 @@
 
 namespace quire {
 
+struct CpuKernels;
+
 enum class CpuIsa { kPortable, kAvx2, kAvx512, kAvx512Bf16 };
 
 // "portable", "avx2", "avx512", "avx512_bf16".
@@ -21,6 +23,9 @@ std::vector<CpuIsa> SupportedCpuIsas();
 // What "auto" takes: the best supported one, where kAvx512Bf16 is better than kAvx512 only if a measurement of a few microseconds says that
 // vdpbf16ps has the higher multiply rate here (it is twice as slow as float32 FMA on some Intel cores, twice as fast on Zen 4).
 CpuIsa ChooseCpuIsa();
+
+// The inner loops compiled for it. REQUIRES: `isa` is supported.
+const CpuKernels& KernelsFor(CpuIsa isa);
 
 }  // namespace quire
 

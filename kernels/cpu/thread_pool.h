@@ -23,17 +23,24 @@
 namespace quire {
 
 struct ThreadPoolOptions {
-  int num_threads = 0;        // 0: AllowedCpus()
+  int num_threads = 0;        // 0: AllowedCpus(); at most kMaxThreads
   std::vector<int> cpu_bind;  // CPU of each worker in turn, the caller included; empty: see BackendOptions::cpu_bind
 };
 
 class ThreadPool {
  public:
-  // INVALID_ARGUMENT for a CPU outside the affinity mask.
+  static constexpr int kMaxThreads = 1024;
+
+  // INVALID_ARGUMENT for a CPU outside the affinity mask or a number of threads out of range.
+  //
+  // Where workers are pinned, so is a thread that calls Run, at its first Run, except for the thread that called Create: that one loads the
+  // model and goes on to start other threads, which would inherit its mask.
   static absl::StatusOr<std::unique_ptr<ThreadPool>> Create(const ThreadPoolOptions& options);
   ~ThreadPool();
 
   int num_threads() const { return num_threads_; }
+  bool spins() const { return spin_iterations_ > 0; }
+  const std::vector<int>& bind() const { return bind_; }  // the CPU of each worker; empty: not pinned
 
   void Run(absl::FunctionRef<void(int worker)> task);
 
@@ -42,18 +49,31 @@ class ThreadPool {
 
  private:
   ThreadPool() = default;
+  absl::Status Start();
   void WorkerLoop(int worker);
+  // Returns when generation_ is no longer `seen`: spins, then parks.
+  void AwaitGeneration(uint64_t seen);
+  // Returns when running_ is 0: spins, then parks.
+  void AwaitWorkers();
+  void BeginGeneration();
 
   int num_threads_ = 1;
   int spin_iterations_ = 0;
-  std::vector<int> bind_;  // empty, or the CPU of each worker
-  const absl::FunctionRef<void(int)>* task_ = nullptr;
-  std::atomic<uint64_t> generation_{0};  // Runs begun so far; workers wait for it to move
-  std::atomic<int> running_{0};          // workers that have not finished the present Run
+  std::vector<int> bind_;
+  std::thread::id creator_;
+  std::thread::id pinned_caller_;  // the last caller that was pinned, or found to be creator_
+  const absl::FunctionRef<void(int)>* task_ = nullptr;  // of the present Run; published by generation_
+
+  // A thread that parks first says so and then looks once more at what it waits for, under mutex_; whoever changes that changes it first and
+  // then asks whether anybody parked. All four are sequentially consistent, so one of the two sees the other.
+  alignas(64) std::atomic<uint64_t> generation_{0};  // Runs begun so far; workers wait for it to move
+  std::atomic<int> parked_{0};                       // workers parked
   std::atomic<bool> stop_{false};
-  std::atomic<int> parked_{0};
-  std::mutex mutex_;
-  std::condition_variable wake_;
+  alignas(64) std::atomic<int> running_{0};  // workers that have not finished the present Run
+  std::atomic<bool> caller_parked_{false};
+  alignas(64) std::mutex mutex_;
+  std::condition_variable wake_;  // workers
+  std::condition_variable done_;  // the caller
   std::vector<std::thread> workers_;
 };
 

@@ -1,0 +1,105 @@
+#include "kernels/backend_cpu.h"
+
+#include <algorithm>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
+#include "kernels/cpu/host_memory.h"
+#include "kernels/cpu/isa.h"
+#include "kernels/cpu/kernels.h"
+#include "kernels/cpu/thread_pool.h"
+#include "kernels/embedding/impl.h"
+#include "kernels/linear/impl.h"
+#include "kernels/paged_attention/impl.h"
+#include "kernels/rms_norm/impl.h"
+#include "kernels/rope/impl.h"
+#include "kernels/sampling/impl.h"
+#include "kernels/swiglu/impl.h"
+
+namespace quire {
+namespace {
+
+class CpuBackend final : public Backend {
+ public:
+  CpuBackend(CpuIsa isa, std::unique_ptr<ThreadPool> pool) : isa_(isa), kernels_(KernelsFor(isa)), pool_(std::move(pool)) {}
+
+  BackendKind kind() const override { return BackendKind::kCpu; }
+  std::string Description() const override {
+    const std::string_view name = CpuIsaName(isa_);
+    std::string text = absl::StrFormat("cpu %s, %d thread%s", absl::string_view(name.data(), name.size()), pool_->num_threads(),
+                                       pool_->num_threads() == 1 ? "" : "s");
+    if (!pool_->bind().empty()) absl::StrAppend(&text, ", pinned to CPUs ", absl::StrJoin(pool_->bind(), ","));
+    return text;
+  }
+
+  absl::StatusOr<Buffer> Allocate(size_t bytes) override { return AllocateHostMemory(bytes); }
+
+  absl::StatusOr<LinearWeight> PackLinear(absl::Span<const Tensor> parts, DType dtype) override {
+    LinearWeight weight = PackedShape(parts, dtype);
+    absl::StatusOr<Buffer> data = AllocateHostMemory(PackedBytes(weight.n, weight.k, dtype));
+    if (!data.ok()) return data.status();
+    weight.data = *std::move(data);
+    CpuPackLinear(parts, dtype, *pool_, weight.data.data());
+    return weight;
+  }
+  size_t PackedBytes(int64_t n, int64_t k, DType dtype) const override {
+    return static_cast<size_t>(NumPanels(n) * PanelElements(k, dtype)) * DTypeBytes(dtype);
+  }
+
+  // Attention and sampling never run at the same time: one workspace serves both.
+  size_t WorkspaceBytes(const WorkspaceShape& shape) const override {
+    return std::max(CpuPagedAttentionWorkspaceBytes(shape, pool_->num_threads()),
+                    CpuSampleWorkspaceBytes(shape, pool_->num_threads()));
+  }
+  absl::Status AllocateWorkspace(const WorkspaceShape& shape) override {
+    absl::StatusOr<Buffer> workspace = AllocateHostMemory(WorkspaceBytes(shape));
+    if (!workspace.ok()) return workspace.status();
+    workspace_ = *std::move(workspace);
+    return absl::OkStatus();
+  }
+
+ private:
+  absl::Span<char> workspace() const { return {static_cast<char*>(workspace_.data()), workspace_.bytes()}; }
+
+  void DoEmbedding(const EmbeddingArgs& args) override { CpuEmbedding(args, *pool_); }
+  void DoRmsNorm(const RmsNormArgs& args) override { CpuRmsNorm(args, kernels_, *pool_); }
+  void DoLinear(const LinearArgs& args) override { CpuLinear(args, kernels_, *pool_); }
+  void DoRopeKvWrite(const RopeKvWriteArgs& args) override { CpuRopeKvWrite(args, kernels_, *pool_); }
+  void DoPagedAttention(const PagedAttentionArgs& args) override { CpuPagedAttention(args, isa_, *pool_, workspace()); }
+  void DoSwiGlu(const SwiGluArgs& args) override { CpuSwiGlu(args, kernels_, *pool_); }
+  void DoSample(const SampleArgs& args) override { CpuSample(args, isa_, *pool_, workspace()); }
+  void DoScore(const ScoreArgs& args) override { CpuScore(args, isa_, *pool_, workspace()); }
+
+  const CpuIsa isa_;
+  const CpuKernels& kernels_;
+  const std::unique_ptr<ThreadPool> pool_;
+  Buffer workspace_;
+};
+
+absl::StatusOr<CpuIsa> ResolveIsa(const std::string& name) {
+  if (name == "auto") return ChooseCpuIsa();
+  const std::vector<CpuIsa> supported = SupportedCpuIsas();
+  const std::optional<CpuIsa> isa = ParseCpuIsa(name);
+  if (isa && std::find(supported.begin(), supported.end(), *isa) != supported.end()) return *isa;
+  std::string allowed = "auto";
+  for (CpuIsa each : supported) absl::StrAppend(&allowed, ", ", std::string(CpuIsaName(each)));
+  return absl::InvalidArgumentError(absl::StrFormat("cpu_isa is \"%s\", which %s; allowed here are %s", name,
+                                                    isa ? "this CPU does not have" : "is not an instruction set known to quire", allowed));
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Backend>> CreateCpuBackend(const BackendOptions& options) {
+  const absl::StatusOr<CpuIsa> isa = ResolveIsa(options.cpu_isa);
+  if (!isa.ok()) return isa.status();
+  absl::StatusOr<std::unique_ptr<ThreadPool>> pool = ThreadPool::Create({options.num_threads, options.cpu_bind});
+  if (!pool.ok()) return pool.status();
+  return std::make_unique<CpuBackend>(*isa, *std::move(pool));
+}
+
+}  // namespace quire

@@ -1,0 +1,55 @@
+#include "kernels/backend_ref.h"
+
+#include <string>
+
+#include "kernels/cpu/host_memory.h"
+#include "kernels/embedding/impl.h"
+#include "kernels/linear/impl.h"
+#include "kernels/paged_attention/impl.h"
+#include "kernels/rms_norm/impl.h"
+#include "kernels/rope/impl.h"
+#include "kernels/sampling/impl.h"
+#include "kernels/swiglu/impl.h"
+
+namespace quire {
+namespace {
+
+class RefBackend final : public Backend {
+ public:
+  BackendKind kind() const override { return BackendKind::kRef; }
+  std::string Description() const override { return "ref"; }
+
+  absl::StatusOr<Buffer> Allocate(size_t bytes) override { return AllocateHostMemory(bytes); }
+
+  absl::StatusOr<LinearWeight> PackLinear(absl::Span<const Tensor> parts, DType dtype) override {
+    LinearWeight weight = PackedShape(parts, dtype);
+    absl::StatusOr<Buffer> data = AllocateHostMemory(PackedBytes(weight.n, weight.k, dtype));
+    if (!data.ok()) return data.status();
+    weight.data = *std::move(data);
+    RefPackLinear(parts, dtype, weight.data.data());
+    return weight;
+  }
+  size_t PackedBytes(int64_t n, int64_t k, DType dtype) const override {
+    return static_cast<size_t>(n) * static_cast<size_t>(k) * DTypeBytes(dtype);
+  }
+
+  // The definitions take what they need as they go.
+  size_t WorkspaceBytes(const WorkspaceShape& shape) const override { return 0; }
+  absl::Status AllocateWorkspace(const WorkspaceShape& shape) override { return absl::OkStatus(); }
+
+ private:
+  void DoEmbedding(const EmbeddingArgs& args) override { RefEmbedding(args); }
+  void DoRmsNorm(const RmsNormArgs& args) override { RefRmsNorm(args); }
+  void DoLinear(const LinearArgs& args) override { RefLinear(args); }
+  void DoRopeKvWrite(const RopeKvWriteArgs& args) override { RefRopeKvWrite(args); }
+  void DoPagedAttention(const PagedAttentionArgs& args) override { RefPagedAttention(args); }
+  void DoSwiGlu(const SwiGluArgs& args) override { RefSwiGlu(args); }
+  void DoSample(const SampleArgs& args) override { RefSample(args); }
+  void DoScore(const ScoreArgs& args) override { RefScore(args); }
+};
+
+}  // namespace
+
+std::unique_ptr<Backend> CreateRefBackend() { return std::make_unique<RefBackend>(); }
+
+}  // namespace quire

@@ -1,0 +1,51 @@
+#include "kernels/cpu/host_memory.h"
+
+#include <sys/mman.h>
+
+#include <cerrno>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_format.h"
+
+namespace quire {
+namespace {
+
+constexpr size_t kAlignment = 64;
+constexpr size_t kHugePage = size_t{2} << 20;
+
+absl::Status Exhausted(size_t bytes) {
+  return absl::ResourceExhaustedError(
+      absl::StrFormat("cannot allocate %d bytes (%.2f GiB) of host memory: %s", bytes,
+                      static_cast<double>(bytes) / static_cast<double>(size_t{1} << 30), std::strerror(ENOMEM)));
+}
+
+// Whole huge pages at a multiple of their size: maps one more than needed and gives the ends back.
+absl::StatusOr<Buffer> AllocateHuge(size_t bytes) {
+  if (bytes > SIZE_MAX / 2) return Exhausted(bytes);
+  const size_t mapped = (bytes + kHugePage - 1) / kHugePage * kHugePage;
+  void* const raw = mmap(nullptr, mapped + kHugePage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (raw == MAP_FAILED) return Exhausted(bytes);
+  char* const begin = static_cast<char*>(raw);
+  const size_t head = (kHugePage - reinterpret_cast<uintptr_t>(raw) % kHugePage) % kHugePage;
+  char* const data = begin + head;
+  if (head > 0) munmap(begin, head);
+  if (head < kHugePage) munmap(data + mapped, kHugePage - head);
+  madvise(data, mapped, MADV_HUGEPAGE);  // advice: without it the memory is slower, not wrong
+  return Buffer(data, bytes, [mapped](void* p) { munmap(p, mapped); });
+}
+
+}  // namespace
+
+absl::StatusOr<Buffer> AllocateHostMemory(size_t bytes) {
+  if (bytes >= kHugePage) return AllocateHuge(bytes);
+  const size_t rounded = (bytes + kAlignment) / kAlignment * kAlignment;  // at least one unit: a Buffer of 0 bytes has an address
+  void* const data = std::aligned_alloc(kAlignment, rounded);
+  if (data == nullptr) return Exhausted(bytes);
+  std::memset(data, 0, rounded);
+  return Buffer(data, bytes, [](void* p) { std::free(p); });
+}
+
+}  // namespace quire

@@ -1,0 +1,19 @@
+// Memory of the backends whose device is the host.
+
+#ifndef QUIRE_KERNELS_CPU_HOST_MEMORY_H_
+#define QUIRE_KERNELS_CPU_HOST_MEMORY_H_
+
+#include <cstddef>
+
+#include "absl/status/statusor.h"
+#include "kernels/tensor.h"
+
+namespace quire {
+
+// `bytes` of zeroes, aligned to 64 bytes, large ones to 2 MiB and in huge pages where the kernel grants them. Pages are placed where
+// they are first written. RESOURCE_EXHAUSTED says what was asked for.
+absl::StatusOr<Buffer> AllocateHostMemory(size_t bytes);
+
+}  // namespace quire
+
+#endif  // QUIRE_KERNELS_CPU_HOST_MEMORY_H_
