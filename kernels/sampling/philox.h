@@ -30,9 +30,11 @@ inline uint64_t RandomBits(uint64_t seed, uint64_t position) {
   return uint64_t{words[1]} << 32 | words[0];
 }
 
+__extension__ typedef unsigned __int128 Uint128;
+
 // A number uniform in [0, bound): the upper half of bits * bound. Bias below bound / 2^64.
 inline uint64_t RandomBelow(uint64_t bits, uint64_t bound) {
-  return static_cast<uint64_t>((static_cast<unsigned __int128>(bits) * bound) >> 64);
+  return static_cast<uint64_t>((static_cast<Uint128>(bits) * bound) >> 64);
 }
 
 }  // namespace quire
