@@ -2,8 +2,8 @@
 //
 //   inbox -> Expire -> Schedule -> Launch -> Collect -> Commit -> events
 //
-// Any thread may Submit, Cancel or Stop; none of them waits for a step. The engine thread alone touches the scheduler and the blocks, and
-// blocks in one place: on the inbox, when idle.
+// Any thread may Submit, Cancel or Stop; none of them waits for a step. The engine thread alone touches the scheduler
+// and the blocks, and blocks in one place: on the inbox, when nothing can run.
 
 #ifndef QUIRE_ENGINE_ENGINE_H_
 #define QUIRE_ENGINE_ENGINE_H_
@@ -11,22 +11,27 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <thread>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/time/time.h"
-#include "absl/types/span.h"
+#include "engine/inbox.h"
+#include "engine/load_model.h"
 #include "engine/memory_plan.h"
 #include "engine/model_runner.h"
+#include "scheduler/batch.h"
 #include "scheduler/request.h"
 #include "scheduler/scheduler.h"
 #include "scheduler/token_event.h"
 
 namespace quire {
 
-// Takes the events of each step, in order. OnEvents is called on the engine thread and must not block; it may swap the vector's contents away
-// (whatever it leaves there is cleared and its capacity reused).
+// Takes the events of each step, in order. OnEvents is called on the engine thread and must not block; it may swap the
+// vector's contents away (whatever it leaves there is cleared and its capacity reused). It may Submit, Cancel and Stop;
+// it must not Shutdown.
 class EventSink {
  public:
   virtual ~EventSink() = default;
@@ -35,15 +40,16 @@ class EventSink {
   virtual void OnEngineFailure(const absl::Status& status) = 0;
 };
 
-// A picture of the engine for metrics and status: written by the engine thread after each step, read by any thread without waiting.
+// A picture of the engine for metrics and status: written by the engine thread after each step, before the step's
+// events go out; read by any thread without waiting for a step.
 struct EngineSnapshot {
   SchedulerStats scheduler;
   int32_t num_blocks = 0;
-  uint64_t step_tokens = 0;        // rows computed so far, all steps
-  absl::Duration schedule_time;    // spent so far, by phase of the loop
+  uint64_t step_tokens = 0;      // rows computed so far, all steps
+  absl::Duration schedule_time;  // spent so far, by phase of the loop
   absl::Duration compute_time;
   absl::Duration commit_time;
-  absl::Time last_step;            // heartbeat: when a step was last committed
+  absl::Time last_step;  // heartbeat: when a step was last committed; the epoch before the first
 };
 
 class Engine {
@@ -53,9 +59,13 @@ class Engine {
          std::unique_ptr<ModelRunner> runner, EventSink* sink);
   ~Engine();  // Shutdown
 
-  // Hands a request over. RESOURCE_EXHAUSTED at once when max_waiting_requests or max_waiting_tokens are waiting (the server adds the
-  // delay of RetryDelay); UNAVAILABLE after Shutdown or a failure. On OK exactly one ending event follows (a request that could never run: kEnded, kFailed —
-  // the server has checked the ranges before).
+  Engine(const Engine&) = delete;
+  Engine& operator=(const Engine&) = delete;
+
+  // Hands a request over. RESOURCE_EXHAUSTED at once when max_waiting_requests or max_waiting_tokens are waiting (the
+  // server adds the delay of RetryDelay); UNAVAILABLE after Shutdown or a failure. On OK exactly one ending event
+  // follows (a request that could never run: kEnded, kFailed — the server has checked the ranges before), unless Stop
+  // takes its place.
   absl::Status Submit(std::shared_ptr<const Request> request);
 
   // Ends a request with a kEnded event; unknown ids are ignored. Always gets in.
@@ -67,25 +77,56 @@ class Engine {
   // Ends all requests with kEnded events (kShutdown: drain time-out) and goes on.
   void EndAll(Ending ending);
 
-  // Ends all requests and joins the thread. Idempotent.
+  // Ends all requests and joins the thread. Idempotent. Not from the sink.
   void Shutdown();
 
-  // Requests and tokens that wait: in the inbox or in the scheduler's queue.
+  // Requests that wait: in the inbox or in the scheduler's queue, preempted ones among them.
   int32_t num_waiting() const;
-  // An estimate of how long until a waiting place is free, from the measured rate of admissions; at least 10 ms, at most 60 s.
+  // An estimate of how long until a waiting place is free, from the measured rate of admissions; at least 10 ms, at
+  // most 60 s.
   absl::Duration RetryDelay() const;
 
   EngineSnapshot snapshot() const;
-};
 
-// Opens the model, makes the plan, loads the weights and allocates everything: what `quired` runs. Errors are the operator's: one line each.
-struct LoadedModel {
-  ModelConfig config;
-  MemoryPlan plan;
-  std::unique_ptr<ModelRunner> runner;
-  std::string backend_description;
+ private:
+  // The engine thread.
+  void Run();
+  // Carries out what others asked for; waits for it when the last batch was empty. False when the engine is to end.
+  bool TakeInbox();
+  // One step; without effect when nothing can run. An error is the device's.
+  absl::Status Step();
+  // Ends what is left; tells the sink if `status` is an error.
+  void Finish(const absl::Status& status);
+
+  void CarryOut(std::vector<Command>& commands);
+  // Publishes the snapshot, then hands the events to the sink.
+  void Deliver();
+  // A request waits no longer, if it did: it was admitted, or is over.
+  void StopWaiting(RequestId id, bool admitted);
+  // Tells the inbox who waits no longer by the events of this step.
+  void CountLeavers();
+
+  Inbox inbox_;
+  EventSink* const sink_;
+
+  mutable std::mutex snapshot_mutex_;
+  EngineSnapshot snapshot_;                // guarded by snapshot_mutex_
+  std::atomic<int32_t> num_preempted_{0};  // waiting again
+
+  // The engine thread's own.
+  std::unique_ptr<ModelRunner> runner_;
+  Scheduler scheduler_;
+  std::vector<Command> commands_;
+  Batch batch_;  // of the last step
+  std::vector<TokenEvent> events_;
+  EngineSnapshot progress_;  // what the next snapshot will say
+  absl::flat_hash_map<RequestId, int64_t>
+      unstarted_;    // prompt tokens of requests taken from the inbox and not yet admitted
+  Leavers leavers_;  // since the inbox was told last
+
+  std::mutex shutdown_mutex_;  // one thread joins
+  std::thread thread_;         // last: starts when all else is there
 };
-absl::StatusOr<LoadedModel> LoadModel(const EngineOptions& options);
 
 }  // namespace quire
 

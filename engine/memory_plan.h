@@ -1,12 +1,15 @@
-// MemoryPlan: what memory goes where, from the config and the flags alone. `quired plan` prints it; the engine allocates by it.
+// MemoryPlan: what memory goes where, from the config and the flags alone. `quired plan` prints it; the engine
+// allocates by it.
 
 #ifndef QUIRE_ENGINE_MEMORY_PLAN_H_
 #define QUIRE_ENGINE_MEMORY_PLAN_H_
 
 #include <cstdint>
 #include <optional>
+#include <string>
 
 #include "absl/status/statusor.h"
+#include "engine/activations.h"
 #include "engine/model_config.h"
 #include "kernels/backend.h"
 #include "kvcache/kv_cache_spec.h"
@@ -21,10 +24,10 @@ struct EngineOptions {
   std::string model;  // directory
   LoadFormat load_format = LoadFormat::kAuto;
   BackendOptions backend;
-  std::optional<DType> dtype;           // of weights and of activations entering a dot product; absent: the checkpoint's
-  std::optional<DType> kv_cache_dtype;  // absent: that of dtype
-  std::optional<int32_t> max_model_len; // tokens; absent: the model's, cut to what the cache holds
-  int32_t block_size = 16;              // tokens
+  std::optional<DType> dtype;  // of weights and of activations entering a dot product; absent: the checkpoint's
+  std::optional<DType> kv_cache_dtype;   // absent: that of dtype
+  std::optional<int32_t> max_model_len;  // tokens; absent: the model's, cut to what the cache holds
+  int32_t block_size = 16;               // tokens
   uint64_t kv_cache_bytes = uint64_t{1} << 30;
   int32_t max_num_seqs = 128;
   int32_t max_num_batched_tokens = 2048;
@@ -41,13 +44,16 @@ struct MemoryPlan {
   int32_t max_model_len = 0;
   uint64_t weight_bytes = 0;
   uint64_t kv_bytes = 0;         // num_blocks * kv.BytesPerBlock()
-  uint64_t workspace_bytes = 0;  // activations, logits and the backend's scratch
+  uint64_t workspace_bytes = 0;  // activations, logits, rotary tables and the backend's scratch
+  ActivationShape activation_shape;
+  WorkspaceShape workspace_shape;
   SchedulerOptions scheduler;
 };
 
 // INVALID_ARGUMENT in one line names the flag, what was found and what is allowed (a cache too small for one request of
 // max_model_len tokens, a block size that is no multiple of 8, ...).
-absl::StatusOr<MemoryPlan> MakeMemoryPlan(const ModelConfig& config, const EngineOptions& options, const Backend& backend);
+absl::StatusOr<MemoryPlan> MakeMemoryPlan(const ModelConfig& config, const EngineOptions& options,
+                                          const Backend& backend);
 
 }  // namespace quire
 

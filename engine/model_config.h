@@ -1,4 +1,5 @@
-// ModelConfig: an architecture's numbers, read from config.json and validated. A model directory is untrusted: every number is checked.
+// ModelConfig: an architecture's numbers, read from config.json and validated. A model directory is untrusted: every
+// number is checked.
 
 #ifndef QUIRE_ENGINE_MODEL_CONFIG_H_
 #define QUIRE_ENGINE_MODEL_CONFIG_H_
@@ -33,7 +34,8 @@ struct ModelConfig {
   uint64_t NumParameters() const;
 };
 
-// Reads `directory`/config.json. INVALID_ARGUMENT in one line names the file, the key, what was found and what is allowed.
+// Reads `directory`/config.json. INVALID_ARGUMENT in one line names the file, the key, what was found and what is
+// allowed.
 absl::StatusOr<ModelConfig> LoadModelConfig(const std::string& directory);
 
 // The same from the text of a config.json; `name` is what messages call it.

@@ -1,6 +1,7 @@
 // ModelRunner: computes a batch. Launch starts it, Collect waits for it and hands over what came out.
 //
-// On `cpu` and `ref` Launch computes at once; on `cuda` it returns while the device works. A test drives the engine with a fake one.
+// On `cpu` and `ref` Launch computes at once; on `cuda` it returns while the device works. A test drives the engine
+// with a fake one.
 //
 // Thread: the engine thread.
 

@@ -1,0 +1,161 @@
+#include "engine/backend_model_runner.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "kernels/check.h"
+
+namespace quire {
+namespace {
+
+constexpr int32_t kMaxTop = 20;  // most log-probabilities that a request may ask for (kernels/sampling)
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<BackendModelRunner>> BackendModelRunner::Create(const ModelConfig& config,
+                                                                               const MemoryPlan& plan, Weights weights,
+                                                                               std::unique_ptr<Backend> backend) {
+  if (absl::Status status = backend->AllocateWorkspace(plan.workspace_shape); !status.ok()) return status;
+  absl::StatusOr<KvCache> cache = KvCache::Create(plan.kv, plan.num_blocks, *backend);
+  if (!cache.ok()) return cache.status();
+  absl::StatusOr<Activations> activations = Activations::Create(config, plan.activation_shape, *backend);
+  if (!activations.ok()) return activations.status();
+  absl::StatusOr<Model> model = Model::Create(config, std::move(weights), plan.max_model_len, backend.get());
+  if (!model.ok()) return model.status();
+  return std::unique_ptr<BackendModelRunner>(
+      new BackendModelRunner(plan, std::move(backend), *std::move(model), *std::move(cache), *std::move(activations)));
+}
+
+BackendModelRunner::BackendModelRunner(const MemoryPlan& plan, std::unique_ptr<Backend> backend, Model model,
+                                       KvCache cache, Activations activations)
+    : backend_(std::move(backend)),
+      model_(std::move(model)),
+      cache_(std::move(cache)),
+      activations_(std::move(activations)),
+      max_head_rows_(static_cast<int32_t>(plan.activation_shape.max_head_rows)) {
+  const auto max_rows = static_cast<size_t>(plan.activation_shape.max_rows);
+  const auto max_chunks = static_cast<size_t>(plan.scheduler.max_num_seqs);
+  ids_.reserve(max_rows);
+  positions_.reserve(max_rows);
+  slots_.reserve(max_rows);
+  chunks_.reserve(max_chunks);
+  sampling_chunks_.reserve(max_chunks);
+  head_rows_.reserve(max_head_rows_);
+  params_.reserve(max_head_rows_);
+  sample_rows_.reserve(max_head_rows_);
+  sampled_.resize(max_head_rows_);
+  top_.resize(size_t(max_head_rows_) * kMaxTop);
+  targets_.reserve(max_head_rows_);
+  result_.sampled.reserve(max_chunks);
+  result_.top.reserve(max_chunks * kMaxTop);
+}
+
+absl::Status BackendModelRunner::Launch(const Batch& batch) {
+  FlattenRows(batch);
+  model_.Forward({.num_rows = static_cast<int64_t>(ids_.size()),
+                  .ids = ids_.data(),
+                  .positions = positions_.data(),
+                  .slots = slots_.data(),
+                  .chunks = chunks_},
+                 cache_, activations_);
+  Sample(batch);
+  result_.prompt_logprobs.clear();
+  result_.prompt_top.clear();
+  for (size_t c = 0; c < batch.chunks.size(); ++c) {
+    if (batch.chunks[c].scores_prompt) ScorePrompt(batch.chunks[c], chunks_[c].first_row);
+  }
+  return absl::OkStatus();
+}
+
+void BackendModelRunner::FlattenRows(const Batch& batch) {
+  Check(batch.num_tokens <= activations_.residual.rows, "a batch has more rows than planned");
+  ids_.clear();
+  positions_.clear();
+  slots_.clear();
+  chunks_.clear();
+  const int32_t block_size = cache_.spec().block_size;
+  for (const Chunk& chunk : batch.chunks) {
+    const absl::Span<const uint32_t> tokens = chunk.sequence->tokens();
+    const BlockTable& table = chunk.sequence->block_table();
+    chunks_.push_back({.block_table = table.data(),
+                       .first_row = static_cast<int32_t>(ids_.size()),
+                       .num_rows = chunk.count,
+                       .first_position = chunk.begin});
+    for (int32_t position = chunk.begin; position < chunk.begin + chunk.count; ++position) {
+      ids_.push_back(tokens[position]);
+      positions_.push_back(position);
+      slots_.push_back(int64_t{table[position / block_size]} * block_size + position % block_size);
+    }
+  }
+}
+
+void BackendModelRunner::Sample(const Batch& batch) {
+  sampling_chunks_.clear();
+  for (size_t c = 0; c < batch.chunks.size(); ++c) {
+    if (batch.chunks[c].samples) sampling_chunks_.push_back(static_cast<int32_t>(c));
+  }
+  result_.sampled.resize(batch.chunks.size());
+  result_.top.clear();
+  const absl::Span<const int32_t> all = sampling_chunks_;
+  for (size_t begin = 0; begin < all.size(); begin += max_head_rows_)
+    SampleSlice(all.subspan(begin, max_head_rows_), batch);
+}
+
+void BackendModelRunner::SampleSlice(absl::Span<const int32_t> slice, const Batch& batch) {
+  head_rows_.clear();
+  params_.clear();
+  sample_rows_.clear();
+  for (const int32_t c : slice) {
+    const Sequence& sequence = *batch.chunks[c].sequence;
+    const Request& request = sequence.request();
+    head_rows_.push_back(chunks_[c].first_row + chunks_[c].num_rows - 1);
+    params_.push_back(request.sampling);
+    params_.back().seed += sequence.index();
+    const bool bans = sequence.BansStopIds();
+    sample_rows_.push_back({.params = &params_.back(),  // has room for all: it stays where it is
+                            .position = sequence.tokens().size(),
+                            .banned = bans ? request.stop_ids.data() : nullptr,
+                            .num_banned = bans ? static_cast<int32_t>(request.stop_ids.size()) : 0,
+                            .wants_logprob = request.num_logprobs.has_value(),
+                            .num_top = static_cast<int32_t>(request.num_logprobs.value_or(0))});
+    Check(sample_rows_.back().num_top <= kMaxTop, "more log-probabilities asked for than the sampler gives");
+  }
+  const Tensor logits = model_.Logits(head_rows_, activations_);
+  backend_->Sample({.logits = logits,
+                    .rows = sample_rows_.data(),
+                    .tokens = sampled_.data(),
+                    .top = top_.data(),
+                    .top_stride = kMaxTop});
+  for (size_t r = 0; r < slice.size(); ++r) {
+    result_.sampled[slice[r]] = sampled_[r];
+    const auto top = top_.begin() + static_cast<int64_t>(r) * kMaxTop;
+    result_.top.insert(result_.top.end(), top, top + sample_rows_[r].num_top);
+  }
+}
+
+void BackendModelRunner::ScorePrompt(const Chunk& chunk, int32_t first_row) {
+  const absl::Span<const uint32_t> tokens = chunk.sequence->tokens();
+  const auto num_top = static_cast<int32_t>(chunk.sequence->request().num_prompt_logprobs.value_or(0));
+  // The prompt's last position has no successor in it.
+  const int32_t end = std::min(chunk.begin + chunk.count, chunk.sequence->num_prompt() - 1);
+  for (int32_t begin = chunk.begin; begin < end; begin += max_head_rows_) {
+    const int32_t count = std::min(max_head_rows_, end - begin);
+    head_rows_.clear();
+    targets_.clear();
+    for (int32_t position = begin; position < begin + count; ++position) {
+      head_rows_.push_back(first_row + position - chunk.begin);
+      targets_.push_back(tokens[position + 1]);
+    }
+    const Tensor logits = model_.Logits(head_rows_, activations_);
+    const size_t num_logprobs = result_.prompt_logprobs.size(), num_tops = result_.prompt_top.size();
+    result_.prompt_logprobs.resize(num_logprobs + count);
+    result_.prompt_top.resize(num_tops + size_t(count) * num_top);
+    backend_->Score({.logits = logits,
+                     .targets = targets_.data(),
+                     .num_top = num_top,
+                     .logprobs = result_.prompt_logprobs.data() + num_logprobs,
+                     .top = result_.prompt_top.data() + num_tops});
+  }
+}
+
+}  // namespace quire

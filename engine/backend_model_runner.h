@@ -1,0 +1,79 @@
+// BackendModelRunner: the ModelRunner that runs a Model on a Backend over a paged cache.
+//
+// Launch flattens the batch's chunks into rows, runs the model over them, draws a token from the last row of each chunk
+// that samples and scores the prompt rows that a request asked for. The head runs over slices of at most max_head_rows
+// rows, so that logits never need more memory than planned. Everything that a step touches is allocated at start; only
+// prompt log-probabilities may grow their result.
+//
+// Thread: the engine thread.
+
+#ifndef QUIRE_ENGINE_BACKEND_MODEL_RUNNER_H_
+#define QUIRE_ENGINE_BACKEND_MODEL_RUNNER_H_
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "engine/activations.h"
+#include "engine/memory_plan.h"
+#include "engine/model.h"
+#include "engine/model_runner.h"
+#include "kernels/backend.h"
+#include "kvcache/kv_cache.h"
+
+namespace quire {
+
+class BackendModelRunner : public ModelRunner {
+ public:
+  // Allocates cache, activations and workspaces as `plan` says. `weights` live in `backend`'s memory.
+  static absl::StatusOr<std::unique_ptr<BackendModelRunner>> Create(const ModelConfig& config, const MemoryPlan& plan,
+                                                                    Weights weights, std::unique_ptr<Backend> backend);
+
+  absl::Status Launch(const Batch& batch) override;
+  absl::StatusOr<const StepResult*> Collect() override { return &result_; }
+
+  const KvCache& kv_cache() const { return cache_; }
+
+ private:
+  BackendModelRunner(const MemoryPlan& plan, std::unique_ptr<Backend> backend, Model model, KvCache cache,
+                     Activations activations);
+
+  // Fills ids_, positions_, slots_ and chunks_ from the batch.
+  void FlattenRows(const Batch& batch);
+  // Draws a token for each chunk that samples: result_.sampled and .top.
+  void Sample(const Batch& batch);
+  void SampleSlice(absl::Span<const int32_t> slice, const Batch& batch);
+  // Scores the rows of a chunk whose successor is a prompt token: appends to result_.prompt_logprobs and .prompt_top.
+  void ScorePrompt(const Chunk& chunk, int32_t first_row);
+
+  std::unique_ptr<Backend> backend_;  // first: the others' memory is its
+  Model model_;
+  KvCache cache_;
+  Activations activations_;
+  const int32_t max_head_rows_;
+
+  // Rows of the step, [num_rows] each.
+  std::vector<uint32_t> ids_;
+  std::vector<int32_t> positions_;
+  std::vector<int64_t> slots_;
+  std::vector<AttentionChunk> chunks_;  // [chunks of the batch]
+
+  std::vector<int32_t> sampling_chunks_;  // indices of the chunks that sample
+
+  // Of one slice of the head.
+  std::vector<int32_t> head_rows_;      // [<= max_head_rows]
+  std::vector<SamplingParams> params_;  // [<= max_head_rows]
+  std::vector<SampleRow> sample_rows_;  // [<= max_head_rows]
+  std::vector<SampledToken> sampled_;   // [max_head_rows]
+  std::vector<TokenLogprob> top_;       // [max_head_rows, kMaxTop]
+  std::vector<uint32_t> targets_;       // [<= max_head_rows]
+
+  StepResult result_;
+};
+
+}  // namespace quire
+
+#endif  // QUIRE_ENGINE_BACKEND_MODEL_RUNNER_H_

@@ -1,0 +1,90 @@
+#include "engine/checkpoint.h"
+
+#include <filesystem>
+#include <set>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "engine/json_text.h"
+
+namespace quire {
+namespace {
+
+constexpr uint64_t kMaxIndexBytes = 100'000'000;
+
+bool Exists(const std::string& path) {
+  std::error_code ignored;
+  return std::filesystem::exists(path, ignored);
+}
+
+}  // namespace
+
+absl::StatusOr<Checkpoint> Checkpoint::Open(const std::string& directory) {
+  const std::string single = directory + "/model.safetensors", index = directory + "/model.safetensors.index.json";
+  Checkpoint checkpoint;
+  absl::Status status;
+  if (Exists(single)) {
+    status = checkpoint.AddFile(single);
+  } else if (Exists(index)) {
+    status = checkpoint.AddShards(directory, index);
+  } else {
+    status = absl::NotFoundError(
+        absl::StrCat(directory, ": found neither model.safetensors nor model.safetensors.index.json"));
+  }
+  if (!status.ok()) return status;
+  return checkpoint;
+}
+
+absl::Status Checkpoint::AddFile(const std::string& path) {
+  absl::StatusOr<MappedFile> file = MappedFile::Open(path);
+  if (!file.ok()) return file.status();
+  absl::StatusOr<std::vector<StoredTensor>> tensors = ParseSafetensors(file->bytes(), path);
+  if (!tensors.ok()) return tensors.status();
+  files_.push_back(*std::move(file));
+  for (StoredTensor& tensor : *tensors) {
+    const std::string name = tensor.name;
+    const auto [there, is_new] = tensors_.try_emplace(name, Entry{path, std::move(tensor)});
+    if (!is_new) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(path, ": tensor ", Quoted(name), ": found in ", there->second.file, " too, allowed once"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Checkpoint::AddShards(const std::string& directory, const std::string& index_path) {
+  absl::StatusOr<std::string> text = ReadTextFile(index_path, kMaxIndexBytes);
+  if (!text.ok()) return text.status();
+  absl::StatusOr<nlohmann::json> index = ParseJsonObject(*text, index_path);
+  if (!index.ok()) return index.status();
+  const auto error = [&](auto... parts) {
+    return absl::InvalidArgumentError(absl::StrCat(index_path, ": ", parts...));
+  };
+  const auto map = index->find("weight_map");
+  if (map == index->end() || !map->is_object())
+    return error("weight_map: found none, allowed: {tensor name: file name}");
+
+  std::set<std::string> shards;
+  for (const auto& [name, shard] : map->items()) {
+    // A shard lies in the directory itself: the index must not lead elsewhere.
+    if (!shard.is_string() || absl::StrContains(shard.get_ref<const std::string&>(), '/') ||
+        !absl::EndsWith(shard.get_ref<const std::string&>(), ".safetensors")) {
+      return error("weight_map[", Quoted(name), "]: found ", Shown(shard), ", allowed: a file name NAME.safetensors");
+    }
+    shards.insert(shard.get<std::string>());
+  }
+  for (const std::string& shard : shards) {
+    if (const absl::Status status = AddFile(absl::StrCat(directory, "/", shard)); !status.ok()) return status;
+  }
+  for (const auto& [name, shard] : map->items()) {
+    const std::string path = absl::StrCat(directory, "/", shard.get_ref<const std::string&>());
+    const auto entry = tensors_.find(name);
+    if (entry == tensors_.end() || entry->second.file != path) {
+      return error("weight_map[", Quoted(name), "]: found no such tensor in ", path);
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace quire

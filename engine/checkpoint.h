@@ -1,0 +1,37 @@
+// Checkpoint: the tensors of a model directory, from model.safetensors or from the shards that
+// model.safetensors.index.json names.
+
+#ifndef QUIRE_ENGINE_CHECKPOINT_H_
+#define QUIRE_ENGINE_CHECKPOINT_H_
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "engine/safetensors.h"
+
+namespace quire {
+
+class Checkpoint {
+ public:
+  // Maps the files and checks their headers. Errors in one line name the file and, where one is at fault, the tensor.
+  static absl::StatusOr<Checkpoint> Open(const std::string& directory);
+
+  struct Entry {
+    std::string file;  // for messages
+    StoredTensor tensor;
+  };
+  const std::map<std::string, Entry>& tensors() const { return tensors_; }  // by name
+
+ private:
+  absl::Status AddFile(const std::string& path);
+  absl::Status AddShards(const std::string& directory, const std::string& index_path);
+
+  std::vector<MappedFile> files_;
+  std::map<std::string, Entry> tensors_;
+};
+
+}  // namespace quire
+
+#endif  // QUIRE_ENGINE_CHECKPOINT_H_

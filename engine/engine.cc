@@ -1,0 +1,159 @@
+#include "engine/engine.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+
+namespace quire {
+
+Engine::Engine(const SchedulerOptions& options, int32_t max_waiting_requests, int64_t max_waiting_tokens,
+               std::unique_ptr<ModelRunner> runner, EventSink* sink)
+    : inbox_(max_waiting_requests, max_waiting_tokens), sink_(sink), runner_(std::move(runner)), scheduler_(options) {
+  progress_.num_blocks = options.num_blocks;
+  progress_.last_step = absl::UnixEpoch();
+  progress_.scheduler = scheduler_.stats();
+  snapshot_ = progress_;
+  thread_ = std::thread([this] { Run(); });
+}
+
+Engine::~Engine() { Shutdown(); }
+
+absl::Status Engine::Submit(std::shared_ptr<const Request> request) { return inbox_.Submit(std::move(request)); }
+
+void Engine::Cancel(RequestId id, Ending ending) {
+  inbox_.Put({.kind = CommandKind::kCancel, .ending = ending, .id = id});
+}
+
+void Engine::Stop(RequestId id) { inbox_.Put({.kind = CommandKind::kStop, .id = id}); }
+
+void Engine::EndAll(Ending ending) { inbox_.Put({.kind = CommandKind::kEndAll, .ending = ending}); }
+
+void Engine::Shutdown() {
+  inbox_.Close(absl::UnavailableError("the engine is shut down"));
+  const std::lock_guard lock(shutdown_mutex_);
+  if (thread_.joinable()) thread_.join();
+}
+
+int32_t Engine::num_waiting() const { return inbox_.num_waiting() + num_preempted_.load(std::memory_order_relaxed); }
+
+absl::Duration Engine::RetryDelay() const { return inbox_.RetryDelay(absl::Now()); }
+
+EngineSnapshot Engine::snapshot() const {
+  const std::lock_guard lock(snapshot_mutex_);
+  return snapshot_;
+}
+
+// ----------------------------------------------------------------------------------------------------------------------
+// the engine thread
+
+void Engine::Run() {
+  absl::Status status;
+  while (status.ok() && TakeInbox()) {
+    status = Step();
+    Deliver();
+  }
+  Finish(status);
+}
+
+bool Engine::TakeInbox() {
+  // An empty batch means that nothing can run until somebody says so or a deadline passes.
+  const absl::Time wait_until = batch_.empty() ? scheduler_.NextDeadline() : absl::InfinitePast();
+  if (!inbox_.Take(wait_until, commands_)) return false;
+  CarryOut(commands_);
+  return true;
+}
+
+absl::Status Engine::Step() {
+  const absl::Time begin = absl::Now();
+  scheduler_.Expire(begin, events_);
+  scheduler_.Schedule(begin, batch_, events_);
+  if (batch_.empty()) return absl::OkStatus();
+
+  const absl::Time scheduled = absl::Now();
+  if (absl::Status status = runner_->Launch(batch_); !status.ok()) return status;
+  const absl::StatusOr<const StepResult*> result = runner_->Collect();
+  if (!result.ok()) return result.status();
+
+  const absl::Time computed = absl::Now();
+  scheduler_.Commit(computed, batch_, **result, events_);
+  progress_.last_step = absl::Now();
+  progress_.step_tokens += batch_.num_tokens;
+  progress_.schedule_time += scheduled - begin;
+  progress_.compute_time += computed - scheduled;
+  progress_.commit_time += progress_.last_step - computed;
+  return absl::OkStatus();
+}
+
+void Engine::Finish(const absl::Status& status) {
+  if (!status.ok()) inbox_.Close(absl::UnavailableError(absl::StrCat("the engine failed: ", status.message())));
+  inbox_.TakeRest(commands_);
+  CarryOut(commands_);
+  scheduler_.EndAll(status.ok() ? Ending::kShutdown : Ending::kFailed, events_);
+  Deliver();
+  if (!status.ok()) sink_->OnEngineFailure(status);
+}
+
+void Engine::CarryOut(std::vector<Command>& commands) {
+  for (Command& command : commands) {
+    switch (command.kind) {
+      case CommandKind::kAdd: {
+        const RequestId id = command.request->id;
+        unstarted_.emplace(id, command.request->prompt.size());
+        if (scheduler_.Add(std::move(command.request)).ok()) break;
+        TokenEvent& event = events_.emplace_back();
+        event.kind = EventKind::kEnded;
+        event.ending = Ending::kFailed;
+        event.request_id = id;
+        break;
+      }
+      case CommandKind::kCancel:
+        scheduler_.End(command.id, command.ending, events_);
+        break;
+      case CommandKind::kStop:
+        scheduler_.Drop(command.id);
+        StopWaiting(command.id, /*admitted=*/false);
+        break;
+      case CommandKind::kEndAll:
+        scheduler_.EndAll(command.ending, events_);
+        break;
+    }
+  }
+  commands.clear();
+}
+
+void Engine::Deliver() {
+  CountLeavers();
+  progress_.scheduler = scheduler_.stats();
+  num_preempted_.store(progress_.scheduler.num_waiting - static_cast<int32_t>(unstarted_.size()),
+                       std::memory_order_relaxed);
+  {
+    const std::lock_guard lock(snapshot_mutex_);
+    snapshot_ = progress_;
+  }
+  if (events_.empty()) return;
+  sink_->OnEvents(events_);
+  events_.clear();
+}
+
+void Engine::StopWaiting(RequestId id, bool admitted) {
+  const auto waiting = unstarted_.find(id);
+  if (waiting == unstarted_.end()) return;
+  ++(admitted ? leavers_.num_admitted : leavers_.num_ended);
+  leavers_.num_tokens += waiting->second;
+  unstarted_.erase(waiting);
+}
+
+void Engine::CountLeavers() {
+  const absl::Time now = absl::Now();
+  for (TokenEvent& event : events_) {
+    if (event.kind == EventKind::kEnded && event.time == absl::Time()) event.time = now;
+    if (event.kind == EventKind::kStarted || event.kind == EventKind::kEnded) {
+      StopWaiting(event.request_id, event.kind == EventKind::kStarted);
+    }
+  }
+  if (leavers_.num_admitted + leavers_.num_ended > 0) inbox_.OnLeft(now, leavers_);
+  leavers_ = {};
+}
+
+}  // namespace quire

@@ -1,0 +1,28 @@
+// LoadModel: from a directory and flags to a runner that is ready for its first step.
+
+#ifndef QUIRE_ENGINE_LOAD_MODEL_H_
+#define QUIRE_ENGINE_LOAD_MODEL_H_
+
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "engine/memory_plan.h"
+#include "engine/model_config.h"
+#include "engine/model_runner.h"
+
+namespace quire {
+
+// Opens the model, makes the plan, loads the weights and allocates everything: what `quired` runs. Errors are the
+// operator's: one line each.
+struct LoadedModel {
+  ModelConfig config;
+  MemoryPlan plan;
+  std::unique_ptr<ModelRunner> runner;
+  std::string backend_description;
+};
+absl::StatusOr<LoadedModel> LoadModel(const EngineOptions& options);
+
+}  // namespace quire
+
+#endif  // QUIRE_ENGINE_LOAD_MODEL_H_

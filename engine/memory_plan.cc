@@ -1,0 +1,127 @@
+#include "engine/memory_plan.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "engine/rope_table.h"
+#include "engine/weights.h"
+
+namespace quire {
+namespace {
+
+constexpr int32_t kMaxBlockSize = 256;     // slots, of PagedKv
+constexpr int32_t kBlockSizeMultiple = 8;  // slots, of PagedKv
+constexpr int32_t kMaxNumSeqs = 1 << 16;
+constexpr int32_t kMaxNumBatchedTokens = 1 << 20;
+constexpr int32_t kMinModelLen = 2;  // a prompt of one token and one token of output
+
+template <typename Found>
+absl::Status FlagError(absl::string_view flag, const Found& found, absl::string_view allowed) {
+  return absl::InvalidArgumentError(absl::StrCat(flag, ": found ", found, ", allowed: ", allowed));
+}
+
+absl::Status CheckRange(absl::string_view flag, int64_t found, int64_t min, int64_t max) {
+  if (found >= min && found <= max) return absl::OkStatus();
+  return FlagError(flag, found, absl::StrCat(min, " to ", max));
+}
+
+absl::Status CheckFlags(const EngineOptions& options) {
+  if (options.block_size < kBlockSizeMultiple || options.block_size > kMaxBlockSize ||
+      options.block_size % kBlockSizeMultiple != 0) {
+    return FlagError(
+        "--block-size", options.block_size,
+        absl::StrCat("multiples of ", kBlockSizeMultiple, " from ", kBlockSizeMultiple, " to ", kMaxBlockSize));
+  }
+  absl::Status status = CheckRange("--max-num-seqs", options.max_num_seqs, 1, kMaxNumSeqs);
+  status.Update(CheckRange("--max-num-batched-tokens", options.max_num_batched_tokens, 1, kMaxNumBatchedTokens));
+  status.Update(
+      CheckRange("--max-waiting-requests", options.max_waiting_requests, 1, std::numeric_limits<int32_t>::max()));
+  status.Update(CheckRange("--max-waiting-tokens", options.max_waiting_tokens, 1, std::numeric_limits<int64_t>::max()));
+  return status;
+}
+
+// The tokens that one sequence may have: what is asked for, or as many of the model's as the cache holds.
+absl::StatusOr<int32_t> ModelLen(const ModelConfig& config, const EngineOptions& options, const MemoryPlan& plan) {
+  const int64_t cache_len = int64_t{plan.num_blocks} * plan.kv.block_size;
+  if (!options.max_model_len.has_value())
+    return static_cast<int32_t>(std::min<int64_t>(config.max_position_embeddings, cache_len));
+  const int32_t len = *options.max_model_len;
+  if (len < kMinModelLen || len > config.max_position_embeddings) {
+    return FlagError(
+        "--max-model-len", len,
+        absl::StrCat(kMinModelLen, " to the model's max_position_embeddings = ", config.max_position_embeddings));
+  }
+  if (len > cache_len) {
+    return FlagError("--max-model-len", len,
+                     absl::StrCat("at most the ", cache_len, " tokens that --kv-cache-memory of ",
+                                  options.kv_cache_bytes, " bytes holds, or --kv-cache-memory of ",
+                                  plan.kv.BlocksFor(len) * plan.kv.BytesPerBlock(), " bytes or more"));
+  }
+  return len;
+}
+
+// The largest shapes of a step.
+void PlanWorkspaces(const ModelConfig& config, const EngineOptions& options, const Backend& backend, MemoryPlan& plan) {
+  const int64_t q = int64_t{config.q_heads} * config.head_dim, kv = int64_t{config.kv_heads} * config.head_dim;
+  plan.activation_shape = {
+      .dtype = plan.dtype,
+      .max_rows = options.max_num_batched_tokens,
+      .max_head_rows = std::min(options.max_num_seqs, options.max_num_batched_tokens),
+  };
+  plan.workspace_shape = {
+      .max_rows = plan.activation_shape.max_rows,
+      .max_head_rows = plan.activation_shape.max_head_rows,
+      .max_cols = std::max({int64_t{config.hidden_size}, q + 2 * kv, 2 * int64_t{config.intermediate_size}}),
+      .vocab_size = config.vocab_size,
+      .q_heads = config.q_heads,
+      .kv_heads = config.kv_heads,
+      .head_dim = config.head_dim,
+      .max_context = plan.max_model_len,
+      .max_sequences = options.max_num_seqs,
+  };
+  plan.workspace_bytes = Activations::Bytes(config, plan.activation_shape) +
+                         RopeTable::Bytes(config.head_dim, plan.max_model_len) +
+                         backend.WorkspaceBytes(plan.workspace_shape);
+}
+
+}  // namespace
+
+absl::StatusOr<MemoryPlan> MakeMemoryPlan(const ModelConfig& config, const EngineOptions& options,
+                                          const Backend& backend) {
+  if (absl::Status status = CheckFlags(options); !status.ok()) return status;
+  MemoryPlan plan;
+  plan.dtype = options.dtype.value_or(config.dtype);
+  plan.kv = {
+      .num_layers = config.num_layers,
+      .kv_heads = config.kv_heads,
+      .head_dim = config.head_dim,
+      .block_size = options.block_size,
+      .dtype = options.kv_cache_dtype.value_or(plan.dtype),
+  };
+  const uint64_t num_blocks = plan.kv.BlocksIn(options.kv_cache_bytes);
+  if (num_blocks == 0) {
+    return FlagError(
+        "--kv-cache-memory", absl::StrCat(options.kv_cache_bytes, " bytes"),
+        absl::StrCat("at least ", plan.kv.BytesPerBlock(), " bytes: one block of ", options.block_size, " tokens"));
+  }
+  plan.num_blocks = static_cast<int32_t>(std::min<uint64_t>(num_blocks, std::numeric_limits<BlockId>::max()));
+  plan.kv_bytes = plan.num_blocks * plan.kv.BytesPerBlock();
+  absl::StatusOr<int32_t> max_model_len = ModelLen(config, options, plan);
+  if (!max_model_len.ok()) return max_model_len.status();
+  plan.max_model_len = *max_model_len;
+  plan.weight_bytes = WeightBytes(config, plan.dtype, backend);
+  PlanWorkspaces(config, options, backend, plan);
+  plan.scheduler = {
+      .block_size = options.block_size,
+      .num_blocks = plan.num_blocks,
+      .max_num_seqs = options.max_num_seqs,
+      .max_num_batched_tokens = options.max_num_batched_tokens,
+      .max_model_len = plan.max_model_len,
+      .enable_prefix_caching = options.enable_prefix_caching,
+  };
+  return plan;
+}
+
+}  // namespace quire
