@@ -1,0 +1,44 @@
+#include "kvcache/kv_cache.h"
+
+#include <gtest/gtest.h>
+
+#include <memory>
+
+namespace quire {
+namespace {
+
+std::unique_ptr<Backend> RefBackend() { return *CreateBackend({.kind = BackendKind::kRef}); }
+
+TEST(KvCache, LayersTileTheAllocationWithoutOverlap) {
+  const KvCacheSpec spec = {.num_layers = 3, .kv_heads = 2, .head_dim = 4, .block_size = 8, .dtype = DType::kFloat32};
+  const std::unique_ptr<Backend> backend = RefBackend();
+  const auto cache = KvCache::Create(spec, 5, *backend);
+  ASSERT_TRUE(cache.ok()) << cache.status();
+  // Of one layer: 5 blocks * 2 KV heads * 8 slots * 4 dims of 4 bytes for K, the same for V.
+  constexpr size_t kBytes = 5 * 2 * 8 * 4 * 4;
+  const char* expected = static_cast<const char*>(cache->LayerView(0).k);
+  for (int32_t layer = 0; layer < 3; ++layer) {
+    const PagedKv view = cache->LayerView(layer);
+    EXPECT_EQ(view.k, expected);
+    EXPECT_EQ(view.v, expected + kBytes);
+    EXPECT_EQ(view.num_blocks * view.BlockElements() * sizeof(float), kBytes);
+    EXPECT_EQ(view.block_size, 8);
+    EXPECT_EQ(view.kv_heads, 2);
+    EXPECT_EQ(view.head_dim, 4);
+    EXPECT_EQ(view.dtype, DType::kFloat32);
+    expected += 2 * kBytes;
+  }
+  EXPECT_EQ(2 * kBytes * 3, spec.BytesPerBlock() * 5);
+}
+
+TEST(KvCache, MoreThanTheDeviceHasIsAnErrorThatNamesTheSize) {
+  const KvCacheSpec spec = {.num_layers = 1 << 12, .kv_heads = 1 << 10, .head_dim = 1 << 10, .block_size = 256};
+  const std::unique_ptr<Backend> backend = RefBackend();
+  const auto cache = KvCache::Create(spec, 1 << 20, *backend);
+  ASSERT_FALSE(cache.ok());
+  EXPECT_EQ(cache.status().code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_NE(cache.status().message().find("1048576 blocks"), absl::string_view::npos) << cache.status();
+}
+
+}  // namespace
+}  // namespace quire

@@ -1,0 +1,129 @@
+#include "tests/scheduler/fake_runner.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "absl/strings/str_cat.h"
+
+namespace quire {
+namespace {
+
+bool IsStopId(const Request& request, uint32_t token) {
+  return std::find(request.stop_ids.begin(), request.stop_ids.end(), token) != request.stop_ids.end();
+}
+
+// Whether the token at `position` may not be a stop id: token number j (from 1) may be one only if j >= min_tokens.
+bool BansStopIdsAt(const Request& request, int32_t position) {
+  return position - int64_t(request.prompt.size()) + 1 < int64_t{request.min_tokens};
+}
+
+uint64_t FingerprintOfSalt(const Request& request) {
+  uint64_t fingerprint;
+  std::memcpy(&fingerprint, request.root_hash.data(), sizeof(fingerprint));
+  return fingerprint;
+}
+
+}  // namespace
+
+FakeRunner::FakeRunner(const SchedulerOptions& options)
+    : block_size_(options.block_size), slots_(size_t(options.num_blocks) * options.block_size, 0) {}
+
+uint32_t FakeRunner::TokenAt(const Request& request, int32_t position) {
+  uint32_t token = TestRandom::Mix(request.sampling.seed * 1000003 + position) % kVocabSize;
+  while (BansStopIdsAt(request, position) && IsStopId(request, token)) token = (token + 1) % kVocabSize;
+  return token;
+}
+
+float FakeRunner::LogprobAt(const Request& request, int32_t position) {
+  return -static_cast<float>(TestRandom::Mix(request.sampling.seed + 7 * position) % 1000);
+}
+
+bool FakeRunner::IsFiniteAt(const Request& request, int32_t position) {
+  const uint64_t seed = request.sampling.seed;
+  return (seed & 0xff) != 0xff || position != int32_t(request.prompt.size() + (seed >> 8));
+}
+
+FakeRunner::Output FakeRunner::OutputOf(const Request& request) {
+  Output output;
+  for (auto position = static_cast<int32_t>(request.prompt.size()); IsFiniteAt(request, position); ++position) {
+    const uint32_t token = TokenAt(request, position);
+    output.tokens.push_back(token);
+    if (IsStopId(request, token) && !BansStopIdsAt(request, position)) {
+      output.finish = FinishReason::kStop;
+    } else if (output.tokens.size() == request.max_tokens) {
+      output.finish = FinishReason::kLength;
+    }
+    if (output.finish != FinishReason::kNone) break;
+  }
+  return output;
+}
+
+void FakeRunner::Run(const Batch& batch, StepResult& result) {
+  result.sampled.resize(batch.chunks.size());
+  result.top.clear();
+  result.prompt_logprobs.clear();
+  result.prompt_top.clear();
+  for (size_t i = 0; i < batch.chunks.size(); ++i) {
+    const Chunk& chunk = batch.chunks[i];
+    const Request& request = chunk.sequence->request();
+    RunChunk(chunk);
+    if (chunk.scores_prompt) Score(chunk, result);
+    result.sampled[i] = {.id = UINT32_MAX};  // unspecified unless the chunk samples
+    if (!chunk.samples) continue;
+    const int32_t position = chunk.begin + chunk.count;
+    result.sampled[i] = {.id = TokenAt(request, position),
+                         .finite = IsFiniteAt(request, position),
+                         .logprob = LogprobAt(request, position)};
+    for (uint32_t k = 0; k < request.num_logprobs.value_or(0); ++k) {
+      result.top.push_back({k, LogprobAt(request, position) - static_cast<float>(k)});
+    }
+  }
+}
+
+void FakeRunner::RunChunk(const Chunk& chunk) {
+  const Sequence& sequence = *chunk.sequence;
+  const Request& request = sequence.request();
+  const int32_t end = chunk.begin + chunk.count;
+  const auto num_tokens = static_cast<int32_t>(sequence.tokens().size());
+  if (chunk.begin != sequence.num_computed()) Violation(chunk, "begins elsewhere than at num_computed");
+  if (chunk.count < 1 || end > num_tokens) return Violation(chunk, "is empty or runs past the tokens");
+  if (chunk.samples != (end == num_tokens)) Violation(chunk, "samples though it is not the last, or does not");
+  if (sequence.block_table().size() * block_size_ < end) return Violation(chunk, "has not blocks enough");
+  if (sequence.BansStopIds() != BansStopIdsAt(request, num_tokens)) Violation(chunk, "bans stop ids wrongly");
+
+  uint64_t fingerprint = FingerprintOfSalt(request);
+  for (int32_t position = 0; position < end; ++position) {
+    fingerprint = TestRandom::Mix(fingerprint + sequence.tokens()[position] + 1);
+    const BlockId block = sequence.block_table()[position / block_size_];
+    uint64_t& slot = slots_[size_t(block) * block_size_ + position % block_size_];
+    if (position >= chunk.begin) {
+      slot = fingerprint;
+    } else if (slot != fingerprint) {
+      return Violation(chunk, absl::StrCat("finds other contents at position ", position, ", block ", block));
+    }
+  }
+
+  int32_t& max_end = max_end_[request.id];
+  max_end = std::max(max_end, chunk.begin);  // what came from the prefix cache counts as run
+  recomputed_tokens_ += std::max(0, std::min(end, max_end) - chunk.begin);
+  max_end = std::max(max_end, end);
+  partial_chunks_ += chunk.samples ? 0 : 1;
+}
+
+void FakeRunner::Score(const Chunk& chunk, StepResult& result) {
+  const Request& request = chunk.sequence->request();
+  const int32_t end = std::min(chunk.begin + chunk.count, chunk.sequence->num_prompt() - 1);
+  for (int32_t row = chunk.begin; row < end; ++row) {
+    result.prompt_logprobs.push_back(LogprobAt(request, row + 1));
+    for (uint32_t k = 0; k < request.num_prompt_logprobs.value_or(0); ++k) {
+      result.prompt_top.push_back({k, LogprobAt(request, row + 1) - static_cast<float>(k)});
+    }
+  }
+}
+
+void FakeRunner::Violation(const Chunk& chunk, const std::string& what) {
+  violations_.push_back(absl::StrCat("the chunk of ", chunk.count, " tokens from ", chunk.begin, " of request ",
+                                     chunk.sequence->request().id, " ", what));
+}
+
+}  // namespace quire

@@ -1,0 +1,87 @@
+// FakeRunner: a model whose token is a function of (request, position), over a KV cache that remembers what was written
+// where.
+//
+// For each slot of each block the fake keeps a fingerprint of all tokens up to the slot's position, and of the salt. A
+// chunk first verifies the slots of all earlier positions of its sequence, then writes its own. So a stale block, a
+// wrong prefix hit, a block reused too early or a wrong num_computed is found in the step in which a real kernel would
+// have read it.
+
+#ifndef QUIRE_TESTS_SCHEDULER_FAKE_RUNNER_H_
+#define QUIRE_TESTS_SCHEDULER_FAKE_RUNNER_H_
+
+#include <cstdint>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "scheduler/batch.h"
+#include "scheduler/request.h"
+#include "scheduler/scheduler.h"
+
+namespace quire {
+
+// A small, portable generator for tests (splitmix64, Steele 2014).
+class TestRandom {
+ public:
+  explicit TestRandom(uint64_t seed) : state_(seed) {}
+  uint64_t Next() { return Mix(state_ += 0x9e3779b97f4a7c15u); }
+  // Uniform in [low, high].
+  int32_t Between(int32_t low, int32_t high) { return low + static_cast<int32_t>(Next() % uint64_t(high - low + 1)); }
+  bool Percent(int32_t percent) { return Between(0, 99) < percent; }
+
+  static uint64_t Mix(uint64_t x) {
+    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
+    x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
+    return x ^ (x >> 31);
+  }
+
+ private:
+  uint64_t state_;
+};
+
+class FakeRunner {
+ public:
+  static constexpr uint32_t kVocabSize = 32;
+
+  explicit FakeRunner(const SchedulerOptions& options);
+
+  void Run(const Batch& batch, StepResult& result);
+
+  // The definition: the token at `position`, drawn under the request's ban of stop ids; its log-probability; whether
+  // its row is finite.
+  static uint32_t TokenAt(const Request& request, int32_t position);
+  static float LogprobAt(const Request& request, int32_t position);
+  static bool IsFiniteAt(const Request& request, int32_t position);
+
+  // What a request gets when nothing disturbs it. With kNone the row after the last token is not finite.
+  struct Output {
+    std::vector<uint32_t> tokens;
+    FinishReason finish = FinishReason::kNone;
+  };
+  static Output OutputOf(const Request& request);
+
+  // The seed of a request whose `output`-th token (from 0) comes from a row that is not finite.
+  static uint64_t SeedThatFailsAt(uint32_t output) { return (uint64_t{output} << 8) | 0xff; }
+
+  // What was wrong with the batches so far.
+  const std::vector<std::string>& violations() const { return violations_; }
+  // Positions that ran although they had run, or come from the prefix cache, before.
+  uint64_t recomputed_tokens() const { return recomputed_tokens_; }
+  uint64_t partial_chunks() const { return partial_chunks_; }
+
+ private:
+  void RunChunk(const Chunk& chunk);
+  void Score(const Chunk& chunk, StepResult& result);
+  void Violation(const Chunk& chunk, const std::string& what);
+
+  int32_t block_size_;
+  std::vector<uint64_t> slots_;                     // [num_blocks, block_size]: fingerprints; 0: never written
+  std::unordered_map<RequestId, int32_t> max_end_;  // of each request: the end of what has run
+  uint64_t recomputed_tokens_ = 0;
+  uint64_t partial_chunks_ = 0;  // chunks that do not sample
+  std::vector<std::string> violations_;
+};
+
+}  // namespace quire
+
+#endif  // QUIRE_TESTS_SCHEDULER_FAKE_RUNNER_H_
