@@ -1,13 +1,15 @@
 // TextStream: the ids of one output to its text, token by token.
 //
-// It is the only place where half a UTF-8 character can wait, and it finds stop strings. The law that it keeps: all that
-// it appends, put together, is in bytes Decode(prompt + output) after its first |Decode(prompt)| bytes, less the text of
-// the stop. A byte-level token stands for the same bytes whatever is before it, so those are the bytes of the output's
-// tokens and the prompt is not needed. Invalid sequences become U+FFFD, an unfinished one only at the end; a
-// character that the prompt began is shown by its completing bytes, as U+FFFD. What is appended is whole characters always.
+// It is the only place where half a UTF-8 character can wait, and it finds stop strings. The law that it keeps: all
+// that it appends, put together, is in bytes Decode(prompt + output) after its first |Decode(prompt)| bytes, less the
+// text of the stop. A byte-level token stands for the same bytes whatever is before it, so those are the bytes of the
+// output's tokens and the prompt is not needed. Invalid sequences become U+FFFD, an unfinished one only at the end; a
+// character that the prompt began is shown by its completing bytes, as U+FFFD. What is appended is whole characters
+// always.
 //
 // Stop strings are found in that text, wherever the borders of tokens are. The one that completes first wins; of those
-// that complete at the same byte the one that begins first. Text that may yet become a stop string waits until it cannot.
+// that complete at the same byte the one that begins first. Text that may yet become a stop string waits until it
+// cannot.
 //
 // Thread: one at a time (the detokenizer's). The tokenizer must outlive it. It knows nothing of requests and RPCs.
 
@@ -20,7 +22,6 @@
 #include <string>
 #include <vector>
 
-#include "absl/strings/string_view.h"
 #include "server/tokenizer/tokenizer.h"
 
 namespace quire {
@@ -44,8 +45,8 @@ class TextStream {
   // over. REQUIRES: the output is not over.
   std::optional<size_t> Push(uint32_t id, std::string& text);
 
-  // Takes the token that ends the output (eos, stop id): its text is shown only with include_stop, and no stop string is
-  // looked for in it. REQUIRES: the output is not over; Finish() follows.
+  // Takes the token that ends the output (eos, stop id): its text is shown only with include_stop, and no stop string
+  // is looked for in it. REQUIRES: the output is not over; Finish() follows.
   void PushStopToken(uint32_t id, std::string& text);
 
   // The output is over: what waits is shown, an unfinished character as U+FFFD. Does nothing after a stop string.
@@ -54,17 +55,25 @@ class TextStream {
  private:
   // A stop string and how much of it the text's end matches (Knuth, Morris and Pratt 1977, section 2).
   struct Stop {
-    explicit Stop(std::string pattern);
-    // Takes the text's next byte; true if the pattern is complete.
+    explicit Stop(std::string stop);
+    // Takes the text's next byte; true if that completes the stop string. REQUIRES: matched < text.size().
     bool Advance(char byte);
 
     std::string text;
-    std::vector<uint32_t> border;  // [text.size()] longest proper border of text[0 .. i], in bytes
-    size_t matched = 0;            // in [0, text.size()]
+    std::vector<uint32_t> border;  // [text.size()] bytes of the longest proper border of text[0 .. i]
+    size_t matched = 0;            // bytes of `text` that end the output's text so far
   };
 
-  // Moves what is decided of `bytes_` into `held_` as valid UTF-8.
-  void DecodeBytes(bool at_end);
+  // A stop string that is complete, and where in held_ it ends.
+  struct Match {
+    size_t stop;
+    size_t end;
+  };
+
+  // Appends the token's bytes to held_, as far as they are decided.
+  void Take(uint32_t id);
+  // Looks for stop strings in the bytes of held_ from `from` on; those before it have been looked at.
+  std::optional<Match> FindStop(size_t from);
 
   const Tokenizer& tokenizer_;
   const bool skip_special_tokens_;
@@ -72,8 +81,10 @@ class TextStream {
   const uint32_t min_tokens_;
   std::vector<Stop> stops_;
   uint32_t num_tokens_ = 0;
-  std::string bytes_;  // at most three between calls: an unfinished character
-  std::string held_;   // whole characters; between calls the longest end of the text that begins a stop string
+  std::string unfinished_;  // the beginning of a character: at most three bytes between calls
+  // Whole characters that are not shown. Between calls it is the longest end of the text that begins a stop string, so
+  // a stop string that completes is all in it.
+  std::string held_;
 };
 
 }  // namespace quire

@@ -9,10 +9,10 @@
 
 namespace quire {
 
-// Turns each line of `in`, a JSON string, into one line of `out` with a JSON array of its ids (`no_special`: without BOS and
-// the like); the text of special tokens stays text. With `decode` the reverse: each line an array of ids, out a JSON
-// string; special tokens are kept, invalid UTF-8 becomes U+FFFD. The first line that is neither ends it with one line
-// on `err` that names the line's number. Returns the exit code: 0, or 1 after an error.
+// Turns each line of `in`, a JSON string, into one line of `out` with a JSON array of its ids (`no_special`: without
+// BOS and the like); the text of special tokens stays text. With `decode` the reverse: each line an array of ids, out a
+// JSON string; special tokens are kept, invalid UTF-8 becomes U+FFFD. The first line that is neither ends it with one
+// line on `err` that names the line's number. Returns the exit code: 0, or 1 after an error.
 int RunTokenizeCommand(const Tokenizer& tokenizer, bool no_special, bool decode, std::istream& in, std::ostream& out,
                        std::ostream& err);
 

@@ -6,7 +6,8 @@
 // A byte-level token stands for the same bytes whatever stands beside it. So the text of an output is the bytes of its
 // tokens one after the other, and does not depend on the prompt: TextStream builds on that.
 //
-// Thread: immutable once made; any number of threads may use it at once. It knows nothing of requests, streams or stops.
+// Thread: immutable once made; any number of threads may use it at once. It knows nothing of requests, streams or
+// stops.
 
 #ifndef QUIRE_SERVER_TOKENIZER_TOKENIZER_H_
 #define QUIRE_SERVER_TOKENIZER_TOKENIZER_H_
@@ -35,10 +36,10 @@ class Tokenizer {
   Tokenizer(const Tokenizer&) = delete;
   Tokenizer& operator=(const Tokenizer&) = delete;
 
-  // The ids of `text`; with `add_special_tokens` also what the post-processor puts around it (BOS and the like). The text
-  // of a special token stays text (`encode_special_tokens` of tokenizers: a client cannot smuggle one in); an added
-  // token that is not special matches. Bytes that are no UTF-8 are encoded one by one. Every id is below vocab_size().
-  // O(n log n) in the bytes of `text`. REQUIRES: text.size() < 2^31.
+  // The ids of `text`; with `add_special_tokens` also what the post-processor puts around it (BOS and the like). The
+  // text of a special token stays text (`encode_special_tokens` of tokenizers: a client cannot smuggle one in); an
+  // added token that is not special matches. Bytes that are no UTF-8 are encoded one by one. Every id is below
+  // vocab_size(). O(n log n) in the bytes of `text`. REQUIRES: text.size() < 2^31.
   std::vector<uint32_t> Encode(absl::string_view text, bool add_special_tokens) const;
 
   // What a token adds to the decoded bytes, special or not; "" for ids that stand for nothing. It may be part of a
