@@ -125,7 +125,8 @@ bool Scheduler::ScheduleRunning(Batch& batch) {
   const uint64_t preemptions_before = counters_.preemptions;
   int32_t num_served = 0;
   for (auto it = sequences_.begin(); it != first_waiting_; ++it) {
-    while (!it->has_slot() && pool_.num_available() == 0 && it != first_waiting_) PreemptYoungest();
+    const int32_t least = it->num_computed() + 1;
+    while (it != first_waiting_ && !it->HasSlots(least) && pool_.num_available() == 0) PreemptYoungest();
     if (it == first_waiting_) break;  // it was the youngest itself
     ++num_served;
     const int32_t kept = num_running_ - num_served;  // a token for each of those behind
@@ -197,55 +198,63 @@ void Scheduler::PreemptYoungest() {
 }
 
 void Scheduler::AddChunk(Sequence& sequence, int32_t max_count, Batch& batch) {
-  BlockTable& table = sequence.block_table_;
-  const int64_t num_slots = (int64_t{table.size()} + pool_.num_available()) * options_.block_size;
   const int32_t begin = sequence.num_computed_;
-  const int32_t wanted = std::min(max_count, sequence.num_pending());
-  const int32_t count = static_cast<int32_t>(std::min<int64_t>(wanted, num_slots - begin));
-  const int32_t end = begin + count;
-  while (int64_t{table.size()} * options_.block_size < end) table.AppendNew();
+  int32_t count = std::min(max_count, sequence.num_pending());
+  if (!sequence.HasSlots(begin + count)) count = AppendBlocks(sequence, count);
 
-  const bool has_unscored = std::max(begin, sequence.max_computed_) < std::min(end, sequence.num_prompt() - 1);
+  const int32_t end = begin + count;
+  const int32_t end_scored =
+      std::min(end, sequence.num_prompt() - 1);  // the prompt's last position has no successor in it
   batch.chunks.push_back({
       .sequence = &sequence,
       .begin = begin,
       .count = count,
       .samples = count == sequence.num_pending(),
-      .scores_prompt = has_unscored && sequence.request().num_prompt_logprobs.has_value(),
+      .scores_prompt =
+          std::max(begin, sequence.max_computed_) < end_scored && sequence.request().num_prompt_logprobs.has_value(),
   });
   batch.num_tokens += count;
   sequence.in_flight_ = true;
   in_flight_.push_back(&sequence);
 }
 
+int32_t Scheduler::AppendBlocks(Sequence& sequence, int32_t count) {
+  BlockTable& table = sequence.block_table_;
+  const int64_t num_slots = (int64_t{table.size()} + pool_.num_available()) * options_.block_size;
+  count = static_cast<int32_t>(std::min<int64_t>(count, num_slots - sequence.num_computed_));
+  while (!sequence.HasSlots(sequence.num_computed_ + count)) table.AppendNew();
+  return count;
+}
+
 // ----------------------------------------------------------------------------------------------------------------------
 // Commit
 
 struct Scheduler::ChunkResult {
-  Chunk chunk;
-  SampledToken sampled;                       // if chunk.samples
+  const Chunk* chunk;
+  const SampledToken* sampled;                // if chunk->samples
   absl::Span<const TokenLogprob> top;         // of `sampled`: [num_logprobs]
-  absl::Span<const float> prompt_logprobs;    // [scored rows], from row chunk.begin on
+  absl::Span<const float> prompt_logprobs;    // [scored rows], from row chunk->begin on
   absl::Span<const TokenLogprob> prompt_top;  // [scored rows, num_prompt_logprobs]
 };
 
 class Scheduler::ResultReader {
  public:
-  explicit ResultReader(const StepResult& result)
-      : sampled_(result.sampled),
+  ResultReader(const StepResult& result, size_t num_chunks)
+      : sampled_(result.sampled.data()),
         top_(result.top),
         prompt_logprobs_(result.prompt_logprobs),
-        prompt_top_(result.prompt_top) {}
+        prompt_top_(result.prompt_top) {
+    Check(result.sampled.size() >= num_chunks, "a step's result is shorter than its batch");
+  }
 
   // The part of the next chunk of the batch.
   ChunkResult Next(const Chunk& chunk) {
-    const Request& request = chunk.sequence->request();
     ChunkResult result;
-    result.chunk = chunk;
-    result.sampled = Take(sampled_, 1).front();
-    if (chunk.samples) result.top = Take(top_, request.num_logprobs.value_or(0));
+    result.chunk = &chunk;
+    result.sampled = sampled_++;
+    const Request& request = chunk.sequence->request();
+    if (chunk.samples && request.num_logprobs) result.top = Take(top_, *request.num_logprobs);
     if (chunk.scores_prompt) {
-      // The prompt's last position has no successor in it.
       const int32_t end = std::min(chunk.begin + chunk.count, chunk.sequence->num_prompt() - 1);
       const size_t num_rows = end - chunk.begin;
       result.prompt_logprobs = Take(prompt_logprobs_, num_rows);
@@ -264,7 +273,7 @@ class Scheduler::ResultReader {
   }
 
   // What is still to be read.
-  absl::Span<const SampledToken> sampled_;
+  const SampledToken* sampled_;
   absl::Span<const TokenLogprob> top_;
   absl::Span<const float> prompt_logprobs_;
   absl::Span<const TokenLogprob> prompt_top_;
@@ -273,7 +282,7 @@ class Scheduler::ResultReader {
 void Scheduler::Commit(absl::Time now, const Batch& batch, const StepResult& result, std::vector<TokenEvent>& events) {
   Check(batch.chunks.size() == in_flight_.size(), "another batch than the one in flight is committed");
   if (batch.empty()) return;
-  ResultReader reader(result);
+  ResultReader reader(result, in_flight_.size());
   for (size_t i = 0; i < in_flight_.size(); ++i) {
     Sequence& sequence = *in_flight_[i];
     const Chunk& chunk = batch.chunks[i];
@@ -295,42 +304,44 @@ void Scheduler::Commit(absl::Time now, const Batch& batch, const StepResult& res
 
 void Scheduler::CommitChunk(absl::Time now, const ChunkResult& result, Sequence& sequence,
                             std::vector<TokenEvent>& events) {
-  const Chunk& chunk = result.chunk;
-  if (chunk.samples && !result.sampled.finite) return Fail(now, sequence, events);
+  const Chunk& chunk = *result.chunk;
+  if (chunk.samples && !result.sampled->finite) return Fail(now, sequence, events);
   if (chunk.scores_prompt) EmitPromptLogprobs(now, result, sequence, events);
 
   sequence.num_computed_ = chunk.begin + chunk.count;
   sequence.max_computed_ = std::max(sequence.max_computed_, sequence.num_computed_);
-  PublishBlocks(sequence, chunk.begin / options_.block_size);
+  PublishBlocks(sequence, chunk.begin);
   if (!chunk.samples) return;
 
-  const uint32_t token = result.sampled.id;
+  const uint32_t token = result.sampled->id;
   sequence.tokens_.push_back(token);
   ++counters_.sampled_tokens;
   TokenEvent& event = AppendEvent(EventKind::kToken, sequence, now, events);
   event.finish = FinishOf(sequence, token);
   event.token_id = token;
-  event.logprob = result.sampled.logprob;
-  event.top.assign(result.top.begin(), result.top.end());
+  event.logprob = result.sampled->logprob;
+  if (!result.top.empty()) event.top.assign(result.top.begin(), result.top.end());
   if (event.finish != FinishReason::kNone) Remove(sequence);
 }
 
-void Scheduler::PublishBlocks(Sequence& sequence, int32_t first) {
+void Scheduler::PublishBlocks(Sequence& sequence, int32_t begin) {
   if (!options_.enable_prefix_caching || !sequence.FeedsPrefixCache()) return;
-  const int32_t end = sequence.num_computed_ / options_.block_size;
-  for (int32_t i = first; i < end; ++i) pool_.Publish(sequence.block_table_[i], sequence.HashOf(i));
+  int32_t block = begin / options_.block_size;
+  for (; (block + 1) * options_.block_size <= sequence.num_computed_; ++block) {
+    pool_.Publish(sequence.block_table_[block], sequence.HashOf(block));
+  }
 }
 
 void Scheduler::EmitPromptLogprobs(absl::Time now, const ChunkResult& result, const Sequence& sequence,
                                    std::vector<TokenEvent>& events) {
   // After a preemption the chunk may begin with rows whose scores are out already.
-  const size_t num_known = std::max(0, sequence.max_computed_ - result.chunk.begin);
+  const size_t num_known = std::max(0, sequence.max_computed_ - result.chunk->begin);
   const absl::Span<const float> logprobs = result.prompt_logprobs.subspan(num_known);
   const absl::Span<const TokenLogprob> top =
       result.prompt_top.subspan(num_known * *sequence.request().num_prompt_logprobs);
   TokenEvent& event = AppendEvent(EventKind::kPromptLogprobs, sequence, now, events);
   event.first_position =
-      result.chunk.begin + static_cast<uint32_t>(num_known) + 1;  // a row scores the position after it
+      result.chunk->begin + static_cast<uint32_t>(num_known) + 1;  // a row scores the position after it
   event.logprobs.assign(logprobs.begin(), logprobs.end());
   event.top.assign(top.begin(), top.end());
 }

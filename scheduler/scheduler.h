@@ -122,11 +122,13 @@ class Scheduler {
   // Appends a chunk of the pending tokens, `max_count` at most, or fewer if blocks lack. REQUIRES: a block is available
   // for the first.
   void AddChunk(Sequence& sequence, int32_t max_count, Batch& batch);
+  // Gives the sequence blocks for `count` more positions, or for as many as there are blocks: returns that count.
+  int32_t AppendBlocks(Sequence& sequence, int32_t count);
 
   // Takes in one chunk of a sequence that is alive.
   void CommitChunk(absl::Time now, const ChunkResult& result, Sequence& sequence, std::vector<TokenEvent>& events);
-  // Publishes the full blocks of the sequence from its block `first` on.
-  void PublishBlocks(Sequence& sequence, int32_t first);
+  // Publishes the blocks that the positions [begin, num_computed) have filled.
+  void PublishBlocks(Sequence& sequence, int32_t begin);
   void EmitPromptLogprobs(absl::Time now, const ChunkResult& result, const Sequence& sequence,
                           std::vector<TokenEvent>& events);
   // Ends a sequence whose logits were not finite.

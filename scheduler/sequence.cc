@@ -11,20 +11,16 @@ Sequence::Sequence(std::shared_ptr<const Request> request, uint32_t index, Block
     : request_(std::move(request)),
       index_(index),
       block_size_(block_size),
+      num_prompt_(static_cast<int32_t>(request_->prompt.size())),
       tokens_(request_->prompt),
       block_table_(pool) {
-  const size_t full_blocks = request_->prompt.size() / static_cast<size_t>(block_size);
-  Check(request_->prompt_hashes.empty() || request_->prompt_hashes.size() == full_blocks,
-        "a prompt has as many hashes as full blocks, or none");
-}
-
-bool Sequence::FeedsPrefixCache() const {
-  const bool is_hashed = !request_->prompt_hashes.empty() || num_prompt() < block_size_;
-  return request_->use_prefix_cache && is_hashed;
-}
-
-bool Sequence::ReadsPrefixCache() const {
-  return FeedsPrefixCache() && request_->read_prefix_cache && !request_->num_prompt_logprobs.has_value();
+  const auto num_hashes = static_cast<int32_t>(request_->prompt_hashes.size());
+  const bool is_hashed = num_hashes == num_prompt_ / block_size;
+  Check(is_hashed || num_hashes == 0, "a prompt has as many hashes as full blocks, or none");
+  feeds_prefix_cache_ = is_hashed && request_->use_prefix_cache;
+  // Positions taken from the cache have no logits to score the prompt with.
+  reads_prefix_cache_ =
+      feeds_prefix_cache_ && request_->read_prefix_cache && !request_->num_prompt_logprobs.has_value();
 }
 
 const BlockHash& Sequence::HashOf(int32_t block) {

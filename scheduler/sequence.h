@@ -30,8 +30,8 @@ class Sequence {
   const Request& request() const { return *request_; }
   uint32_t index() const { return index_; }  // which of the request's n outputs
   absl::Span<const uint32_t> tokens() const { return tokens_; }
-  int32_t num_prompt() const { return static_cast<int32_t>(request_->prompt.size()); }
-  int32_t num_output() const { return static_cast<int32_t>(tokens_.size()) - num_prompt(); }
+  int32_t num_prompt() const { return num_prompt_; }
+  int32_t num_output() const { return static_cast<int32_t>(tokens_.size()) - num_prompt_; }
   int32_t num_computed() const { return num_computed_; }
   const BlockTable& block_table() const { return block_table_; }
 
@@ -45,8 +45,8 @@ class Sequence {
   bool BansStopIds() const { return num_output() + 1 < int64_t{request_->min_tokens}; }
 
   // Whether it looks for its prefix in the cache, and whether it lends its own full blocks.
-  bool ReadsPrefixCache() const;
-  bool FeedsPrefixCache() const;
+  bool ReadsPrefixCache() const { return reads_prefix_cache_; }
+  bool FeedsPrefixCache() const { return feeds_prefix_cache_; }
 
   // The name of full block `block`, a hash of tokens()[0, (block + 1) * block_size). REQUIRES: FeedsPrefixCache() and
   // the block is full.
@@ -60,8 +60,8 @@ class Sequence {
 
   // A sequence holds blocks exactly while it runs: admission gives the first, preemption takes all.
   bool is_running() const { return block_table_.size() > 0; }
-  // Its blocks have room for its next position.
-  bool has_slot() const { return num_computed_ < int64_t{block_table_.size()} * block_size_; }
+  // Its blocks have a slot for each position below `end`.
+  bool HasSlots(int32_t end) const { return end <= int64_t{block_table_.size()} * block_size_; }
 
   // Room for the longest output: from here on appending tokens or blocks allocates nothing.
   void Reserve();
@@ -69,6 +69,10 @@ class Sequence {
   std::shared_ptr<const Request> request_;
   uint32_t index_;
   int32_t block_size_;
+  // From the request, so that a decode step need not touch it for them.
+  int32_t num_prompt_;
+  bool feeds_prefix_cache_;
+  bool reads_prefix_cache_;
   std::vector<uint32_t> tokens_;
   int32_t num_computed_ = 0;
   // The largest value that num_computed had: positions below it that run again are recomputed, and their prompt
