@@ -43,7 +43,7 @@ struct CpuKernels {
   // Rounds n elements to nearest, ties to even.
   void (*convert[3])(const float* x, int64_t n, void* y);
 
-  // `iterations` times 16 independent multiply-adds of the kind that linear[kBFloat16] is made of; returns their floating-point operations.
+  // Multiplies and adds in registers and L1 as linear[kBFloat16] does; returns the number of floating-point operations.
   int64_t (*multiply_adds)(int64_t iterations);
 };
 

@@ -1,8 +1,8 @@
 // Linear over one panel of weights, for whatever Vector is: included by the kernels_*.cc alone, after their vector_*.h.
 //
-// The unit of work is a tile: up to 6 rows of x times kVectors vectors of weight rows, whose sums stay in registers while k runs. A block of
-// the panel (kBlockBytes, half of the smallest L2 in use) meets all tiles of the rows before the next block is read, so that the
-// weights pass once through the memory bus however many rows there are; the sums wait in L1 meanwhile.
+// The unit of work is a tile: up to 6 rows of x times some vectors of weight rows, whose sums stay in registers while k runs. A block of the
+// panel meets all tiles of the rows before the next block is read, so that the weights pass once through the memory bus however many rows
+// there are; the sums wait in L1 meanwhile. The tiles of a block prefetch the next one, so that reading and multiplying overlap.
 
 #ifndef QUIRE_KERNELS_LINEAR_CPU_PANEL_H_
 #define QUIRE_KERNELS_LINEAR_CPU_PANEL_H_
@@ -15,7 +15,12 @@ namespace quire {
 namespace {
 
 constexpr int kTileRows = 6;
-constexpr int64_t kBlockBytes = int64_t{64} << 10;
+
+// Bytes of weights in a block. With few tiles reading is the bottleneck and the block stays in L1 from the first to the last tile; with many
+// it is multiplying, and longer blocks load and store the sums less often.
+constexpr int64_t kSmallBlockBytes = int64_t{16} << 10;
+constexpr int64_t kLargeBlockBytes = int64_t{32} << 10;
+constexpr int64_t kFewTiles = 6;
 
 // The element types of weights. A step is the smallest part of k that the layout keeps together: kStep elements of x, which meet it in
 // kParts multiply-adds. x comes to a tile as an array of X.
@@ -66,61 +71,86 @@ constexpr int TileVectors(int rows) {
   return fit < kAll ? fit : kAll;
 }
 
-// sums[r][0 .. V lanes) += x[r] * the lanes' rows of W, over `steps` steps; from zero if `first`.
+// What a tile works on: `steps` steps of a panel and of its rows of x.
+template <class X>
+struct TileOperands {
+  const char* w;
+  const X* x;  // rows x_stride elements apart
+  int64_t x_stride;
+  int64_t steps;
+  bool first;   // sums start at zero
+  float* sums;  // [rows][kPanelRows], in and out
+  // Prefetched on the way: the rows of the tile that follows, and two lines of weights with each step. May point anywhere.
+  const X* next_x;
+  const char* next_w;
+};
+
 template <class Weight, int R>
-void Tile(const char* w, const typename Weight::X* x, int64_t x_stride, int64_t steps, bool first, float* sums) {
-  constexpr int V = TileVectors(R);
+void Tile(const TileOperands<typename Weight::X>& o) {
   using F = typename Vector::F;
+  using X = typename Weight::X;
+  constexpr int V = TileVectors(R);
+  constexpr int64_t kLineSteps = 64 / static_cast<int64_t>(sizeof(X)) / Weight::kStep;  // steps of a cache line of x
   for (int64_t lane = 0; lane < kPanelRows; lane += V * Vector::kWidth) {
+    float* const sums = o.sums + lane;
     F c[R][V];
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 8
-      for (int v = 0; v < V; ++v) {
-        c[r][v] = first ? Vector::Set1(0) : Vector::Load(sums + r * kPanelRows + lane + v * Vector::kWidth);
-      }
+      for (int v = 0; v < V; ++v) c[r][v] = o.first ? Vector::Set1(0) : Vector::Load(sums + r * kPanelRows + v * Vector::kWidth);
     }
-    const char* step = w;
-    for (int64_t s = 0; s < steps; ++s, step += Weight::kStepBytes) {
+    const char* w = o.w;
+    const char* next_w = o.next_w;
+    const X* x = o.x;
+    for (int64_t line = 0; line < o.steps; line += kLineSteps) {
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r) __builtin_prefetch(o.next_x + r * o.x_stride + line * Weight::kStep, 0, 3);
+      const int64_t steps = o.steps - line < kLineSteps ? o.steps - line : kLineSteps;
+      for (int64_t s = 0; s < steps; ++s, w += Weight::kStepBytes, next_w += Weight::kStepBytes, x += Weight::kStep) {
+        __builtin_prefetch(next_w, 0, 3);
+        __builtin_prefetch(next_w + 64, 0, 3);
 #pragma GCC unroll 2
-      for (int part = 0; part < Weight::kParts; ++part) {
-        typename Weight::W wv[V];
+        for (int part = 0; part < Weight::kParts; ++part) {
+          typename Weight::W wv[V];
 #pragma GCC unroll 8
-        for (int v = 0; v < V; ++v) wv[v] = Weight::Load(step, lane + v * Vector::kWidth, part);
+          for (int v = 0; v < V; ++v) wv[v] = Weight::Load(w, lane + v * Vector::kWidth, part);
 #pragma GCC unroll 8
-        for (int r = 0; r < R; ++r) {
-          const typename Weight::XVector xv = Weight::Broadcast(x + r * x_stride + s * Weight::kStep + part);
+          for (int r = 0; r < R; ++r) {
+            const typename Weight::XVector xv = Weight::Broadcast(x + r * o.x_stride + part);
 #pragma GCC unroll 8
-          for (int v = 0; v < V; ++v) c[r][v] = Weight::MultiplyAdd(wv[v], xv, c[r][v]);
+            for (int v = 0; v < V; ++v) c[r][v] = Weight::MultiplyAdd(wv[v], xv, c[r][v]);
+          }
         }
       }
     }
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 8
-      for (int v = 0; v < V; ++v) Vector::Store(sums + r * kPanelRows + lane + v * Vector::kWidth, c[r][v]);
+      for (int v = 0; v < V; ++v) Vector::Store(sums + r * kPanelRows + v * Vector::kWidth, c[r][v]);
     }
   }
 }
 
 template <class Weight>
-void AnyTile(int rows, const char* w, const typename Weight::X* x, int64_t x_stride, int64_t steps, bool first, float* sums) {
-  using Function = void (*)(const char*, const typename Weight::X*, int64_t, int64_t, bool, float*);
+void AnyTile(int rows, const TileOperands<typename Weight::X>& operands) {
+  using Function = void (*)(const TileOperands<typename Weight::X>&);
   static constexpr Function kTiles[kTileRows] = {Tile<Weight, 1>, Tile<Weight, 2>, Tile<Weight, 3>,
                                                  Tile<Weight, 4>, Tile<Weight, 5>, Tile<Weight, 6>};
-  kTiles[rows - 1](w, x, x_stride, steps, first, sums);
+  kTiles[rows - 1](operands);
 }
 
-// One tile over the steps [step, step + steps) of k.
+// One tile over the steps [step, step + steps) of k: `rows` rows of x from `row` on, weights w.
 template <class Weight>
-void TileBlock(const LinearOperands& o, const char* w, int64_t row, int rows, int64_t step, int64_t steps, float* sums) {
+void TileBlock(const LinearOperands& o, const char* w, const char* next_w, int64_t row, int rows, int64_t step, int64_t steps,
+               float* sums) {
   using Element = typename Weight::Element;
+  using Operands = TileOperands<typename Weight::X>;
   constexpr int64_t kStep = Weight::kStep;
   const bool first = step == 0;
   const Element* x = static_cast<const Element*>(o.x) + row * o.x_stride + step * kStep;
   const int64_t count = o.k - step * kStep < steps * kStep ? o.k - step * kStep : steps * kStep;  // elements of x
   if constexpr (Weight::kConvertsX) {
-    constexpr int64_t kMaxCount = kBlockBytes / Weight::kStepBytes * kStep;
+    constexpr int64_t kMaxCount = kLargeBlockBytes / Weight::kStepBytes * kStep;
     alignas(64) float converted[kTileRows * kMaxCount];
     for (int r = 0; r < rows; ++r) {
       const Element* from = x + r * o.x_stride;
@@ -133,14 +163,15 @@ void TileBlock(const LinearOperands& o, const char* w, int64_t row, int rows, in
         Vector::Store(to + i, Weight::LoadX(rest));
       }
     }
-    AnyTile<Weight>(rows, w, converted, kMaxCount, steps, first, sums);
+    AnyTile<Weight>(rows, Operands{w, converted, kMaxCount, steps, first, sums, converted, next_w});
   } else {  // x is taken where it lies, but for a last pair that the row does not fill
     const int64_t whole = count / kStep;
-    if (whole > 0) AnyTile<Weight>(rows, w, x, o.x_stride, whole, first, sums);
+    if (whole > 0) AnyTile<Weight>(rows, Operands{w, x, o.x_stride, whole, first, sums, x + rows * o.x_stride, next_w});
     if (whole < steps) {
       Element rest[kTileRows * kStep] = {};
       for (int r = 0; r < rows; ++r) rest[r * kStep] = x[r * o.x_stride + whole * kStep];
-      AnyTile<Weight>(rows, w + whole * Weight::kStepBytes, rest, kStep, 1, first && whole == 0, sums);
+      const char* const last_w = w + whole * Weight::kStepBytes;
+      AnyTile<Weight>(rows, Operands{last_w, rest, kStep, 1, first && whole == 0, sums, rest, last_w});
     }
   }
 }
@@ -164,6 +195,14 @@ inline void Finish(const LinearOperands& o, int64_t column, int64_t lanes, int64
   }
 }
 
+// What tile `t` of `tiles` prefetches, two lines of each step of 256 bytes, while it works on the block at w: two tiles share the block that
+// follows, whether in this panel or the next. A tile that is alone reads so fast that it is enough to help the hardware along.
+inline const char* NextBlock(const char* w, int64_t block_bytes, int64_t t, int64_t tiles) {
+  constexpr int64_t kAhead = 2048, kShare = 128;
+  if (tiles == 1) return w + kAhead;
+  return t < 2 ? w + block_bytes + t * kShare : w;
+}
+
 template <class Weight>
 void LinearPanel(const LinearOperands& o, int64_t panel, int64_t row_begin, int64_t row_end) {
   const int64_t steps = (o.k + Weight::kStep - 1) / Weight::kStep;
@@ -171,14 +210,15 @@ void LinearPanel(const LinearOperands& o, int64_t panel, int64_t row_begin, int6
   const int64_t rows = row_end - row_begin;
   const int64_t tiles = (rows + kTileRows - 1) / kTileRows;
   const bool one_block = tiles == 1 && !Weight::kConvertsX;
-  const int64_t block = one_block ? steps : kBlockBytes / Weight::kStepBytes;
+  const int64_t block = one_block ? steps : (tiles <= kFewTiles ? kSmallBlockBytes : kLargeBlockBytes) / Weight::kStepBytes;
   alignas(64) float sums[kMaxLinearRows * kPanelRows];
   for (int64_t step = 0; step < steps; step += block) {
     const int64_t here = steps - step < block ? steps - step : block;
+    const char* const block_w = w + step * Weight::kStepBytes;
     for (int64_t t = 0; t < tiles; ++t) {  // rows are shared out evenly: 7 are 4 and 3
       const int64_t first = rows * t / tiles, last = rows * (t + 1) / tiles;
-      TileBlock<Weight>(o, w + step * Weight::kStepBytes, row_begin + first, static_cast<int>(last - first), step, here,
-                        sums + first * kPanelRows);
+      TileBlock<Weight>(o, block_w, NextBlock(block_w, here * Weight::kStepBytes, t, tiles), row_begin + first,
+                        static_cast<int>(last - first), step, here, sums + first * kPanelRows);
     }
   }
   const int64_t column = panel * kPanelRows;
