@@ -37,8 +37,8 @@ struct Batch {
 struct StepResult {
   std::vector<SampledToken> sampled;  // [chunks]: of chunks that sample; others are unspecified
   std::vector<TokenLogprob> top;  // the best log-probabilities of sampled tokens, chunk after chunk (num_logprobs each)
-  // Prompt log-probabilities, chunk after chunk and in each from row `begin` on: of the prompt token at position row
-  // + 1.
+  // Of chunks with scores_prompt, one after another: the row of position p scores the prompt token at p + 1, for p from
+  // `begin` to min(begin + count, num_prompt - 1), exclusive.
   std::vector<float> prompt_logprobs;
   std::vector<TokenLogprob> prompt_top;  // num_prompt_logprobs of each
 };

@@ -23,8 +23,8 @@ struct Request {
   std::vector<uint32_t> prompt;  // >= 1 token, each < vocab_size
   // HashBlocks of the prompt; empty although the prompt has a full block: as with use_prefix_cache = false.
   std::vector<BlockHash> prompt_hashes;
-  BlockHash
-      root_hash{};  // RootHash of its salt: where the chain begins if the first full block is filled by the output
+  // RootHash of its salt: where the chain begins if the output fills the first full block.
+  BlockHash root_hash{};
   bool use_prefix_cache = true;   // false: its blocks are neither looked up nor published
   bool read_prefix_cache = true;  // false: published, but not looked up (prompt log-probabilities need every position)
   SamplingParams sampling;

@@ -142,8 +142,8 @@ void Scheduler::AdmitWaiting(absl::Time now, Batch& batch, std::vector<TokenEven
   };
   if (head_is_blocked_ || !may_admit()) return;
 
-  int64_t reserved =
-      0;  // blocks that running sequences need soon: who is admitted must not get preempted for them at once
+  // Blocks that running sequences need soon: who is admitted must not get preempted for them at once.
+  int64_t reserved = 0;
   for (auto it = sequences_.begin(); it != first_waiting_; ++it) reserved += it->NumBlocksSoon();
   while (may_admit()) {
     Sequence& sequence = *first_waiting_;
@@ -204,7 +204,7 @@ void Scheduler::AddChunk(Sequence& sequence, int32_t max_count, Batch& batch) {
 
   const int32_t end = begin + count;
   const int32_t end_scored =
-      std::min(end, sequence.num_prompt() - 1);  // the prompt's last position has no successor in it
+      std::min(end, sequence.num_prompt() - 1);  // the prompt's last token has no successor in it
   batch.chunks.push_back({
       .sequence = &sequence,
       .begin = begin,

@@ -11,7 +11,7 @@
 // waiting ones the rest. Admission moves the border one sequence down, preemption one up.
 //
 // Owns sequences, the block pool and the tables. Knows nothing of devices, text or gRPC; time is an argument.
-// Thread: the engine thread, except where said.
+// Thread: the engine thread.
 
 #ifndef QUIRE_SCHEDULER_SCHEDULER_H_
 #define QUIRE_SCHEDULER_SCHEDULER_H_
@@ -37,23 +37,22 @@ namespace quire {
 struct SchedulerOptions {
   int32_t block_size = 16;  // tokens
   int32_t num_blocks = 0;   // of the pool
-  int32_t max_num_seqs =
-      128;  // sequences that run; no more than max_num_batched_tokens of them do, so that each gets a token
+  // Sequences that run; no more than max_num_batched_tokens of them do, so that each gets a token in each step.
+  int32_t max_num_seqs = 128;
   int32_t max_num_batched_tokens = 2048;  // token budget of one step
   int32_t max_model_len = 0;              // prompt + output, tokens
   bool enable_prefix_caching = true;
 };
 
-// Gauges of this moment, then counters since start, each counted where it happens. Copied out by the engine after each
-// step.
+// Gauges of this moment, then counters since start, each counted where it happens.
 struct SchedulerStats {
   int32_t num_running = 0;
   int32_t num_waiting = 0;  // preempted ones among them
   int32_t blocks_free = 0, blocks_held = 0, blocks_cached = 0;
   uint64_t prompt_tokens = 0;   // of admitted requests
   uint64_t sampled_tokens = 0;  // "generation": appended to a sequence
-  uint64_t discarded_tokens =
-      0;  // drawn for a sequence that ended while its step was in flight; not among sampled_tokens
+  // Drawn for a sequence that ended while its step was in flight; not among sampled_tokens.
+  uint64_t discarded_tokens = 0;
   uint64_t recomputed_tokens = 0;  // positions run again after a preemption
   uint64_t preemptions = 0;
   uint64_t prefix_queries = 0;  // prompt tokens asked of the prefix cache, once for each request

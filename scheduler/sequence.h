@@ -81,8 +81,8 @@ class Sequence {
   bool started_ = false;    // a chunk of it was scheduled once
   bool in_flight_ = false;  // the batch in flight names it
   bool ended_ = false;      // over, but kept for the batch in flight
-  std::vector<BlockHash>
-      output_hashes_;  // of the full blocks after those of request().prompt_hashes, as far as asked for
+  // Of the full blocks after those of request().prompt_hashes, as far as asked for.
+  std::vector<BlockHash> output_hashes_;
   BlockTable block_table_;
 };
 
