@@ -11,6 +11,7 @@
 #include "client/chat.h"
 #include "client/flags.h"
 #include "client/generate.h"
+#include "client/load/load.h"
 #include "client/parse.h"
 #include "client/status.h"
 #include "client/tokenize.h"
@@ -122,6 +123,10 @@ void AddStatus(CLI::App& cli, StatusOptions& options) {
   options.connection.timeout = absl::Seconds(5);
 }
 
+void AddLoad(CLI::App& cli, LoadOptions& options) {
+  AddLoadFlags(*cli.add_subcommand("load", "Load a daemon with requests and report latencies and throughput"), options);
+}
+
 // `text` as one line; CLI11 puts some hints on lines of their own.
 std::string OneLine(std::string text) {
   std::replace(text.begin(), text.end(), '\n', ' ');
@@ -139,11 +144,13 @@ int RunCli(int argc, const char* const* argv, Io& io) {
   TokenizeOptions tokenize;
   DetokenizeOptions detokenize;
   StatusOptions status;
+  LoadOptions load;
   AddGenerate(cli, generate);
   AddChat(cli, chat);
   AddTokenize(cli, tokenize);
   AddDetokenize(cli, detokenize);
   AddStatus(cli, status);
+  AddLoad(cli, load);
   try {
     for (int i = 1; i < argc; ++i) {
       if (absl::Status checked = CheckUtf8(absl::StrCat("argument ", i), argv[i]); !checked.ok()) {
@@ -155,7 +162,11 @@ int RunCli(int argc, const char* const* argv, Io& io) {
     if (error.get_exit_code() == static_cast<int>(CLI::ExitCodes::Success)) {
       return cli.exit(error, io.out, io.err);  // --help, --version
     }
-    io.err << "quire: " << OneLine(error.what()) << '\n';
+    const bool no_command = dynamic_cast<const CLI::RequiredError*>(&error) != nullptr && cli.get_subcommands().empty();
+    io.err << "quire: "
+           << (no_command ? "want a command: generate, chat, tokenize, detokenize, status or load"
+                          : OneLine(error.what()))
+           << '\n';
     return kExitUsage;
   }
   if (cli.got_subcommand("generate")) {
@@ -169,6 +180,9 @@ int RunCli(int argc, const char* const* argv, Io& io) {
   }
   if (cli.got_subcommand("detokenize")) {
     return RunDetokenize(detokenize, io);
+  }
+  if (cli.got_subcommand("load")) {
+    return RunLoad(load, io);
   }
   return RunStatus(status, io);
 }

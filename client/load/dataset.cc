@@ -1,0 +1,149 @@
+#include "client/load/dataset.h"
+
+#include <algorithm>
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <random>
+#include <utility>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "client/parse.h"
+
+namespace quire::client {
+namespace {
+
+using Random = std::mt19937_64;
+
+std::uniform_int_distribution<uint32_t> LengthsAround(uint32_t len, double range_ratio) {
+  const auto low = static_cast<uint32_t>(std::floor(len * (1 - range_ratio)));
+  const auto high = static_cast<uint32_t>(std::ceil(len * (1 + range_ratio)));
+  return std::uniform_int_distribution<uint32_t>(std::max(1u, low), std::max(1u, high));
+}
+
+std::vector<Prompt> RandomPrompts(const DatasetOptions& options, size_t count, uint32_t vocab_size, Random& random) {
+  std::uniform_int_distribution<uint32_t> id(0, vocab_size - 1);
+  auto input_len = LengthsAround(options.input_len, options.range_ratio);
+  auto output_len = LengthsAround(options.output_len, options.range_ratio);
+  std::vector<uint32_t> prefix(options.prefix_len);
+  std::generate(prefix.begin(), prefix.end(), [&] { return id(random); });
+  std::vector<Prompt> prompts(count);
+  for (Prompt& prompt : prompts) {
+    prompt.ids = prefix;
+    prompt.ids.resize(prefix.size() + input_len(random));
+    std::generate(prompt.ids.begin() + options.prefix_len, prompt.ids.end(), [&] { return id(random); });
+    prompt.output_len = output_len(random);
+  }
+  return prompts;
+}
+
+// The first character boundary at or after `at`.
+size_t NextCharacter(const std::string& text, size_t at) {
+  while (at < text.size() && (static_cast<uint8_t>(text[at]) & 0xC0) == 0x80) {
+    ++at;
+  }
+  return std::min(at, text.size());
+}
+
+// Bytes of text that hold `len` tokens for any usual vocabulary and language: they average 4 to 5 bytes.
+size_t ExcerptBytes(uint32_t len) { return size_t{8} * len + 16; }
+
+absl::StatusOr<std::vector<Prompt>> CorpusPrompts(const DatasetOptions& options, size_t count, Random& random,
+                                                  const TokenizeText& tokenize) {
+  absl::StatusOr<std::string> corpus = ReadFile(options.path);
+  if (!corpus.ok()) {
+    return corpus.status();
+  }
+  if (corpus->empty()) {
+    return absl::InvalidArgumentError(absl::StrCat(options.path, " is empty; want text"));
+  }
+  if (absl::Status checked = CheckUtf8(options.path, *corpus); !checked.ok()) {
+    return checked;
+  }
+  auto input_len = LengthsAround(options.input_len, options.range_ratio);
+  auto output_len = LengthsAround(options.output_len, options.range_ratio);
+  std::vector<Prompt> prompts(count);
+  for (Prompt& prompt : prompts) {
+    const uint32_t len = input_len(random);
+    const size_t bytes = std::min(ExcerptBytes(len), corpus->size());
+    const size_t begin =
+        NextCharacter(*corpus, std::uniform_int_distribution<size_t>(0, corpus->size() - bytes)(random));
+    const size_t end = NextCharacter(*corpus, begin + bytes);
+    absl::StatusOr<std::vector<uint32_t>> ids = tokenize(corpus->substr(begin, end - begin));
+    if (!ids.ok()) {
+      return ids.status();
+    }
+    prompt.ids = *std::move(ids);
+    prompt.ids.resize(std::min<size_t>(prompt.ids.size(), len));
+    prompt.output_len = output_len(random);
+  }
+  return prompts;
+}
+
+absl::StatusOr<Prompt> ParseCustomLine(absl::string_view line) {
+  const auto json = nlohmann::json::parse(line.begin(), line.end(), nullptr, /*allow_exceptions=*/false);
+  if (!json.is_object() || !json.contains("prompt") || !json["prompt"].is_string()) {
+    return absl::InvalidArgumentError("want {\"prompt\": \"...\"}");
+  }
+  Prompt prompt;
+  prompt.text = json["prompt"].get<std::string>();
+  if (json.contains("output_tokens")) {
+    if (!json["output_tokens"].is_number_unsigned()) {
+      return absl::InvalidArgumentError("output_tokens is no count");
+    }
+    prompt.output_len = json["output_tokens"].get<uint32_t>();
+  }
+  return prompt;
+}
+
+absl::StatusOr<std::vector<Prompt>> CustomPrompts(const DatasetOptions& options, size_t count, Random& random) {
+  absl::StatusOr<std::string> file = ReadFile(options.path);
+  if (!file.ok()) {
+    return file.status();
+  }
+  auto output_len = LengthsAround(options.output_len, options.range_ratio);
+  std::vector<Prompt> lines;
+  size_t number = 0;
+  for (absl::string_view line : absl::StrSplit(*file, '\n')) {
+    ++number;
+    if (absl::StripAsciiWhitespace(line).empty()) {
+      continue;
+    }
+    absl::StatusOr<Prompt> prompt = ParseCustomLine(line);
+    if (!prompt.ok()) {
+      return absl::InvalidArgumentError(absl::StrCat(options.path, ":", number, ": ", prompt.status().message()));
+    }
+    if (prompt->output_len == 0) {
+      prompt->output_len = output_len(random);
+    }
+    lines.push_back(*std::move(prompt));
+  }
+  if (lines.empty()) {
+    return absl::InvalidArgumentError(absl::StrCat(options.path, " is empty; want one {\"prompt\": \"...\"} a line"));
+  }
+  std::vector<Prompt> prompts(count);
+  for (size_t i = 0; i < count; ++i) {
+    prompts[i] = lines[i % lines.size()];
+  }
+  return prompts;
+}
+
+}  // namespace
+
+absl::StatusOr<std::vector<Prompt>> MakePrompts(const DatasetOptions& options, size_t count, uint32_t vocab_size,
+                                                uint64_t seed, const TokenizeText& tokenize) {
+  Random random(seed);
+  if (options.name == "corpus") {
+    return CorpusPrompts(options, count, random, tokenize);
+  }
+  if (options.name == "custom") {
+    return CustomPrompts(options, count, random);
+  }
+  if (vocab_size == 0) {
+    return absl::FailedPreconditionError("the server's vocab_size is 0: there is no token id to draw");
+  }
+  return RandomPrompts(options, count, vocab_size, random);
+}
+
+}  // namespace quire::client

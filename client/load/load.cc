@@ -1,0 +1,218 @@
+#include "client/load/load.h"
+
+#include <grpcpp/channel.h>
+#include <grpcpp/client_context.h>
+
+#include <chrono>
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <limits>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "client/errors.h"
+#include "client/interrupt.h"
+#include "client/load/report.h"
+#include "client/load/runner.h"
+#include "client/model.h"
+#include "quire/v1/generation.grpc.pb.h"
+
+namespace quire::client {
+namespace {
+
+// On a terminal the line replaces itself; elsewhere each one stays, so they are few.
+constexpr double kTerminalProgressSeconds = 0.25;
+constexpr double kLogProgressSeconds = 10;
+
+absl::StatusOr<std::vector<Connection>> Connect(const LoadOptions& options) {
+  std::vector<Connection> connections;
+  for (uint32_t i = 0; i < options.connections; ++i) {
+    absl::StatusOr<Connection> connection = Connection::Create(options.connection);
+    if (!connection.ok()) {
+      return connection.status();
+    }
+    connections.push_back(*std::move(connection));
+  }
+  return connections;
+}
+
+TokenizeText TokenizeOver(const Connection& connection) {
+  return [&connection](const std::string& text) -> absl::StatusOr<std::vector<uint32_t>> {
+    grpc::ClientContext context;
+    connection.Prepare(context);
+    v1::TokenizeRequest request;
+    request.set_text(text);
+    request.set_add_special_tokens(false);
+    v1::TokenizeResponse response;
+    const grpc::Status status =
+        v1::GenerationService::NewStub(connection.channel())->Tokenize(&context, request, &response);
+    if (!status.ok()) {
+      return absl::UnavailableError(absl::StrCat("Tokenize: ", Describe(status)));
+    }
+    return std::vector<uint32_t>(response.ids().begin(), response.ids().end());
+  };
+}
+
+// The request of prompt `index`: what all share, and its own prompt, lengths, id and seed.
+v1::GenerateRequest MakeRequest(const LoadOptions& options, const std::string& id_prefix, const Prompt& prompt,
+                                size_t index) {
+  v1::GenerateRequest request = options.request;
+  request.set_model(options.connection.model);
+  request.set_request_id(absl::StrCat(id_prefix, index));
+  if (prompt.ids.empty()) {
+    request.set_text(prompt.text);
+  } else {
+    request.mutable_tokens()->mutable_ids()->Add(prompt.ids.begin(), prompt.ids.end());
+  }
+  request.mutable_stopping()->set_max_tokens(prompt.output_len);
+  request.mutable_stopping()->set_ignore_eos(options.ignore_eos || options.dataset.name == "random");
+  request.mutable_sampling()->set_seed(options.seed + index);
+  request.mutable_output()->set_text(true);
+  return request;
+}
+
+// The measured requests, and behind them those of the warm-up.
+absl::StatusOr<std::pair<LoadPlan, LoadPlan>> MakePlans(const LoadOptions& options, uint32_t vocab_size,
+                                                        const Connection& connection) {
+  const size_t total = size_t{options.num_prompts} + options.num_warmups;
+  absl::StatusOr<std::vector<Prompt>> prompts =
+      MakePrompts(options.dataset, total, vocab_size, options.seed, TokenizeOver(connection));
+  if (!prompts.ok()) {
+    return prompts.status();
+  }
+  // Ids of live requests are unique for each tenant: two load tests at once must not meet.
+  const std::string id_prefix = options.request_id_prefix.empty()
+                                    ? absl::StrCat("load-", absl::Hex(absl::ToUnixNanos(absl::Now())), "-")
+                                    : options.request_id_prefix;
+  LoadPlan measured, warmup;
+  for (size_t i = 0; i < total; ++i) {
+    (i < options.num_prompts ? measured : warmup).requests.push_back(MakeRequest(options, id_prefix, (*prompts)[i], i));
+  }
+  measured.max_concurrency = warmup.max_concurrency = options.max_concurrency;
+  measured.keep_text = options.save_detailed;
+  if (std::isfinite(options.arrivals.request_rate)) {
+    // Of another sequence than the prompts', which begin from the seed itself.
+    measured.arrivals_s = ArrivalTimes(options.num_prompts, options.arrivals, ~options.seed);
+  }
+  return std::make_pair(std::move(measured), std::move(warmup));
+}
+
+class ProgressLine {
+ public:
+  ProgressLine(const LoadOptions& options, Io& io) : num_prompts_(options.num_prompts), io_(io) {}
+
+  double period_s() const { return io_.err_is_terminal ? kTerminalProgressSeconds : kLogProgressSeconds; }
+
+  void Show(const Tally& now) {
+    const double span = now.elapsed_s - last_.elapsed_s;
+    const double rate = span > 0 ? static_cast<double>(now.output_tokens - last_.output_tokens) / span : 0;
+    io_.err << absl::StrFormat("%squire load: %d of %d done, %d failed, %d under way, %.0f tok/s, %.1fs%s",
+                               io_.err_is_terminal ? "\r\033[K" : "", now.completed + now.failed, num_prompts_,
+                               now.failed, now.sent - now.completed - now.failed, rate, now.elapsed_s,
+                               io_.err_is_terminal ? "" : "\n")
+            << std::flush;
+    last_ = now;
+    shown_ = true;
+  }
+
+  void Clear() {
+    if (shown_ && io_.err_is_terminal) {
+      io_.err << "\r\033[K" << std::flush;
+    }
+  }
+
+ private:
+  const uint32_t num_prompts_;
+  Io& io_;
+  Tally last_;
+  bool shown_ = false;
+};
+
+absl::Status WriteFile(const std::filesystem::path& path, const std::string& content) {
+  std::ofstream file(path, std::ios::binary);
+  file << content << std::flush;
+  return file ? absl::OkStatus() : absl::UnavailableError(absl::StrCat("cannot write ", path.string()));
+}
+
+absl::Status Save(const LoadOptions& options, const RunResult& run, const Report& report) {
+  const std::filesystem::path folder = options.result_dir.empty() ? "." : options.result_dir;
+  std::error_code error;
+  std::filesystem::create_directories(folder, error);
+  const std::string name = options.result_filename.empty() ? ResultFilename(options, report) : options.result_filename;
+  const nlohmann::ordered_json json = ReportJson(options, run, report, options.save_detailed);
+  absl::Status saved =
+      WriteFile(folder / name, json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
+  if (saved.ok() && options.save_detailed) {
+    saved = WriteFile((folder / name).replace_extension("jsonl"), RequestLines(run));
+  }
+  return saved;
+}
+
+int UsageError(const absl::Status& status, Io& io) {
+  io.err << "quire: " << status.message() << '\n';
+  return kExitUsage;
+}
+
+int RpcError(const grpc::Status& status, Io& io) {
+  io.err << "quire: " << Describe(status) << '\n';
+  return kExitRpcFailed;
+}
+
+// Of a run of which no request completed: the first failure, or the interrupt.
+int NothingCompleted(const RunResult& run, Io& io) {
+  if (!run.interrupted && !run.requests.empty()) {
+    io.err << "quire: no request completed; the first: " << run.requests[0].error << '\n';
+  }
+  return run.interrupted ? kExitInterrupted : kExitRpcFailed;
+}
+
+}  // namespace
+
+int RunLoad(const LoadOptions& options, Io& io) {
+  if (absl::Status checked = CheckLoadOptions(options); !checked.ok()) {
+    return UsageError(checked, io);
+  }
+  Interrupt interrupt;
+  absl::StatusOr<std::vector<Connection>> connections = Connect(options);
+  if (!connections.ok()) {
+    return UsageError(connections.status(), io);
+  }
+  const Connection& first = connections->front();
+  if (options.ready_check_timeout_s > 0) {
+    first.channel()->WaitForConnected(std::chrono::system_clock::now() +
+                                      std::chrono::milliseconds(std::llround(1e3 * options.ready_check_timeout_s)));
+  }
+  v1::GetModelResponse model;
+  if (grpc::Status status = GetModel(first, &model); !status.ok()) {
+    return RpcError(status, io);
+  }
+  absl::StatusOr<std::pair<LoadPlan, LoadPlan>> plans = MakePlans(options, model.vocab_size(), first);
+  if (!plans.ok()) {
+    const int code = UsageError(plans.status(), io);
+    return absl::IsUnavailable(plans.status()) ? kExitRpcFailed : code;  // the server does not tokenize
+  }
+  const auto& [measured, warmup] = *plans;
+  if (!warmup.requests.empty()) {
+    RunPlan(*connections, warmup, interrupt, std::numeric_limits<double>::infinity(), [](const Tally&) {});
+  }
+  ProgressLine progress(options, io);
+  const RunResult run = RunPlan(*connections, measured, interrupt, progress.period_s(),
+                                [&progress](const Tally& tally) { progress.Show(tally); });
+  progress.Clear();
+  const std::string date = absl::FormatTime("%Y%m%d-%H%M%S", absl::Now(), absl::LocalTimeZone());
+  const Report report = MakeReport(options, run, model.name(), date);
+  io.out << ReportTable(options, run, report) << std::flush;
+  if (options.save_result) {
+    if (absl::Status saved = Save(options, run, report); !saved.ok()) {
+      return UsageError(saved, io);
+    }
+  }
+  if (report.completed == 0) {
+    return NothingCompleted(run, io);
+  }
+  return run.interrupted ? kExitInterrupted : kExitOk;
+}
+
+}  // namespace quire::client

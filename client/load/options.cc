@@ -1,0 +1,189 @@
+#include "client/load/options.h"
+
+#include <CLI/App.hpp>
+#include <algorithm>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
+#include "client/flags.h"
+
+namespace quire::client {
+namespace {
+
+using Texts = std::vector<std::string>;
+
+CLI::ValidationError Refusal(const char* flag, absl::string_view found, absl::string_view allowed) {
+  return CLI::ValidationError(flag, absl::StrCat("'", found, "'; allowed: ", allowed));
+}
+
+void CheckOneOf(const char* flag, const std::string& value, const Texts& allowed) {
+  if (std::find(allowed.begin(), allowed.end(), value) == allowed.end()) {
+    throw Refusal(flag, value, absl::StrJoin(allowed, ", "));
+  }
+}
+
+void AddDatasetFlags(CLI::App& app, LoadOptions& options) {
+  DatasetOptions& dataset = options.dataset;
+  app.add_option_function<std::string>(
+      "--dataset-name",
+      [&dataset](const std::string& name) {
+        CheckOneOf("--dataset-name", name, {"random", "corpus", "custom"});
+        dataset.name = name;
+      },
+      "Prompts: random (token ids), corpus (excerpts of the text file --dataset-path), custom (JSON lines {\"prompt\": "
+      "...} of "
+      "--dataset-path) (default random)");
+  app.add_option("--dataset-path", dataset.path, "File of the dataset");
+  app.add_option("--random-input-len,--input-len", dataset.input_len,
+                 "Tokens of each prompt, of random and corpus (default 1024)")
+      ->check(CLI::PositiveNumber);
+  app.add_option("--random-output-len,--output-len", dataset.output_len, "Tokens to generate for each (default 128)")
+      ->check(CLI::PositiveNumber);
+  app.add_option("--random-range-ratio", dataset.range_ratio,
+                 "Lengths are drawn evenly from len * (1 - R) to len * (1 + R), R from 0 to below 1 (default 0)");
+  app.add_option("--random-prefix-len", dataset.prefix_len,
+                 "Tokens that all random prompts share, before their own (default 0)");
+  app.add_option("--num-prompts", options.num_prompts, "Requests (default 1000)")->check(CLI::PositiveNumber);
+  app.add_option("--num-warmups", options.num_warmups, "Requests before them that are not measured (default 0)");
+  app.add_option("--seed", options.seed, "Seed of prompts, arrivals and draws (default 0)");
+}
+
+void AddArrivalFlags(CLI::App& app, LoadOptions& options) {
+  app.add_option(
+      "--request-rate", options.arrivals.request_rate,
+      "Requests a second, sent when due whether answers come or not (open loop); inf sends all at once, or as "
+      "--max-concurrency allows (default inf)");
+  app.add_option("--burstiness", options.arrivals.burstiness,
+                 "Shape of the gamma distribution of the gaps: 1 is a Poisson process, less is burstier (default 1)")
+      ->check(CLI::PositiveNumber);
+  app.add_option("--max-concurrency", options.max_concurrency, "Requests under way at most (default: any number)")
+      ->check(CLI::PositiveNumber);
+  app.add_option("--connections", options.connections, "Connections to the server, used in turn (default 1)")
+      ->check(CLI::Range(1, 1024));
+}
+
+void AddReportFlags(CLI::App& app, LoadOptions& options) {
+  app.add_option_function<std::string>(
+      "--percentile-metrics",
+      [&options](const std::string& text) {
+        options.percentile_metrics = absl::StrSplit(text, ',');
+        for (const std::string& metric : options.percentile_metrics) {
+          CheckOneOf("--percentile-metrics", metric, {"ttft", "tpot", "itl", "e2el"});
+        }
+      },
+      "Metrics in the table (default ttft,tpot,itl,e2el)");
+  app.add_option_function<std::string>(
+      "--metric-percentiles",
+      [&options](const std::string& text) {
+        options.metric_percentiles.clear();
+        for (absl::string_view part : absl::StrSplit(text, ',')) {
+          double percent;
+          if (!absl::SimpleAtod(part, &percent) || !(percent > 0 && percent < 100)) {
+            throw Refusal("--metric-percentiles", part, "numbers above 0 and below 100, as 50,99,99.9");
+          }
+          options.metric_percentiles.push_back(percent);
+        }
+      },
+      "Percentiles in the result (default 50,90,95,99,99.9)");
+  app.add_option_function<Texts>(
+      "--goodput",
+      [&options](const Texts& texts) {
+        for (const std::string& text : texts) {
+          const auto objective = ParseObjective(text);
+          if (!objective.ok()) {
+            throw CLI::ValidationError("--goodput", std::string(objective.status().message()));
+          }
+          options.goodput.push_back(*objective);
+        }
+      },
+      "Objectives as METRIC:MS of ttft, tpot, e2el, e.g. ttft:200 tpot:50; goodput counts the requests that meet all");
+}
+
+void AddFileFlags(CLI::App& app, LoadOptions& options) {
+  app.add_flag("--save-result", options.save_result, "Write the result as a JSON file");
+  app.add_flag("--save-detailed", options.save_detailed,
+               "With --save-result: each request's figures too, in the file and as JSON lines beside it");
+  app.add_option("--result-dir", options.result_dir, "Folder of the file (default: the current one)");
+  app.add_option("--result-filename", options.result_filename,
+                 "Its name (default {label}-{rate}qps-concurrency{N}-{model}-{date}.json)");
+  app.add_option("--label", options.label, "Label of the result (default: the backend)");
+  app.add_option("--request-id-prefix", options.request_id_prefix,
+                 "Request ids begin with it (default: one of this run alone)");
+  app.add_option_function<Texts>(
+      "--metadata",
+      [&options](const Texts& texts) {
+        for (const std::string& text : texts) {
+          const std::pair<std::string, std::string> entry = absl::StrSplit(text, absl::MaxSplits('=', 1));
+          if (entry.first.empty() || !absl::StrContains(text, '=')) {
+            throw Refusal("--metadata", text, "KEY=VALUE");
+          }
+          options.metadata.push_back(entry);
+        }
+      },
+      "KEY=VALUE to add to the result; several may follow");
+}
+
+}  // namespace
+
+absl::StatusOr<std::pair<std::string, double>> ParseObjective(absl::string_view text) {
+  const std::vector<std::string> parts = absl::StrSplit(text, ':');
+  double bound_ms;
+  const bool known = parts[0] == "ttft" || parts[0] == "tpot" || parts[0] == "e2el";
+  if (parts.size() != 2 || !known || !absl::SimpleAtod(parts[1], &bound_ms) || !(bound_ms > 0)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("'", text, "'; allowed: METRIC:MS with a metric of ttft, tpot, e2el"));
+  }
+  return std::make_pair(parts[0], bound_ms);
+}
+
+void AddLoadFlags(CLI::App& app, LoadOptions& options) {
+  app.add_option_function<std::string>(
+      "--backend",
+      [&options](const std::string& backend) {
+        CheckOneOf("--backend", backend, {"grpc"});
+        options.backend = backend;
+      },
+      "Protocol: grpc, which is quire.v1 (default grpc)");
+  AddDatasetFlags(app, options);
+  AddArrivalFlags(app, options);
+  options.request.mutable_sampling()->set_temperature(0);
+  AddSamplingFlags(app, *options.request.mutable_sampling());
+  app.get_option("--temperature")
+      ->description("0 to 100; 0 is greedy (default 0); above it, request i draws with seed + i");
+  app.add_flag("--ignore-eos", options.ignore_eos,
+               "Generate the full length whatever the model says (random prompts: always)");
+  AddSchedulingFlags(app, options.request);
+  AddReportFlags(app, options);
+  AddFileFlags(app, options);
+  app.add_option("--ready-check-timeout-sec", options.ready_check_timeout_s,
+                 "Wait this long for the server to answer before the test, in seconds (default 0)")
+      ->check(CLI::NonNegativeNumber);
+  AddConnectionFlags(app, options.connection);
+}
+
+absl::Status CheckLoadOptions(const LoadOptions& options) {
+  const DatasetOptions& dataset = options.dataset;
+  if (!(dataset.range_ratio >= 0 && dataset.range_ratio < 1)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--random-range-ratio ", dataset.range_ratio, "; allowed: from 0 to below 1"));
+  }
+  if ((dataset.name == "random") != dataset.path.empty()) {
+    return absl::InvalidArgumentError(absl::StrCat("--dataset-name ", dataset.name,
+                                                   dataset.path.empty() ? " needs" : " takes no", " --dataset-path"));
+  }
+  if (dataset.name != "random" && dataset.prefix_len > 0) {
+    return absl::InvalidArgumentError("--random-prefix-len is for --dataset-name random");
+  }
+  if (!(options.arrivals.request_rate > 0)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--request-rate ", options.arrivals.request_rate, "; allowed: a number above 0, or inf"));
+  }
+  if (options.save_detailed && !options.save_result) {
+    return absl::InvalidArgumentError("--save-detailed needs --save-result");
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace quire::client

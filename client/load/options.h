@@ -1,0 +1,62 @@
+// The flags of `quire load`, named as those of `vllm bench serve`.
+
+#ifndef QUIRE_CLIENT_LOAD_OPTIONS_H_
+#define QUIRE_CLIENT_LOAD_OPTIONS_H_
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "client/channel.h"
+#include "client/load/arrivals.h"
+#include "client/load/dataset.h"
+#include "quire/v1/generation.pb.h"
+
+namespace CLI {
+class App;
+}
+
+namespace quire::client {
+
+struct LoadOptions {
+  ConnectionOptions connection;
+  std::string backend = "grpc";
+  uint32_t connections = 1;  // the requests take them in turn
+  double ready_check_timeout_s = 0;
+
+  DatasetOptions dataset;
+  ArrivalOptions arrivals;
+  uint32_t num_prompts = 1000;
+  uint32_t num_warmups = 0;
+  std::optional<uint32_t> max_concurrency;
+  uint64_t seed = 0;
+  std::string request_id_prefix;  // empty: one that no other run has
+  // Sampling, scheduling and cache options of every request; prompt, lengths, seed and id are each request's own.
+  v1::GenerateRequest request;
+  bool ignore_eos = false;
+
+  std::vector<std::string> percentile_metrics = {"ttft", "tpot", "itl", "e2el"};
+  std::vector<double> metric_percentiles = {50, 90, 95, 99, 99.9};
+  std::vector<std::pair<std::string, double>> goodput;  // metric, ms
+  bool save_result = false;
+  bool save_detailed = false;
+  std::string result_dir;
+  std::string result_filename;
+  std::string label;
+  std::vector<std::pair<std::string, std::string>> metadata;
+};
+
+void AddLoadFlags(CLI::App& app, LoadOptions& options);
+
+// What flags together may not say.
+absl::Status CheckLoadOptions(const LoadOptions& options);
+
+// "ttft:200": a metric of ttft, tpot, e2el and its bound in milliseconds.
+absl::StatusOr<std::pair<std::string, double>> ParseObjective(absl::string_view text);
+
+}  // namespace quire::client
+
+#endif  // QUIRE_CLIENT_LOAD_OPTIONS_H_

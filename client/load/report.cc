@@ -1,0 +1,121 @@
+#include "client/load/report.h"
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+
+namespace quire::client {
+namespace {
+
+double TtftMs(const RequestResult& request) { return 1e3 * (request.first_token_s - request.intended_s); }
+double E2elMs(const RequestResult& request) { return 1e3 * (request.end_s - request.intended_s); }
+
+// Milliseconds a token after the first; 0 if there is none.
+double TpotMs(const RequestResult& request) {
+  return request.output_tokens > 1 ? (E2elMs(request) - TtftMs(request)) / (request.output_tokens - 1) : 0;
+}
+
+bool Meets(const RequestResult& request, const std::vector<std::pair<std::string, double>>& objectives) {
+  return std::all_of(objectives.begin(), objectives.end(), [&](const auto& objective) {
+    const double ms = objective.first == "ttft"   ? TtftMs(request)
+                      : objective.first == "tpot" ? TpotMs(request)
+                                                  : E2elMs(request);
+    return ms <= objective.second;
+  });
+}
+
+// The largest number of tokens that came in one of the seconds [0, 1), [1, 2), ... of the run.
+double MaxTokensPerSecond(const RunResult& run) {
+  std::map<int64_t, uint64_t> tokens;  // by second
+  for (const RequestResult& request : run.requests) {
+    if (!request.ok()) {
+      continue;
+    }
+    double at = request.first_token_s;
+    tokens[static_cast<int64_t>(at)] += request.output_tokens - request.itls_s.size();
+    for (float itl : request.itls_s) {
+      at += itl;
+      ++tokens[static_cast<int64_t>(at)];
+    }
+  }
+  uint64_t most = 0;
+  for (const auto& [second, count] : tokens) {
+    most = std::max(most, count);
+  }
+  return static_cast<double>(most);
+}
+
+size_t MaxConcurrent(const RunResult& run) {
+  std::vector<std::pair<double, int>> changes;  // time, +1 or -1; at one time the ends come first
+  for (const RequestResult& request : run.requests) {
+    changes.emplace_back(request.sent_s, 1);
+    changes.emplace_back(request.end_s, -1);
+  }
+  std::sort(changes.begin(), changes.end());
+  int64_t now = 0, most = 0;
+  for (const auto& [time, change] : changes) {
+    now += change;
+    most = std::max(most, now);
+  }
+  return static_cast<size_t>(most);
+}
+
+}  // namespace
+
+Report MakeReport(const LoadOptions& options, const RunResult& run, const std::string& model, const std::string& date) {
+  Report report;
+  report.date = date;
+  report.model = model;
+  report.duration_s = run.duration_s;
+  std::vector<double> ttft, tpot, itl, e2el, lag, queue, from_send;
+  size_t num_good = 0;
+  for (const RequestResult& request : run.requests) {
+    lag.push_back(1e3 * (request.sent_s - request.due_s));
+    queue.push_back(1e3 * (request.sent_s - request.intended_s));
+    if (!request.ok()) {
+      ++report.failed;
+      continue;
+    }
+    ++report.completed;
+    report.total_input_tokens += request.prompt_tokens;
+    report.total_output_tokens += request.output_tokens;
+    report.total_cached_tokens += request.cached_tokens;
+    ttft.push_back(TtftMs(request));
+    from_send.push_back(1e3 * (request.first_token_s - request.sent_s));
+    e2el.push_back(E2elMs(request));
+    if (request.output_tokens > 1) {
+      tpot.push_back(TpotMs(request));
+    }
+    for (float gap : request.itls_s) {
+      itl.push_back(1e3 * gap);
+    }
+    num_good += Meets(request, options.goodput) ? 1 : 0;
+  }
+  if (!options.goodput.empty() && run.duration_s > 0) {
+    report.request_goodput = static_cast<double>(num_good) / run.duration_s;
+  }
+  report.max_output_tokens_per_s = MaxTokensPerSecond(run);
+  report.max_concurrent_requests = MaxConcurrent(run);
+  report.latencies = {{"ttft", "Time to First Token", Samples(std::move(ttft))},
+                      {"tpot", "Time per Output Token (excl. 1st token)", Samples(std::move(tpot))},
+                      {"itl", "Inter-token Latency", Samples(std::move(itl))},
+                      {"e2el", "End-to-end Latency", Samples(std::move(e2el))}};
+  report.scheduling_lag_ms = Samples(std::move(lag));
+  report.client_queue_ms = Samples(std::move(queue));
+  report.ttft_from_send_ms = Samples(std::move(from_send));
+  return report;
+}
+
+std::string ResultFilename(const LoadOptions& options, const Report& report) {
+  const std::string concurrency =
+      options.max_concurrency.has_value() ? absl::StrCat("-concurrency", *options.max_concurrency) : "";
+  const std::string model = report.model.substr(report.model.rfind('/') + 1);
+  return absl::StrCat(options.label.empty() ? options.backend : options.label, "-", options.arrivals.request_rate,
+                      "qps", concurrency, "-", model, "-", report.date, ".json");
+}
+
+}  // namespace quire::client

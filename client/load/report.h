@@ -1,0 +1,61 @@
+// What a load test tells: the JSON keys, the table and the definitions of `vllm bench serve`.
+
+#ifndef QUIRE_CLIENT_LOAD_REPORT_H_
+#define QUIRE_CLIENT_LOAD_REPORT_H_
+
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "client/load/options.h"
+#include "client/load/result.h"
+#include "client/load/statistics.h"
+
+namespace quire::client {
+
+// One latency, in milliseconds, over the requests that completed.
+struct Latency {
+  std::string name;   // "ttft"
+  std::string title;  // "Time to First Token"
+  Samples samples_ms;
+};
+
+struct Report {
+  std::string date;  // 20240131-235959, local time
+  std::string model;
+  size_t completed = 0;
+  size_t failed = 0;
+  double duration_s = 0;
+  uint64_t total_input_tokens = 0;  // of completed requests, as all totals
+  uint64_t total_output_tokens = 0;
+  uint64_t total_cached_tokens = 0;
+  std::optional<double> request_goodput;  // requests a second that met all objectives; absent without objectives
+  double max_output_tokens_per_s = 0;     // the best of the seconds since the start
+  size_t max_concurrent_requests = 0;     // sent and not ended at one moment
+  std::vector<Latency> latencies;         // ttft, tpot, itl, e2el
+  // Of this client: lateness of sending, and what TTFT contains of waiting here for --max-concurrency.
+  Samples scheduling_lag_ms;
+  Samples client_queue_ms;
+  Samples ttft_from_send_ms;
+};
+
+Report MakeReport(const LoadOptions& options, const RunResult& run, const std::string& model, const std::string& date);
+
+// Every figure; with details one entry of each list for each request, in the order of sending (a failed one has zeros
+// and its error).
+nlohmann::ordered_json ReportJson(const LoadOptions& options, const RunResult& run, const Report& report,
+                                  bool detailed);
+
+// One JSON object a line for each request.
+std::string RequestLines(const RunResult& run);
+
+// The table, its notes and the failures.
+std::string ReportTable(const LoadOptions& options, const RunResult& run, const Report& report);
+
+// {label}-{rate}qps-concurrency{N}-{model}-{date}.json, without the concurrency if there is no limit.
+std::string ResultFilename(const LoadOptions& options, const Report& report);
+
+}  // namespace quire::client
+
+#endif  // QUIRE_CLIENT_LOAD_REPORT_H_

@@ -1,0 +1,133 @@
+#include <cmath>
+
+#include "absl/strings/str_cat.h"
+#include "client/errors.h"
+#include "client/load/report.h"
+
+namespace quire::client {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+Json OrNull(std::optional<double> value) { return value.has_value() ? Json(*value) : Json(nullptr); }
+
+double PerSecond(uint64_t count, const Report& report) {
+  return report.duration_s > 0 ? static_cast<double>(count) / report.duration_s : 0;
+}
+
+void AddLatency(const LoadOptions& options, const Latency& latency, Json& json) {
+  const Samples& samples = latency.samples_ms;
+  const std::string suffix = absl::StrCat("_", latency.name, "_ms");
+  json[absl::StrCat("mean", suffix)] = OrNull(samples.Mean());
+  json[absl::StrCat("median", suffix)] = OrNull(samples.Median());
+  json[absl::StrCat("std", suffix)] = OrNull(samples.StandardDeviation());
+  // Readers of this format expect p99 whatever the number of samples; below 100 it is the largest, and the list says
+  // so.
+  json[absl::StrCat("p99", suffix)] = OrNull(samples.Percentile(99));
+  if (!samples.Supports(99)) {
+    json["unsupported_percentiles"].push_back(absl::StrCat("p99", suffix));
+  }
+  for (double percent : options.metric_percentiles) {
+    if (samples.Supports(percent)) {
+      json[absl::StrCat("p", percent, suffix)] = OrNull(samples.Percentile(percent));
+    }
+  }
+}
+
+void AddDetails(const RunResult& run, Json& json) {
+  for (const char* key :
+       {"input_lens", "output_lens", "ttfts", "itls", "start_times", "latencies", "generated_texts", "errors"}) {
+    json[key] = Json::array();
+  }
+  for (const RequestResult& request : run.requests) {
+    const bool ok = request.ok();
+    json["input_lens"].push_back(request.prompt_tokens);
+    json["output_lens"].push_back(ok ? request.output_tokens : 0);
+    json["ttfts"].push_back(ok ? request.first_token_s - request.intended_s : 0.0);
+    json["itls"].push_back(ok ? Json(request.itls_s) : Json::array());
+    json["start_times"].push_back(request.sent_s);
+    json["latencies"].push_back(ok ? request.end_s - request.intended_s : 0.0);
+    json["generated_texts"].push_back(request.text);
+    json["errors"].push_back(request.error);
+  }
+}
+
+}  // namespace
+
+Json ReportJson(const LoadOptions& options, const RunResult& run, const Report& report, bool detailed) {
+  const double rate = options.arrivals.request_rate;
+  Json json = {
+      {"date", report.date},
+      {"backend", options.backend},
+      {"label", options.label.empty() ? Json(nullptr) : Json(options.label)},
+      {"model_id", report.model},
+      {"tokenizer_id", report.model},
+      {"num_prompts", options.num_prompts},
+      {"request_rate", std::isinf(rate) ? Json("inf") : Json(rate)},
+      {"burstiness", options.arrivals.burstiness},
+      {"max_concurrency", options.max_concurrency.has_value() ? Json(*options.max_concurrency) : Json(nullptr)},
+      {"duration", report.duration_s},
+      {"completed", report.completed},
+      {"failed", report.failed},
+      {"total_input_tokens", report.total_input_tokens},
+      {"total_output_tokens", report.total_output_tokens},
+      {"request_throughput", PerSecond(report.completed, report)},
+      {"request_goodput", OrNull(report.request_goodput)},
+      {"output_throughput", PerSecond(report.total_output_tokens, report)},
+      {"total_token_throughput", PerSecond(report.total_input_tokens + report.total_output_tokens, report)},
+      {"max_output_tokens_per_s", report.max_output_tokens_per_s},
+      {"max_concurrent_requests", report.max_concurrent_requests},
+  };
+  json["unsupported_percentiles"] = Json::array();
+  for (const Latency& latency : report.latencies) {
+    AddLatency(options, latency, json);
+  }
+  json["mean_ttft_from_send_ms"] = OrNull(report.ttft_from_send_ms.Mean());
+  json["median_ttft_from_send_ms"] = OrNull(report.ttft_from_send_ms.Median());
+  json["mean_client_queue_ms"] = OrNull(report.client_queue_ms.Mean());
+  json["mean_scheduling_lag_ms"] = OrNull(report.scheduling_lag_ms.Mean());
+  json["p99_scheduling_lag_ms"] = OrNull(report.scheduling_lag_ms.Percentile(99));
+  json["client_cpu_cores"] = run.cpu_cores;
+  json["total_cached_tokens"] = report.total_cached_tokens;
+  json["num_warmups"] = options.num_warmups;
+  json["connections"] = options.connections;
+  json["dataset_name"] = options.dataset.name;
+  json["seed"] = options.seed;
+  json["interrupted"] = run.interrupted;
+  for (const auto& [key, value] : options.metadata) {
+    json[key] = value;
+  }
+  if (detailed) {
+    AddDetails(run, json);
+  }
+  return json;
+}
+
+std::string RequestLines(const RunResult& run) {
+  std::string lines;
+  for (const RequestResult& request : run.requests) {
+    Json itl_ms = Json::array();
+    for (float gap : request.itls_s) {
+      itl_ms.push_back(1e3 * gap);
+    }
+    const bool has_tokens = request.output_tokens > 0;
+    const Json line = {{"request_id", request.request_id},
+                       {"scheduled_s", request.intended_s},
+                       {"sent_s", request.sent_s},
+                       {"first_token_s", has_tokens ? Json(request.first_token_s) : Json(nullptr)},
+                       {"last_token_s", has_tokens ? Json(request.last_token_s) : Json(nullptr)},
+                       {"end_s", request.end_s},
+                       {"prompt_tokens", request.prompt_tokens},
+                       {"output_tokens", request.output_tokens},
+                       {"cached_tokens", request.cached_tokens},
+                       {"finish_reason", request.finish_reason},
+                       {"grpc_code", CodeName(request.grpc_code)},
+                       {"error", request.error},
+                       {"retry_after_ms", OrNull(request.retry_after_ms)},
+                       {"itl_ms", std::move(itl_ms)}};
+    absl::StrAppend(&lines, line.dump(-1, ' ', false, Json::error_handler_t::replace), "\n");
+  }
+  return lines;
+}
+
+}  // namespace quire::client

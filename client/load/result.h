@@ -1,0 +1,52 @@
+// What a load test saw. Plain values: the runner fills them, the report reads them.
+
+#ifndef QUIRE_CLIENT_LOAD_RESULT_H_
+#define QUIRE_CLIENT_LOAD_RESULT_H_
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace quire::client {
+
+// One request. Times are seconds since the run began.
+struct RequestResult {
+  std::string request_id;
+  // When it should have been sent: open loop, its arrival; closed loop, when a place became free.
+  double intended_s = 0;
+  // The later of intended_s and the moment when --max-concurrency let it go; sent_s - due_s is this client's own
+  // lateness.
+  double due_s = 0;
+  double sent_s = 0;
+  // Of the first and last message with tokens; meaningful if output_tokens > 0.
+  double first_token_s = 0;
+  double last_token_s = 0;
+  double end_s = 0;  // the RPC's status
+  uint32_t prompt_tokens = 0;
+  uint32_t output_tokens = 0;  // ids that came
+  uint32_t cached_tokens = 0;
+  // Seconds before each token that came after the first message; a message of k tokens counts as k equal parts of its
+  // gap.
+  std::vector<float> itls_s;
+  std::string finish_reason;  // "STOP", "LENGTH", ...
+  std::string text;           // if asked for
+  int grpc_code = 0;
+  // Why it failed; empty: it did not. A stream whose counts do not agree with its usage has failed, whatever its
+  // status.
+  std::string error;
+  std::optional<double> retry_after_ms;
+
+  bool ok() const { return error.empty(); }
+};
+
+struct RunResult {
+  std::vector<RequestResult> requests;  // those sent, in the order of sending
+  double duration_s = 0;                // from the start to the last end
+  double cpu_cores = 0;                 // this process's CPU time / duration
+  bool interrupted = false;
+};
+
+}  // namespace quire::client
+
+#endif  // QUIRE_CLIENT_LOAD_RESULT_H_

@@ -1,0 +1,47 @@
+// Sends the requests of a load test and takes the times.
+//
+// The calling thread is the scheduler: it alone decides when a request goes out. Responses come on gRPC's threads,
+// which take a time stamp, add up and return; no stream waits for another.
+
+#ifndef QUIRE_CLIENT_LOAD_RUNNER_H_
+#define QUIRE_CLIENT_LOAD_RUNNER_H_
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <vector>
+
+#include "client/channel.h"
+#include "client/interrupt.h"
+#include "client/load/result.h"
+#include "quire/v1/generation.pb.h"
+
+namespace quire::client {
+
+struct LoadPlan {
+  std::vector<v1::GenerateRequest> requests;
+  // Open loop: one due time for each request, seconds from the start, ascending. Empty: a request is due when a place
+  // is free.
+  std::vector<double> arrivals_s;
+  // Requests under way at most; absent: any number.
+  std::optional<uint32_t> max_concurrency;
+  bool keep_text = false;
+};
+
+// How far a run is.
+struct Tally {
+  double elapsed_s = 0;
+  size_t sent = 0;
+  size_t completed = 0;
+  size_t failed = 0;
+  uint64_t output_tokens = 0;
+};
+
+// Runs the plan over the connections in turn, to its end or the interrupt, which sends nothing more and cancels what is
+// under way. `on_progress` is called on this thread every `progress_s` seconds. REQUIRES: at least one connection.
+RunResult RunPlan(const std::vector<Connection>& connections, const LoadPlan& plan, Interrupt& interrupt,
+                  double progress_s, const std::function<void(const Tally&)>& on_progress);
+
+}  // namespace quire::client
+
+#endif  // QUIRE_CLIENT_LOAD_RUNNER_H_

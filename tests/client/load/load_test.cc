@@ -1,0 +1,169 @@
+#include "client/load/load.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "tests/client/fake_daemon.h"
+
+namespace quire::client {
+namespace {
+
+using ::testing::HasSubstr;
+
+class LoadTest : public ::testing::Test {
+ protected:
+  // Runs `quire load` on 8-token prompts and 4-token outputs; the result file is in result_.
+  Outcome Load(const std::string& flags) {
+    const std::string folder = ::testing::TempDir() + "/load_test_" + std::to_string(getpid());
+    const Outcome outcome =
+        RunQuire("load --target " + daemon_.target() + " --random-input-len 8 --random-output-len 4 --save-result " +
+                 "--result-filename r.json --result-dir " + folder + " " + flags);
+    if (std::ifstream file(folder + "/r.json"); file) {
+      result_ = nlohmann::json::parse(file);
+    }
+    std::remove((folder + "/r.json").c_str());
+    return outcome;
+  }
+
+  FakeDaemon daemon_;
+  nlohmann::json result_;
+};
+
+TEST_F(LoadTest, ClosedLoopRunsEveryRequestAndNeverMoreAtOnceThanAsked) {
+  std::atomic<int> live{0}, most{0};
+  daemon_.SetGenerate(
+      [&](grpc::ServerContext* context, const v1::GenerateRequest& request, FakeDaemon::Writer* writer) {
+        const int now = ++live;
+        for (int seen = most; now > seen && !most.compare_exchange_weak(seen, now);) {
+        }
+        const grpc::Status status = FakeDaemon::Count(context, request, writer);
+        --live;
+        return status;
+      });
+  const Outcome outcome = Load("--num-prompts 24 --max-concurrency 4 --num-warmups 2 --save-detailed --connections 2");
+  EXPECT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_LE(most, 4);
+  EXPECT_EQ(result_["completed"], 24);
+  EXPECT_EQ(result_["failed"], 0);
+  EXPECT_EQ(result_["total_input_tokens"], 24 * 8);
+  EXPECT_EQ(result_["total_output_tokens"], 24 * 4);
+  EXPECT_LE(result_["max_concurrent_requests"], 4);
+  EXPECT_EQ(result_["generated_texts"][23], " 0 1 2 3");
+  EXPECT_EQ(result_["itls"][0].size(), 3u);
+  EXPECT_THAT(outcome.out, HasSubstr("Successful requests:                     24\n"));
+
+  const std::vector<v1::GenerateRequest> requests = daemon_.requests();
+  ASSERT_EQ(requests.size(), 26u) << "warm-ups are sent and not counted";
+  EXPECT_TRUE(requests[0].stopping().ignore_eos());
+  EXPECT_EQ(requests[0].sampling().temperature(), 0);
+}
+
+TEST_F(LoadTest, OpenLoopSendsWhenDueWhetherAnswersComeOrNot) {
+  // No request is answered before all have come: only an open loop gets there.
+  std::atomic<int> come{0};
+  daemon_.SetGenerate(
+      [&](grpc::ServerContext* context, const v1::GenerateRequest& request, FakeDaemon::Writer* writer) {
+        ++come;
+        while (come < 5 && !context->IsCancelled()) {
+          usleep(1000);
+        }
+        return FakeDaemon::Count(context, request, writer);
+      });
+  const Outcome outcome = Load("--num-prompts 5 --request-rate 200 --timeout 20s --save-detailed");
+  EXPECT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_EQ(result_["completed"], 5);
+  EXPECT_EQ(result_["request_rate"], 200);
+  EXPECT_TRUE(result_["max_concurrency"].is_null());
+  for (int i = 1; i < 5; ++i) {
+    EXPECT_LT(result_["start_times"][i - 1], result_["start_times"][i]);
+  }
+}
+
+TEST_F(LoadTest, FailedRequestsAreCountedApartAndReported) {
+  std::atomic<int> come{0};
+  daemon_.SetGenerate(
+      [&](grpc::ServerContext* context, const v1::GenerateRequest& request, FakeDaemon::Writer* writer) {
+        return ++come % 2 == 0 ? grpc::Status(grpc::StatusCode::RESOURCE_EXHAUSTED, "queue is full")
+                               : FakeDaemon::Count(context, request, writer);
+      });
+  const Outcome outcome = Load("--num-prompts 6 --max-concurrency 1");
+  EXPECT_EQ(outcome.code, 0) << "failures are reported, not fatal";
+  EXPECT_EQ(result_["completed"], 3);
+  EXPECT_EQ(result_["failed"], 3);
+  EXPECT_EQ(result_["total_output_tokens"], 3 * 4);
+  EXPECT_THAT(outcome.out, HasSubstr("3 x RESOURCE_EXHAUSTED: queue is full"));
+}
+
+TEST_F(LoadTest, AStreamWhoseUsageDisagreesWithItsTokensHasFailed) {
+  std::atomic<int> come{0};
+  daemon_.SetGenerate([&](grpc::ServerContext*, const v1::GenerateRequest& request, FakeDaemon::Writer* writer) {
+    return FakeDaemon::Miscount(request, writer, come++ == 0 ? 1 : 0);
+  });
+  const Outcome outcome = Load("--num-prompts 2 --max-concurrency 1");
+  EXPECT_EQ(result_["completed"], 1);
+  EXPECT_THAT(outcome.out, HasSubstr("1 x usage.completion_tokens is 5, but 4 token ids came"));
+}
+
+TEST_F(LoadTest, AStreamWithoutItsEndHasFailed) {
+  daemon_.SetGenerate([](auto*, const auto&, auto*) { return grpc::Status::OK; });
+  const Outcome outcome = Load("--num-prompts 1");
+  EXPECT_EQ(outcome.code, 2) << "no request completed";
+  EXPECT_THAT(outcome.err, HasSubstr("no request completed; the first: stream out of order: 0 Accepted, 0 Finished"));
+}
+
+TEST_F(LoadTest, AnInterruptCancelsWhatIsUnderWayAndReportsTheRest) {
+  std::atomic<int> come{0};
+  daemon_.SetGenerate(
+      [&](grpc::ServerContext* context, const v1::GenerateRequest& request, FakeDaemon::Writer* writer) {
+        if (++come < 3) {
+          return FakeDaemon::Count(context, request, writer);
+        }
+        kill(getpid(), SIGINT);
+        while (!context->IsCancelled()) {
+          usleep(1000);
+        }
+        return grpc::Status::CANCELLED;
+      });
+  const Outcome outcome = Load("--num-prompts 10 --max-concurrency 1");
+  EXPECT_EQ(outcome.code, 130);
+  EXPECT_EQ(result_["completed"], 2);
+  EXPECT_EQ(result_["failed"], 1);
+  EXPECT_EQ(result_["interrupted"], true);
+  EXPECT_THAT(outcome.out, HasSubstr("Interrupted: 3 of 10 requests were sent."));
+}
+
+TEST_F(LoadTest, TheSameSeedSendsTheSameRequests) {
+  const auto prompts = [&] {
+    std::vector<std::string> sent;
+    for (v1::GenerateRequest request : daemon_.requests()) {
+      request.clear_request_id();  // of each run alone
+      sent.push_back(request.SerializeAsString());
+    }
+    return sent;
+  };
+  Load("--num-prompts 3 --max-concurrency 1 --seed 5");
+  Load("--num-prompts 3 --max-concurrency 1 --seed 5");
+  const std::vector<std::string> sent = prompts();
+  ASSERT_EQ(sent.size(), 6u);
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_EQ(sent[i], sent[i + 3]);
+  }
+  EXPECT_NE(sent[0], sent[1]);
+}
+
+TEST_F(LoadTest, CorpusPromptsAreTokenizedByTheServerAndCut) {
+  const std::string path = ::testing::TempDir() + "/load_test_corpus";
+  std::ofstream(path) << std::string(1000, 'x');
+  EXPECT_EQ(Load("--num-prompts 2 --dataset-name corpus --dataset-path " + path).code, 0);
+  EXPECT_EQ(result_["total_input_tokens"], 2 * 8);
+  EXPECT_FALSE(daemon_.requests()[0].stopping().ignore_eos());
+}
+
+}  // namespace
+}  // namespace quire::client

@@ -1,0 +1,100 @@
+#include "client/load/options.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <CLI/App.hpp>
+#include <CLI/Config.hpp>
+#include <CLI/Formatter.hpp>
+#include <cmath>
+
+namespace quire::client {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::Pair;
+
+// The options that `flags` give; throws CLI::ParseError.
+LoadOptions Parse(const std::string& flags) {
+  LoadOptions options;
+  CLI::App app;
+  AddLoadFlags(app, options);
+  app.parse(flags);
+  return options;
+}
+
+std::string Refusal(const std::string& flags) {
+  try {
+    Parse(flags);
+  } catch (const CLI::ParseError& error) {
+    return error.what();
+  }
+  return "";
+}
+
+TEST(LoadFlags, AreThoseOfVllmBenchServe) {
+  const LoadOptions options = Parse(
+      "--backend grpc --dataset-name random --random-input-len 32 --random-output-len 16 --random-range-ratio 0.5 "
+      "--random-prefix-len 8 --ignore-eos --num-prompts 24 --num-warmups 2 --seed 3 --request-rate 20 --burstiness 0.5 "
+      "--max-concurrency 4 --percentile-metrics ttft,itl --metric-percentiles 50,99.9 --goodput ttft:200 e2el:5000 "
+      "--metadata gpu=H200 note=a=b --temperature 0.7 --timeout 5s");
+  EXPECT_EQ(options.dataset.input_len, 32u);
+  EXPECT_EQ(options.dataset.output_len, 16u);
+  EXPECT_EQ(options.dataset.range_ratio, 0.5);
+  EXPECT_EQ(options.dataset.prefix_len, 8u);
+  EXPECT_EQ(options.num_prompts, 24u);
+  EXPECT_EQ(options.arrivals.request_rate, 20);
+  EXPECT_EQ(options.arrivals.burstiness, 0.5);
+  EXPECT_EQ(options.max_concurrency, 4u);
+  EXPECT_THAT(options.percentile_metrics, ElementsAre("ttft", "itl"));
+  EXPECT_THAT(options.metric_percentiles, ElementsAre(50, 99.9));
+  EXPECT_THAT(options.goodput, ElementsAre(Pair("ttft", 200), Pair("e2el", 5000)));
+  EXPECT_THAT(options.metadata, ElementsAre(Pair("gpu", "H200"), Pair("note", "a=b")));
+  EXPECT_FLOAT_EQ(options.request.sampling().temperature(), 0.7);
+  EXPECT_EQ(options.connection.timeout, absl::Seconds(5));
+}
+
+TEST(LoadFlags, DefaultToAGreedyBurst) {
+  const LoadOptions options = Parse("");
+  EXPECT_TRUE(std::isinf(options.arrivals.request_rate));
+  EXPECT_TRUE(std::isinf(Parse("--request-rate inf").arrivals.request_rate));
+  EXPECT_FALSE(options.max_concurrency.has_value());
+  EXPECT_EQ(options.request.sampling().temperature(), 0);
+}
+
+TEST(LoadFlags, AreRefusedByNameWhenNotBuilt) {
+  for (const char* flag : {"--base-url", "--plot-timeline", "--profile", "--ramp-up-strategy", "--append-result",
+                           "--request-cancellation-rate"}) {
+    EXPECT_THAT(Refusal(std::string(flag) + " x"), HasSubstr(flag));
+  }
+  EXPECT_THAT(Refusal("--backend openai"), HasSubstr("'openai'; allowed: grpc"));
+  EXPECT_THAT(Refusal("--dataset-name sharegpt"), HasSubstr("'sharegpt'; allowed: random, corpus, custom"));
+  EXPECT_THAT(Refusal("--percentile-metrics ttft,speed"), HasSubstr("'speed'"));
+  EXPECT_THAT(Refusal("--metric-percentiles 100"), HasSubstr("'100'"));
+  EXPECT_THAT(Refusal("--goodput itl:5"), HasSubstr("'itl:5'"));
+  EXPECT_THAT(Refusal("--num-prompts 0"), HasSubstr("--num-prompts"));
+  EXPECT_THAT(Refusal("--burstiness inf"), HasSubstr("--burstiness"));
+}
+
+TEST(LoadFlags, AreCheckedTogether) {
+  EXPECT_TRUE(CheckLoadOptions(Parse("")).ok());
+  EXPECT_THAT(CheckLoadOptions(Parse("--random-range-ratio 1")).message(), HasSubstr("--random-range-ratio 1;"));
+  for (const char* rate : {"-1", "0", "nan"}) {
+    EXPECT_THAT(CheckLoadOptions(Parse(std::string("--request-rate ") + rate)).message(), HasSubstr("--request-rate "))
+        << rate;
+  }
+  EXPECT_THAT(CheckLoadOptions(Parse("--dataset-name corpus")).message(), HasSubstr("needs --dataset-path"));
+  EXPECT_THAT(CheckLoadOptions(Parse("--dataset-path x")).message(), HasSubstr("takes no --dataset-path"));
+  EXPECT_THAT(CheckLoadOptions(Parse("--save-detailed")).message(), HasSubstr("--save-result"));
+}
+
+TEST(ParseObjective, IsAMetricAndMilliseconds) {
+  EXPECT_THAT(*ParseObjective("tpot:50.5"), Pair("tpot", 50.5));
+  for (const char* text : {"", "ttft", "ttft:", "ttft:x", "ttft:-1", "ttft:1:2", "itl:1"}) {
+    EXPECT_FALSE(ParseObjective(text).ok()) << text;
+  }
+}
+
+}  // namespace
+}  // namespace quire::client
