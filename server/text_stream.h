@@ -31,7 +31,7 @@ class TextStream {
   struct Options {
     bool skip_special_tokens = true;
     // Each valid UTF-8 of at least one byte.
-    std::vector<std::string> stop;
+    std::vector<std::string> stop = {};
     // The stop string, or the token that stops, is part of the text.
     bool include_stop = false;
     // A stop string counts when the token that completes it is the min_tokens-th or a later one; it may begin earlier.

@@ -1,0 +1,250 @@
+#include "server/tokenizer/tokenizer_json.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <random>
+#include <string>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "server/tokenizer/tokenizer.h"
+#include "tests/server/tokenizer_fixture.h"
+
+namespace quire {
+namespace {
+
+using nlohmann::json;
+using testing::AllOf;
+using testing::HasSubstr;
+using testing::Not;
+using testing::StartsWith;
+
+// What Parse says of the fixture gpt2 after `edit`; empty if it is taken.
+std::string ErrorAfter(const std::function<void(json&)>& edit, const std::string& name = "gpt2") {
+  json document = json::parse(TokenizerText(name));
+  edit(document);
+  const auto tokenizer = Tokenizer::Parse(document.dump(), "DIR/tokenizer.json");
+  return tokenizer.ok() ? "" : std::string(tokenizer.status().message());
+}
+
+// One line that names the file, what was found and what is allowed.
+auto IsErrorWith(const std::string& found, const std::string& allowed) {
+  return AllOf(StartsWith("DIR/tokenizer.json: "), HasSubstr(found), HasSubstr("allowed: "), HasSubstr(allowed),
+               Not(HasSubstr("\n")));
+}
+
+json SplitBy(const std::string& regex) {
+  return {{"type", "Split"}, {"pattern", {{"Regex", regex}}}, {"behavior", "Isolated"}, {"invert", false}};
+}
+
+TEST(TokenizerJson, UnknownPartsAreRefusedByName) {
+  const std::pair<const char*, const char*> types[] = {{"/normalizer", "NFC"},
+                                                       {"/pre_tokenizer", "Digits"},
+                                                       {"/pre_tokenizer", "Metaspace"},
+                                                       {"/post_processor", "RobertaProcessing"},
+                                                       {"/decoder", "Metaspace"}};
+  for (const auto& [part, type] : types) {
+    EXPECT_THAT(ErrorAfter([&](json& d) {
+                  d[json::json_pointer(part)] = {{"type", type}};
+                }),
+                IsErrorWith(std::string(part + 1) + ".type is \"" + type + "\"", ""));
+  }
+  for (const char* type : {"WordPiece", "Unigram", "WordLevel"}) {
+    EXPECT_THAT(ErrorAfter([&](json& d) { d["model"]["type"] = type; }),
+                IsErrorWith(std::string("model.type is \"") + type + "\"", "BPE"));
+  }
+  EXPECT_THAT(ErrorAfter([](json& d) { d["pre_tokenizer"] = nullptr; }), IsErrorWith("pre_tokenizer", "ByteLevel"));
+  EXPECT_THAT(ErrorAfter([](json& d) { d["decoder"] = nullptr; }), IsErrorWith("decoder", "ByteLevel"));
+  EXPECT_THAT(ErrorAfter([](json& d) { d["truncation"] = {{"max_length", 5}}; }), IsErrorWith("truncation", "null"));
+  EXPECT_THAT(ErrorAfter([](json& d) { d["surprise"] = 1; }), IsErrorWith("\"surprise\"", "version"));
+  EXPECT_THAT(ErrorAfter([](json& d) { d["model"]["surprise"] = 1; }), IsErrorWith("\"surprise\"", "vocab"));
+  EXPECT_THAT(ErrorAfter([](json& d) { d["version"] = "2.0"; }), IsErrorWith("version is \"2.0\"", "1.0"));
+}
+
+TEST(TokenizerJson, ModelOptionsThatChangeIdsAreRefused) {
+  const std::pair<const char*, json> options[] = {
+      {"unk_token", "<unk>"},         {"byte_fallback", true}, {"continuing_subword_prefix", "##"},
+      {"end_of_word_suffix", "</w>"}, {"dropout", 0.1},        {"ignore_merges", 3}};
+  for (const auto& [key, value] : options) {
+    EXPECT_THAT(ErrorAfter([&](json& d) { d["model"][key] = value; }), IsErrorWith(std::string("model.") + key, ""));
+  }
+  EXPECT_EQ(ErrorAfter([](json& d) {
+              d["model"].update({{"end_of_word_suffix", ""}, {"continuing_subword_prefix", ""}, {"dropout", 0.0}});
+            }),
+            "");
+}
+
+TEST(TokenizerJson, SplitsAreKnownByTheirExactExpression) {
+  const auto with = [](json steps) {
+    return [steps](json& d) { d["pre_tokenizer"] = {{"type", "Sequence"}, {"pretokenizers", steps}}; };
+  };
+  const json bytes = {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}, {"use_regex", false}};
+  const std::string llama3 =
+      json::parse(TokenizerText("llama3"))["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"];
+  EXPECT_EQ(ErrorAfter(with({SplitBy(llama3), bytes})), "");
+  EXPECT_THAT(ErrorAfter(with({SplitBy("a|b"), bytes})),
+              IsErrorWith("pattern.Regex is \"a|b\"", "GPT-2, Llama 3, Qwen2"));
+  EXPECT_THAT(ErrorAfter(with({SplitBy(llama3 + "|x"), bytes})),
+              IsErrorWith("pretokenizers[0].pattern.Regex", "Qwen2"));
+  EXPECT_THAT(ErrorAfter(with({bytes, SplitBy(llama3)})),
+              IsErrorWith("pretokenizers[0].type is \"ByteLevel\"", "Split"));
+  EXPECT_THAT(ErrorAfter(with({SplitBy(llama3)})), IsErrorWith("pretokenizers[0].type is \"Split\"", "ByteLevel"));
+  EXPECT_THAT(ErrorAfter(with(json::array())), IsErrorWith("pretokenizers", "ByteLevel"));
+  json merged = SplitBy(llama3);
+  merged["behavior"] = "MergedWithNext";
+  EXPECT_THAT(ErrorAfter(with({merged, bytes})), IsErrorWith("MergedWithNext", "Isolated"));
+  json text = SplitBy(llama3);
+  text["pattern"] = {{"String", " "}};
+  EXPECT_THAT(ErrorAfter(with({text, bytes})), IsErrorWith("\"String\"", "Regex"));
+  EXPECT_THAT(ErrorAfter([](json& d) { d["pre_tokenizer"]["add_prefix_space"] = true; }),
+              IsErrorWith("add_prefix_space is true", "false"));
+}
+
+TEST(TokenizerJson, EveryByteNeedsAToken) {
+  EXPECT_THAT(ErrorAfter([](json& d) {
+                d["model"]["merges"] = json::array();
+                d["model"]["vocab"].erase("\u0120");
+              }),
+              IsErrorWith("no token \"\\u0120\" for byte 0x20", "256"));
+}
+
+TEST(TokenizerJson, IdsAreCheckedBeforeTheyAreUsed) {
+  const json bad_ids[] = {-1, 1.5, "7", 1 << 20, 4294967296, nullptr, json::array()};
+  for (const json& id : bad_ids) {
+    EXPECT_THAT(ErrorAfter([&](json& d) { d["model"]["vocab"]["!"] = id; }),
+                IsErrorWith("model.vocab[\"!\"]", "below"));
+    EXPECT_THAT(ErrorAfter([&](json& d) { d["added_tokens"][0]["id"] = id; }),
+                IsErrorWith("added_tokens[0].id", "below"));
+    EXPECT_THAT(ErrorAfter([&](json& d) { d["post_processor"]["special_tokens"]["<|begin|>"]["ids"][0] = id; }),
+                IsErrorWith("post_processor.single[0].ids", "below 600"));
+  }
+  EXPECT_THAT(ErrorAfter([](json& d) { d["model"]["vocab"]["!"] = 3; }), IsErrorWith("another token has", "once"));
+  EXPECT_THAT(ErrorAfter([](json& d) { d["added_tokens"][1]["id"] = 7; }),
+              IsErrorWith("added_tokens[1].id is 7", "1, as"));
+}
+
+TEST(TokenizerJson, AddedTokensAreNumberedAsTheLibraryDoes) {
+  const auto add = [](const std::string& content, uint32_t id) {
+    return [=](json& d) {
+      json token = d["added_tokens"][0];
+      token.update({{"content", content}, {"id", id}});
+      d["added_tokens"].push_back(token);
+    };
+  };
+  EXPECT_EQ(ErrorAfter(add("[new]", 600)), "");
+  EXPECT_THAT(ErrorAfter(add("[new]", 601)), IsErrorWith("added_tokens[2].id is 601", "600, the next"));
+  EXPECT_THAT(ErrorAfter(add("<|end|>", 1)), IsErrorWith("added_tokens[2].content", "once"));
+  EXPECT_THAT(ErrorAfter(add("", 600)), IsErrorWith("added_tokens[2].content is \"\"", "not empty"));
+  EXPECT_THAT(ErrorAfter([](json& d) { d["added_tokens"][0].erase("lstrip"); }),
+              IsErrorWith("added_tokens[0].lstrip is null", "true, false"));
+}
+
+TEST(TokenizerJson, MergesNameTokens) {
+  for (const json& merge : {json({"x", "nowhere"}), json("x nowhere"), json({"!", "!"})}) {
+    EXPECT_THAT(ErrorAfter([&](json& d) { d["model"]["merges"][3] = merge; }),
+                IsErrorWith("model.merges[3] has token", "model.vocab"));
+  }
+  for (const json& merge : {json("x"), json("a b c"), json({"a"}), json({"a", 1}), json(7), json::object()}) {
+    EXPECT_THAT(ErrorAfter([&](json& d) { d["model"]["merges"][3] = merge; }),
+                IsErrorWith("model.merges[3]", "\"a b\" or [\"a\", \"b\"]"));
+  }
+  for (const char* key : {"vocab", "merges"}) {
+    EXPECT_THAT(ErrorAfter([&](json& d) { d["model"].erase(key); }), IsErrorWith(std::string("model.") + key, ""));
+  }
+}
+
+TEST(TokenizerJson, TemplatesAreOfOneText) {
+  const auto single = [](json items) { return [items](json& d) { d["post_processor"]["single"] = items; }; };
+  const json a = {{"Sequence", {{"id", "A"}, {"type_id", 0}}}}, b = {{"Sequence", {{"id", "B"}, {"type_id", 0}}}};
+  EXPECT_EQ(ErrorAfter(single({a})), "");
+  EXPECT_THAT(ErrorAfter(single({a, b})), IsErrorWith("post_processor.single[1]", "Sequence A once"));
+  EXPECT_THAT(ErrorAfter(single({a, a})), IsErrorWith("post_processor.single[1]", "Sequence A once"));
+  EXPECT_THAT(ErrorAfter(single(json::array())), IsErrorWith("post_processor.single", "Sequence A once"));
+  EXPECT_THAT(ErrorAfter(single({a, {{"SpecialToken", {{"id", "none"}, {"type_id", 0}}}}})),
+              IsErrorWith("post_processor.single[1]", "special_tokens"));
+}
+
+TEST(TokenizerJson, DeepNestingIsRefusedUnparsed) {
+  for (const std::string unit : {"[", "{\"a\":"}) {
+    std::string text;
+    for (int i = 0; i < 200000; ++i) {
+      text += unit;
+    }
+    EXPECT_THAT(std::string(Tokenizer::Parse(text, "DIR/tokenizer.json").status().message()),
+                testing::StrEq("DIR/tokenizer.json: is nested deeper than 64 levels"));
+  }
+}
+
+TEST(TokenizerJson, DamagedFilesAreErrorsOfOneLine) {
+  const std::string whole = TokenizerText("llama3");
+  std::mt19937 random(3);
+  int errors = 0;
+  for (int round = 0; round < 300; ++round) {
+    std::string text = whole;
+    if (round % 3 == 0) {
+      text.resize(random() % text.size());
+    } else if (round % 3 == 1) {
+      for (int i = 0; i < 3; ++i) {
+        text[random() % text.size()] = static_cast<char>(random() % 256);
+      }
+    } else {  // within the small parts, where it can stay JSON
+      const size_t vocab = text.find("\"vocab\"");
+      for (int i = 0; i < 2; ++i) {
+        text[random() % vocab] = "0123456789[]{}:,\"ntf"[random() % 20];
+      }
+    }
+    const auto tokenizer = Tokenizer::Parse(text, "DIR/tokenizer.json");
+    if (!tokenizer.ok()) {
+      ++errors;
+      EXPECT_THAT(std::string(tokenizer.status().message()),
+                  AllOf(StartsWith("DIR/tokenizer.json: "), Not(HasSubstr("\n"))));
+    } else {
+      (*tokenizer)->Encode("Once there was\n", true);
+    }
+  }
+  EXPECT_GT(errors, 200);
+}
+
+// Every value of the document replaced by values of other types: an error or a tokenizer, never a crash.
+TEST(TokenizerJson, AnyValueMayHaveAnyType) {
+  json document = json::parse(TokenizerText("llama3"));
+  document["model"]["merges"].get_ref<json::array_t&>().resize(3);
+  const json others[] = {nullptr,        true,          -1,          1e300, "", "a\nb", json::array(), {1, 2},
+                         json::object(), {{"type", 1}}, {{"id", {}}}};
+  const json flat = document.flatten();
+  for (const auto& item : flat.items()) {
+    if (item.key().find("/vocab/") != std::string::npos && item.key() != "/model/vocab/!") {
+      continue;
+    }
+    for (json::json_pointer at(item.key()); !at.empty(); at.pop_back()) {
+      for (const json& other : others) {
+        json edited = document;
+        edited[at] = other;
+        const auto tokenizer = Tokenizer::Parse(edited.dump(), "DIR/tokenizer.json");
+        if (!tokenizer.ok()) {
+          ASSERT_THAT(std::string(tokenizer.status().message()),
+                      AllOf(StartsWith("DIR/tokenizer.json: "), Not(HasSubstr("\n"))));
+        }
+      }
+    }
+  }
+}
+
+TEST(TokenizerLoad, NamesTheFile) {
+  const std::string dir = testing::TempDir() + "/quire_tokenizer_load";
+  std::filesystem::remove_all(dir);
+  std::filesystem::create_directories(dir);
+  const auto message = [&] { return std::string(Tokenizer::Load(dir).status().message()); };
+  EXPECT_THAT(message(), AllOf(HasSubstr(dir + "/tokenizer.json"), HasSubstr("no such file")));
+  std::ofstream(dir + "/tokenizer.json") << "{";
+  EXPECT_THAT(message(), AllOf(HasSubstr(dir + "/tokenizer.json"), HasSubstr("not valid JSON at byte 2")));
+  std::ofstream(dir + "/tokenizer.json") << TokenizerText("gpt2");
+  EXPECT_TRUE(Tokenizer::Load(dir).ok());
+  std::filesystem::remove_all(dir);
+}
+
+}  // namespace
+}  // namespace quire
