@@ -96,7 +96,7 @@ struct Bf16Product {
       const int32_t end = num_slots - octet * kOctet < kOctet ? num_slots - octet * kOctet : kOctet;
       for (int32_t s = 0; s < end; s += 2, v += 2 * slot_bytes) {
         if constexpr (kFetch) {
-          for (int64_t line = 0; line < 2 * slot_bytes; line += 64) Lanes::Prefetch(next + line);
+          for (int64_t line = 0; line < 2 * slot_bytes; line += 64) Prefetch(next + line);
           next += 2 * slot_bytes;
         }
         Pairs woven[2 * U];
@@ -144,7 +144,7 @@ struct Bf16Product {
       for (int u = 0; u < U; ++u) {
         k[u] = kWhole ? _mm512_loadu_si512(low[u] + i * pair_stride)
                       : LoadOctets(low[u] + i * pair_stride, high[u] + i * pair_stride);
-        if constexpr (kFetch) Lanes::Prefetch(next[u] + i * pair_stride);
+        if constexpr (kFetch) Prefetch(next[u] + i * pair_stride);
       }
       for (int m = 0; m < M; ++m) {
         const Pairs both = BroadcastPair(q + m * kQueryBytes + i * 4);

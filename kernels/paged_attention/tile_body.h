@@ -30,6 +30,9 @@ constexpr float kMinusInfinity = -__builtin_inff();
 // the latency of a multiply-add, 2 operands and a broadcast; with 16 registers half of that.
 constexpr int kMaxQueries = Lanes::kRegisters == 32 ? 8 : 4;
 
+// Inlined before the compiler looks for functions without effect, or it would take this for one.
+[[gnu::always_inline]] inline void Prefetch(const void* p) { __builtin_prefetch(p); }
+
 // 2^x for x <= 1 with a relative error below 1e-7; 0 below 2^-126. x = n + f, n to nearest: 2^x = 2^n 2^f, 2^f by a
 // polynomial, minimax of the relative error on |f| <= 1/2 with 2^0 = 1.
 [[gnu::always_inline]] inline F Exp2(F x) {
@@ -139,7 +142,7 @@ struct FmaProduct {
       F pairs[2 * U];
       for (int u = 0; u < 2 * U; ++u) {
         pairs[u] = LoadElements(k[u] + i * pair_stride);
-        if constexpr (kFetch) Lanes::Prefetch(next[u] + i * pair_stride);
+        if constexpr (kFetch) Prefetch(next[u] + i * pair_stride);
       }
       for (int m = 0; m < M; ++m) {
         const F both = Lanes::BroadcastPair(reinterpret_cast<const float*>(q + m * kQueryBytes) + 2 * i);
@@ -183,7 +186,7 @@ struct FmaProduct {
       const int32_t end = num_slots - octet * kOctet < kOctet ? num_slots - octet * kOctet : kOctet;
       for (int32_t s = 0; s < end; ++s, v += tile.head_dim) {
         if constexpr (kFetch) {
-          for (int32_t line = 0; line < tile.head_dim * int32_t{sizeof(T)}; line += 64) Lanes::Prefetch(next + line);
+          for (int32_t line = 0; line < tile.head_dim * int32_t{sizeof(T)}; line += 64) Prefetch(next + line);
           next += tile.head_dim * sizeof(T);
         }
         F value[U];
