@@ -304,16 +304,17 @@ TEST(Scheduler, AStopIdEndsTheOutputFromMinTokensOn) {
 
 TEST(Scheduler, PromptLogprobsComeOnceThoughAPreemptionInterruptsThePrompt) {
   SchedulerOptions options = SmallOptions();
-  options.num_blocks = 5;
-  options.max_num_batched_tokens = 6;
+  options.num_blocks = 8;
+  options.max_num_batched_tokens = 3;
   Harness h(options);
-  h.Add(MakeRequest(1, 1, 20));  // takes a block now and then, all 5 in the end
+  h.Add(MakeRequest(1, 1, 20));
   h.Add(MakeRequest(2, 1, 20));
   h.Step();
-  auto scored = MakeRequest(3, 7, 1);
+  auto scored = MakeRequest(3, 15, 1);  // gets one token in each step, and the others take a block each every 4 steps
   scored->num_prompt_logprobs = 1;
   h.Add(scored);
   h.StepUntilIdle();
+  EXPECT_EQ(h.scheduler_.stats().preemptions, 2u);  // of 3 in the middle of its prompt, then of 2
   std::vector<uint32_t> positions;
   for (const TokenEvent& event : h.events_) {
     if (event.kind != EventKind::kPromptLogprobs) continue;
@@ -323,7 +324,7 @@ TEST(Scheduler, PromptLogprobsComeOnceThoughAPreemptionInterruptsThePrompt) {
       EXPECT_EQ(event.logprobs[i], FakeRunner::LogprobAt(*scored, static_cast<int32_t>(positions.back())));
     }
   }
-  EXPECT_THAT(positions, ElementsAre(1, 2, 3, 4, 5, 6));
+  EXPECT_THAT(positions, ElementsAre(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14));
 }
 
 TEST(Scheduler, DeadlinesEndWhoWaitsAndWhoRuns) {
