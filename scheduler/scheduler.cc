@@ -123,14 +123,13 @@ void Scheduler::Schedule(absl::Time now, Batch& batch, std::vector<TokenEvent>& 
 
 bool Scheduler::ScheduleRunning(Batch& batch) {
   const uint64_t preemptions_before = counters_.preemptions;
-  int32_t num_served = 0;
   for (auto it = sequences_.begin(); it != first_waiting_; ++it) {
     const int32_t least = it->num_computed() + 1;
     while (it != first_waiting_ && !it->HasSlots(least) && pool_.num_available() == 0) PreemptYoungest();
     if (it == first_waiting_) break;  // it was the youngest itself
-    ++num_served;
-    const int32_t kept = num_running_ - num_served;  // a token for each of those behind
-    AddChunk(*it, options_.max_num_batched_tokens - batch.num_tokens - kept, batch);
+    // All but the youngest have one token pending: a prompt that took the whole budget let nobody in behind it. So,
+    // with no more sequences than tokens of the budget, there is one left for each.
+    AddChunk(*it, options_.max_num_batched_tokens - batch.num_tokens, batch);
   }
   return counters_.preemptions == preemptions_before;
 }

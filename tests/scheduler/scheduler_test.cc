@@ -111,7 +111,7 @@ TEST(Scheduler, OneBudgetIsSharedByDecodesAndChunksOfPrompts) {
   EXPECT_EQ(h.Step(), (Chunks{{1, 6, 1}, {2, 25, 1}, {3, 2, 2}}));
 }
 
-TEST(Scheduler, ALongPromptLeavesATokenForEachSequenceBehindIt) {
+TEST(Scheduler, APromptBeginsWhenTheOneBeforeItIsDone) {
   SchedulerOptions options = SmallOptions();
   options.max_num_batched_tokens = 8;
   Harness h(options);
