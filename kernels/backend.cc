@@ -86,9 +86,11 @@ void Backend::PagedAttention(const PagedAttentionArgs& args) {
   CheckKv(args.kv);
   CheckFloat32(args.q, "PagedAttention: q");
   CheckTensor(args.out, "PagedAttention: out");
-  Check(args.q_heads > 0 && args.q_heads % args.kv.kv_heads == 0, "PagedAttention: q_heads is not a multiple of kv_heads");
+  Check(args.q_heads > 0 && args.q_heads % args.kv.kv_heads == 0,
+        "PagedAttention: q_heads is not a multiple of kv_heads");
   const int64_t cols = int64_t{args.q_heads} * args.kv.head_dim;
-  Check(args.q.cols == cols && args.out.cols == cols && args.q.rows == args.out.rows, "PagedAttention: shapes of q and out");
+  Check(args.q.cols == cols && args.out.cols == cols && args.q.rows == args.out.rows,
+        "PagedAttention: shapes of q and out");
   if (args.q.rows == 0) return;
   Check(args.chunks != nullptr, "PagedAttention: chunks");
   int64_t row = 0;
@@ -99,7 +101,8 @@ void Backend::PagedAttention(const PagedAttentionArgs& args) {
     row += chunk.num_rows;
     const int64_t end = int64_t{chunk.first_position} + chunk.num_rows;
     for (int64_t b = 0; b * args.kv.block_size < end; ++b) {
-      Check(chunk.block_table[b] >= 0 && chunk.block_table[b] < args.kv.num_blocks, "PagedAttention: block beyond the cache");
+      Check(chunk.block_table[b] >= 0 && chunk.block_table[b] < args.kv.num_blocks,
+            "PagedAttention: block beyond the cache");
     }
   }
   Check(row == args.q.rows, "PagedAttention: chunks do not cover the rows");
@@ -119,7 +122,8 @@ void Backend::Sample(const SampleArgs& args) {
   Check(args.rows != nullptr && args.tokens != nullptr, "Sample: rows, tokens");
   for (int64_t r = 0; r < args.logits.rows; ++r) {
     const SampleRow& row = args.rows[r];
-    Check(row.params != nullptr && (row.banned != nullptr || row.num_banned == 0) && row.num_banned >= 0, "Sample: row");
+    Check(row.params != nullptr && (row.banned != nullptr || row.num_banned == 0) && row.num_banned >= 0,
+          "Sample: row");
     const int32_t num_top = row.wants_logprob ? row.num_top : 0;
     Check(num_top >= 0 && num_top <= args.top_stride && (num_top == 0 || args.top != nullptr), "Sample: num_top");
   }
@@ -131,7 +135,8 @@ void Backend::Score(const ScoreArgs& args) {
   if (args.logits.rows == 0) return;
   Check(args.targets != nullptr && args.logprobs != nullptr, "Score: targets, logprobs");
   Check(args.num_top >= 0 && (args.num_top == 0 || args.top != nullptr), "Score: num_top");
-  for (int64_t r = 0; r < args.logits.rows; ++r) Check(args.targets[r] < args.logits.cols, "Score: target beyond the vocabulary");
+  for (int64_t r = 0; r < args.logits.rows; ++r)
+    Check(args.targets[r] < args.logits.cols, "Score: target beyond the vocabulary");
   DoScore(args);
 }
 

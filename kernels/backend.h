@@ -1,11 +1,11 @@
 // Backend: device memory and the operations of a transformer on it.
 //
-// Three of them: `ref`, the definition, plain float32 loops that one can check with a pencil; `cpu`, packed weights, SIMD kernels and
-// a pool of workers; `cuda`. The public operations check their contract once (a violation is our bug: Check) and dispatch.
-// The operations are described where they live, in kernels/<operation>/<operation>.h.
+// Three of them: `ref`, the definition, plain float32 loops that one can check with a pencil; `cpu`, packed weights,
+// SIMD kernels and a pool of workers; `cuda`. The public operations check their contract once (a violation is our bug:
+// Check) and dispatch. The operations are described where they live, in kernels/<operation>/<operation>.h.
 //
-// Thread: one caller at a time (the engine thread). Operations run in the order of the calls; on `ref` and `cpu` they are complete on
-// return. Knows nothing of sequences, requests or models.
+// Thread: one caller at a time (the engine thread). Operations run in the order of the calls; on `ref` and `cpu` they
+// are complete on return. Knows nothing of sequences, requests or models.
 
 #ifndef QUIRE_KERNELS_BACKEND_H_
 #define QUIRE_KERNELS_BACKEND_H_
@@ -37,10 +37,11 @@ struct BackendOptions {
   BackendKind kind = BackendKind::kCpu;
   // `cpu` only. 0: as many as the affinity mask and the cgroup's CPU quota allow (one for less than a whole CPU).
   int num_threads = 0;
-  // `cpu` only. CPUs to pin the workers to, one each, repeated if fewer. Empty: pinned only where the affinity mask is narrower than
-  // the machine.
+  // `cpu` only. CPUs to pin the workers to, one each, repeated if fewer. Empty: pinned only where the affinity mask is
+  // narrower than the machine.
   std::vector<int> cpu_bind;
-  // `cpu` only. "auto", "avx512_bf16", "avx512", "avx2", "portable". An instruction set that this CPU lacks is an error.
+  // `cpu` only. "auto", "avx512_bf16", "avx512", "avx2", "portable". An instruction set that this CPU lacks is an
+  // error.
   std::string cpu_isa = "auto";
 };
 
@@ -55,8 +56,8 @@ class Backend {
   // `bytes` of zeroed device memory, aligned to at least 64 bytes. RESOURCE_EXHAUSTED says what was asked for.
   virtual absl::StatusOr<Buffer> Allocate(size_t bytes) = 0;
 
-  // Packs the matrices `parts` (each [n_i, k], same k, any dtype, host memory), stacked by rows, as one weight of `dtype`.
-  // Runs in parallel; the sources may be unmapped afterwards.
+  // Packs the matrices `parts` (each [n_i, k], same k, any dtype, host memory), stacked by rows, as one weight of
+  // `dtype`. Runs in parallel; the sources may be unmapped afterwards.
   virtual absl::StatusOr<LinearWeight> PackLinear(absl::Span<const Tensor> parts, DType dtype) = 0;
 
   // Device bytes that a weight [n, k] takes once packed: what PackLinear allocates.

@@ -26,13 +26,14 @@ namespace {
 
 class CpuBackend final : public Backend {
  public:
-  CpuBackend(CpuIsa isa, std::unique_ptr<ThreadPool> pool) : isa_(isa), kernels_(KernelsFor(isa)), pool_(std::move(pool)) {}
+  CpuBackend(CpuIsa isa, std::unique_ptr<ThreadPool> pool)
+      : isa_(isa), kernels_(KernelsFor(isa)), pool_(std::move(pool)) {}
 
   BackendKind kind() const override { return BackendKind::kCpu; }
   std::string Description() const override {
     const std::string_view name = CpuIsaName(isa_);
-    std::string text = absl::StrFormat("cpu %s, %d thread%s", absl::string_view(name.data(), name.size()), pool_->num_threads(),
-                                       pool_->num_threads() == 1 ? "" : "s");
+    std::string text = absl::StrFormat("cpu %s, %d thread%s", absl::string_view(name.data(), name.size()),
+                                       pool_->num_threads(), pool_->num_threads() == 1 ? "" : "s");
     if (!pool_->bind().empty()) absl::StrAppend(&text, ", pinned to CPUs ", absl::StrJoin(pool_->bind(), ","));
     return text;
   }
@@ -88,8 +89,9 @@ absl::StatusOr<CpuIsa> ResolveIsa(const std::string& name) {
   if (isa && std::find(supported.begin(), supported.end(), *isa) != supported.end()) return *isa;
   std::string allowed = "auto";
   for (CpuIsa each : supported) absl::StrAppend(&allowed, ", ", std::string(CpuIsaName(each)));
-  return absl::InvalidArgumentError(absl::StrFormat("cpu_isa is \"%s\", which %s; allowed here are %s", name,
-                                                    isa ? "this CPU does not have" : "is not an instruction set known to quire", allowed));
+  return absl::InvalidArgumentError(
+      absl::StrFormat("cpu_isa is \"%s\", which %s; allowed here are %s", name,
+                      isa ? "this CPU does not have" : "is not an instruction set known to quire", allowed));
 }
 
 }  // namespace

@@ -9,7 +9,8 @@ float ToFloat(Float16 value) {
     const uint32_t quiet = magnitude > 0x7c00u ? 0x400000u : 0u;
     return std::bit_cast<float>(sign | 0x7f800000u | ((magnitude & 0x3ffu) << 13) | quiet);
   }
-  // The exponent field read as float32's is too small by 127 - 15; the multiplication also normalises subnormals, exactly.
+  // The exponent field read as float32's is too small by 127 - 15; the multiplication also normalises subnormals,
+  // exactly.
   return std::bit_cast<float>(std::bit_cast<uint32_t>(std::bit_cast<float>(magnitude << 13) * 0x1p112f) | sign);
 }
 

@@ -62,7 +62,8 @@ inline BFloat16 ToBFloat16(float value) {
 float ToFloat(Float16 value);
 Float16 ToFloat16(float value);  // rounds to nearest, ties to even; overflow becomes infinity
 
-// Element `index` of an array of dtype, as float32 and, rounded as above, back. For the plain code that is the definition.
+// Element `index` of an array of dtype, as float32 and, rounded as above, back. For the plain code that is the
+// definition.
 float LoadFloat(const void* data, DType dtype, int64_t index);
 void StoreFloat(void* data, DType dtype, int64_t index, float value);
 

@@ -1,4 +1,5 @@
-// WorkspaceShape: the largest shapes that the operations of a backend will meet, from which their scratch memory is sized.
+// WorkspaceShape: the largest shapes that the operations of a backend will meet, from which their scratch memory is
+// sized.
 
 #ifndef QUIRE_KERNELS_WORKSPACE_H_
 #define QUIRE_KERNELS_WORKSPACE_H_

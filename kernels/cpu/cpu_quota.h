@@ -9,9 +9,10 @@
 
 namespace quire {
 
-// CPU time per wall time that the cgroup and its parents allow, the smallest of them; nullopt: no limit. Reads cgroup v2's cpu.max and v1's
-// cpu.cfs_quota_us. `proc_self_cgroup` is the text of /proc/self/cgroup, `root` is where the hierarchies are mounted (/sys/fs/cgroup).
-// A container that sees its own cgroup as the root of the mount is handled: directories that are not there are skipped.
+// CPU time per wall time that the cgroup and its parents allow, the smallest of them; nullopt: no limit. Reads cgroup
+// v2's cpu.max and v1's cpu.cfs_quota_us. `proc_self_cgroup` is the text of /proc/self/cgroup, `root` is where the
+// hierarchies are mounted (/sys/fs/cgroup). A container that sees its own cgroup as the root of the mount is handled:
+// directories that are not there are skipped.
 std::optional<double> CgroupCpuQuota(const std::string& proc_self_cgroup, const std::string& root);
 
 // The CPUs of the calling thread's affinity mask, rising.

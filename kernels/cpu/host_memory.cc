@@ -17,9 +17,9 @@ constexpr size_t kAlignment = 64;
 constexpr size_t kHugePage = size_t{2} << 20;
 
 absl::Status Exhausted(size_t bytes) {
-  return absl::ResourceExhaustedError(
-      absl::StrFormat("cannot allocate %d bytes (%.2f GiB) of host memory: %s", bytes,
-                      static_cast<double>(bytes) / static_cast<double>(size_t{1} << 30), std::strerror(ENOMEM)));
+  return absl::ResourceExhaustedError(absl::StrFormat("cannot allocate %d bytes (%.2f GiB) of host memory: %s", bytes,
+                                                      static_cast<double>(bytes) / static_cast<double>(size_t{1} << 30),
+                                                      std::strerror(ENOMEM)));
 }
 
 // Whole huge pages at a multiple of their size: maps one more than needed and gives the ends back.
@@ -41,7 +41,8 @@ absl::StatusOr<Buffer> AllocateHuge(size_t bytes) {
 
 absl::StatusOr<Buffer> AllocateHostMemory(size_t bytes) {
   if (bytes >= kHugePage) return AllocateHuge(bytes);
-  const size_t rounded = (bytes + kAlignment) / kAlignment * kAlignment;  // at least one unit: a Buffer of 0 bytes has an address
+  const size_t rounded =
+      (bytes + kAlignment) / kAlignment * kAlignment;  // at least one unit: a Buffer of 0 bytes has an address
   void* const data = std::aligned_alloc(kAlignment, rounded);
   if (data == nullptr) return Exhausted(bytes);
   std::memset(data, 0, rounded);

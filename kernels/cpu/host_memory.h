@@ -10,8 +10,8 @@
 
 namespace quire {
 
-// `bytes` of zeroes, aligned to 64 bytes, large ones to 2 MiB and in huge pages where the kernel grants them. Pages are placed where
-// they are first written. RESOURCE_EXHAUSTED says what was asked for.
+// `bytes` of zeroes, aligned to 64 bytes, large ones to 2 MiB and in huge pages where the kernel grants them. Pages are
+// placed where they are first written. RESOURCE_EXHAUSTED says what was asked for.
 absl::StatusOr<Buffer> AllocateHostMemory(size_t bytes);
 
 }  // namespace quire

@@ -31,8 +31,8 @@ bool Supported(CpuIsa isa) {
   return isa == CpuIsa::kPortable;
 }
 
-// Floating-point operations per nanosecond of a tile of bfloat16 weights in L1. The best of several short rounds: an interrupt, or a clock that
-// has yet to rise, spoils some of them.
+// Floating-point operations per nanosecond of a tile of bfloat16 weights in L1. The best of several short rounds: an
+// interrupt, or a clock that has yet to rise, spoils some of them.
 double Bf16Rate(const CpuKernels& kernels) {
   using Clock = std::chrono::steady_clock;
   double best = 0;

@@ -20,8 +20,9 @@ std::optional<CpuIsa> ParseCpuIsa(std::string_view name);
 // Those that this CPU and operating system run, from the plainest on; kPortable is always among them.
 std::vector<CpuIsa> SupportedCpuIsas();
 
-// What "auto" takes: the best supported one, where kAvx512Bf16 is better than kAvx512 only if a measurement of a few microseconds says that
-// vdpbf16ps has the higher multiply rate here (it is twice as slow as float32 FMA on some Intel cores, twice as fast on Zen 4).
+// What "auto" takes: the best supported one, where kAvx512Bf16 is better than kAvx512 only if a measurement of a few
+// microseconds says that vdpbf16ps has the higher multiply rate here (it is twice as slow as float32 FMA on some Intel
+// cores, twice as fast on Zen 4).
 CpuIsa ChooseCpuIsa();
 
 // The inner loops compiled for it. REQUIRES: `isa` is supported.

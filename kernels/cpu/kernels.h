@@ -1,8 +1,9 @@
 // CpuKernels: the inner loops of the CPU backend, one table of them for each instruction set.
 //
-// The functions take plain pointers and numbers: they are compiled with instructions that not every machine has, and an inline function of
-// a shared header that one of them used could be taken by the linker for everybody (see kernels/CMakeLists.txt). For the same reason this
-// header includes nothing with code in it. Element types are indices: that of a DType's value.
+// The functions take plain pointers and numbers: they are compiled with instructions that not every machine has, and an
+// inline function of a shared header that one of them used could be taken by the linker for everybody (see
+// kernels/CMakeLists.txt). For the same reason this header includes nothing with code in it. Element types are indices:
+// that of a DType's value.
 
 #ifndef QUIRE_KERNELS_CPU_KERNELS_H_
 #define QUIRE_KERNELS_CPU_KERNELS_H_
@@ -14,11 +15,12 @@ namespace quire {
 // A packed weight is panels of this many rows of W, the last one padded with zeroes; a panel's rows are SIMD lanes.
 constexpr int64_t kPanelRows = 64;
 
-// Most rows of x for one call of a linear kernel: 16 full tiles of 6, whose sums (24 KB) are kept in L1 from one part of k to the next.
+// Most rows of x for one call of a linear kernel: 16 full tiles of 6, whose sums (24 KB) are kept in L1 from one part
+// of k to the next.
 constexpr int64_t kMaxLinearRows = 96;
 
 struct LinearOperands {
-  const void* x;       // [rows, k] of the weight's element type, rows x_stride elements apart
+  const void* x;  // [rows, k] of the weight's element type, rows x_stride elements apart
   int64_t x_stride;
   const void* weight;  // ceil(n / kPanelRows) panels, layout: kernels/linear/impl.h
   const float* bias;   // [n], or nullptr
@@ -38,7 +40,8 @@ struct CpuKernels {
   void (*swiglu[3])(const float* gate, const float* up, int64_t cols, void* y);
 
   // out_a = a cos - b sin, out_b = b cos + a sin, elements 0 .. n - 1. The outputs may be the inputs.
-  void (*rotate)(const float* a, const float* b, const float* cos, const float* sin, int64_t n, float* out_a, float* out_b);
+  void (*rotate)(const float* a, const float* b, const float* cos, const float* sin, int64_t n, float* out_a,
+                 float* out_b);
 
   // Rounds n elements to nearest, ties to even.
   void (*convert[3])(const float* x, int64_t n, void* y);

@@ -13,7 +13,8 @@ namespace {
 // Makes the compiler forget what it knows of the memory behind p.
 inline void Forget(void* p) { asm volatile("" : : "r"(p) : "memory"); }
 
-// One tile of `Weight` again and again on the same few steps of weights and x, all in L1: what the instruction can do at best.
+// One tile of `Weight` again and again on the same few steps of weights and x, all in L1: what the instruction can do
+// at best.
 template <class Weight>
 int64_t MultiplyAdds(int64_t iterations) {
   constexpr int64_t kSteps = 32;

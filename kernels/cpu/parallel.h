@@ -23,7 +23,8 @@ inline Share ShareOf(int64_t count, int worker, int num_workers) {
 }
 
 // Calls body(row) for every row of [0, rows), in several workers where rows * elements_per_row is large.
-inline void ParallelRows(ThreadPool& pool, int64_t rows, int64_t elements_per_row, absl::FunctionRef<void(int64_t row)> body) {
+inline void ParallelRows(ThreadPool& pool, int64_t rows, int64_t elements_per_row,
+                         absl::FunctionRef<void(int64_t row)> body) {
   if (rows < 2 || rows * elements_per_row < kParallelElements) {
     for (int64_t row = 0; row < rows; ++row) body(row);
     return;

@@ -1,4 +1,5 @@
-// Reading and writing rows by whole vectors, whatever Vector is: included by the kernels_*.cc alone, after their vector_*.h.
+// Reading and writing rows by whole vectors, whatever Vector is: included by the kernels_*.cc alone, after their
+// vector_*.h.
 
 #ifndef QUIRE_KERNELS_CPU_ROW_H_
 #define QUIRE_KERNELS_CPU_ROW_H_
@@ -41,9 +42,9 @@ void ConvertRow(const float* x, int64_t n, void* y) {
   for (int64_t i = 0; i < n; i += Vector::kWidth) StoreUpTo(static_cast<Out*>(y) + i, n - i, LoadUpTo(x + i, n - i));
 }
 
-// e^x. Within 2 units of the last place for |x| <= 87; below, 1.2e-38 and above, 1.7e38 stand for what float32 hardly holds.
-// e^x = 2^n e^r with n = round(x / ln 2), |r| <= ln 2 / 2; ln 2 is taken in two parts, the first exact in 9 bits; e^r by its Taylor
-// polynomial of degree 7, whose next term is 2e-9.
+// e^x. Within 2 units of the last place for |x| <= 87; below, 1.2e-38 and above, 1.7e38 stand for what float32 hardly
+// holds. e^x = 2^n e^r with n = round(x / ln 2), |r| <= ln 2 / 2; ln 2 is taken in two parts, the first exact in 9
+// bits; e^r by its Taylor polynomial of degree 7, whose next term is 2e-9.
 inline Vector::F Exp(Vector::F x) {
   const Vector::F bounded = Vector::Min(Vector::Max(x, Vector::Set1(-87.0f)), Vector::Set1(87.0f));
   const Vector::F magic = Vector::Set1(0x1.8p23f);  // added, it leaves the nearest integer in the low bits

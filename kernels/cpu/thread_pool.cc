@@ -21,8 +21,8 @@
 namespace quire {
 namespace {
 
-// How long a thread spins before it parks. The host's part of a step is 10 to 50 us, waking a parked thread costs about as much; twice that
-// covers both, and is what an idle daemon pays once.
+// How long a thread spins before it parks. The host's part of a step is 10 to 50 us, waking a parked thread costs about
+// as much; twice that covers both, and is what an idle daemon pays once.
 constexpr std::chrono::microseconds kSpinTime{100};
 
 inline void Pause() {
@@ -58,13 +58,14 @@ void PinThisThread(int cpu) {
   CPU_FREE(set);
 }
 
-// The CPU of each worker, or none: what the operator asked for, else the affinity mask where that is narrower than the machine.
+// The CPU of each worker, or none: what the operator asked for, else the affinity mask where that is narrower than the
+// machine.
 absl::StatusOr<std::vector<int>> ResolveBind(const std::vector<int>& asked, int num_threads) {
   const std::vector<int> allowed = AffinityCpus();
   for (int cpu : asked) {
     if (!std::binary_search(allowed.begin(), allowed.end(), cpu)) {
-      return absl::InvalidArgumentError(absl::StrFormat("cpu_bind: CPU %d is not in this process's affinity mask, which has %s", cpu,
-                                                        absl::StrJoin(allowed, ",")));
+      return absl::InvalidArgumentError(absl::StrFormat(
+          "cpu_bind: CPU %d is not in this process's affinity mask, which has %s", cpu, absl::StrJoin(allowed, ",")));
     }
   }
   std::vector<int> bind;
@@ -90,8 +91,9 @@ int ThreadPool::AllowedCpus() {
 
 absl::StatusOr<std::unique_ptr<ThreadPool>> ThreadPool::Create(const ThreadPoolOptions& options) {
   if (options.num_threads < 0 || options.num_threads > kMaxThreads) {
-    return absl::InvalidArgumentError(absl::StrFormat("num_threads is %d; allowed are 1 to %d, and 0 for as many as there are CPUs allowed",
-                                                      options.num_threads, kMaxThreads));
+    return absl::InvalidArgumentError(
+        absl::StrFormat("num_threads is %d; allowed are 1 to %d, and 0 for as many as there are CPUs allowed",
+                        options.num_threads, kMaxThreads));
   }
   const int allowed = AllowedCpus();
   std::unique_ptr<ThreadPool> pool(new ThreadPool());

@@ -1,8 +1,9 @@
 // ThreadPool: the workers of the CPU backend.
 //
-// Run(task) calls task(worker) once for every worker 0 .. num_threads - 1 at the same time; the caller is worker 0; it returns when all
-// are done. Between two Runs workers spin for a bounded time and then park, so that the phases of a step follow each other within a
-// microsecond and an idle daemon costs nothing. Workers do not spin when there are more of them than CPUs to run on.
+// Run(task) calls task(worker) once for every worker 0 .. num_threads - 1 at the same time; the caller is worker 0; it
+// returns when all are done. Between two Runs workers spin for a bounded time and then park, so that the phases of a
+// step follow each other within a microsecond and an idle daemon costs nothing. Workers do not spin when there are more
+// of them than CPUs to run on.
 //
 // Thread: one caller at a time. A task must not call Run. Run allocates nothing.
 
@@ -33,8 +34,8 @@ class ThreadPool {
 
   // INVALID_ARGUMENT for a CPU outside the affinity mask or a number of threads out of range.
   //
-  // Where workers are pinned, so is a thread that calls Run, at its first Run, except for the thread that called Create: that one loads the
-  // model and goes on to start other threads, which would inherit its mask.
+  // Where workers are pinned, so is a thread that calls Run, at its first Run, except for the thread that called
+  // Create: that one loads the model and goes on to start other threads, which would inherit its mask.
   static absl::StatusOr<std::unique_ptr<ThreadPool>> Create(const ThreadPoolOptions& options);
   ~ThreadPool();
 
@@ -61,11 +62,12 @@ class ThreadPool {
   int spin_iterations_ = 0;
   std::vector<int> bind_;
   std::thread::id creator_;
-  std::thread::id pinned_caller_;  // the last caller that was pinned, or found to be creator_
+  std::thread::id pinned_caller_;                       // the last caller that was pinned, or found to be creator_
   const absl::FunctionRef<void(int)>* task_ = nullptr;  // of the present Run; published by generation_
 
-  // A thread that parks first says so and then looks once more at what it waits for, under mutex_; whoever changes that changes it first and
-  // then asks whether anybody parked. All four are sequentially consistent, so one of the two sees the other.
+  // A thread that parks first says so and then looks once more at what it waits for, under mutex_; whoever changes that
+  // changes it first and then asks whether anybody parked. All four are sequentially consistent, so one of the two sees
+  // the other.
   alignas(64) std::atomic<uint64_t> generation_{0};  // Runs begun so far; workers wait for it to move
   std::atomic<int> parked_{0};                       // workers parked
   std::atomic<bool> stop_{false};

@@ -35,7 +35,8 @@ struct Vector {
   static F LoadBf16Odd(const uint16_t* p) {
     return _mm256_castsi256_ps(_mm256_and_si256(LoadI(p), _mm256_set1_epi32(static_cast<int>(0xffff0000u))));
   }
-  // As ToBFloat16: nearest even; a NaN, whose low bits the addition could carry away, keeps its high half and is made quiet.
+  // As ToBFloat16: nearest even; a NaN, whose low bits the addition could carry away, keeps its high half and is made
+  // quiet.
   static void StoreBf16(uint16_t* p, F a) {
     const __m256i bits = _mm256_castps_si256(a);
     const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));

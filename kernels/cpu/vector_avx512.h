@@ -1,4 +1,5 @@
-// Vector for AVX-512 F, BW, VL and DQ: sixteen float32 lanes. Included by kernels_avx512.cc and kernels_avx512_bf16.cc alone.
+// Vector for AVX-512 F, BW, VL and DQ: sixteen float32 lanes. Included by kernels_avx512.cc and kernels_avx512_bf16.cc
+// alone.
 
 #ifndef QUIRE_KERNELS_CPU_VECTOR_AVX512_H_
 #define QUIRE_KERNELS_CPU_VECTOR_AVX512_H_
@@ -33,10 +34,11 @@ struct Vector {
   static F LoadF16(const uint16_t* p) { return _mm512_cvtph_ps(LoadH(p)); }
   static F LoadBf16Even(const uint16_t* p) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_loadu_si512(p), 16)); }
   static F LoadBf16Odd(const uint16_t* p) {
-    return _mm512_castsi512_ps(_mm512_and_si512(_mm512_loadu_si512(p), _mm512_set1_epi32(static_cast<int>(0xffff0000u))));
+    return _mm512_castsi512_ps(
+        _mm512_and_si512(_mm512_loadu_si512(p), _mm512_set1_epi32(static_cast<int>(0xffff0000u))));
   }
-  // As ToBFloat16 (vcvtneps2bf16 would flush subnormals): nearest even; a NaN, whose low bits the addition could carry away, keeps its
-  // high half and is made quiet.
+  // As ToBFloat16 (vcvtneps2bf16 would flush subnormals): nearest even; a NaN, whose low bits the addition could carry
+  // away, keeps its high half and is made quiet.
   static void StoreBf16(uint16_t* p, F a) {
     const __m512i bits = _mm512_castps_si512(a);
     const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));

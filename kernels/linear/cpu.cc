@@ -7,7 +7,8 @@
 namespace quire {
 namespace {
 
-// Multiply-adds from which it pays to wake the workers: a microsecond and a half of weights streamed from L2 for one row.
+// Multiply-adds from which it pays to wake the workers: a microsecond and a half of weights streamed from L2 for one
+// row.
 constexpr int64_t kParallelMultiplyAdds = int64_t{48} << 10;
 
 // Elements of k that PackPanel moves at once: 64 rows of them, read and written, stay in L1.
@@ -84,15 +85,22 @@ void CpuPackLinear(absl::Span<const Tensor> parts, DType dtype, ThreadPool& pool
 
 void CpuLinear(const LinearArgs& args, const CpuKernels& kernels, ThreadPool& pool) {
   const LinearWeight& w = *args.weight;
-  const LinearOperands operands = {args.x.data,   args.x.row_stride, w.data.data(), args.bias,       static_cast<float*>(args.y.data),
-                                   args.y.row_stride, w.n,           w.k,           args.accumulate};
+  const LinearOperands operands = {args.x.data,
+                                   args.x.row_stride,
+                                   w.data.data(),
+                                   args.bias,
+                                   static_cast<float*>(args.y.data),
+                                   args.y.row_stride,
+                                   w.n,
+                                   w.k,
+                                   args.accumulate};
   const auto kernel = kernels.linear[static_cast<int>(w.dtype)];
   const int64_t panels = NumPanels(w.n), rows = args.x.rows;
   const bool parallel = rows * w.n * w.k >= kParallelMultiplyAdds;
   const int workers = parallel ? pool.num_threads() : 1;
 
-  // Panels times groups of rows, rows innermost: a worker reads its panels one after another, each once from memory. Rows are split beyond
-  // kMaxLinearRows only where the panels alone would leave workers idle.
+  // Panels times groups of rows, rows innermost: a worker reads its panels one after another, each once from memory.
+  // Rows are split beyond kMaxLinearRows only where the panels alone would leave workers idle.
   int64_t groups = (rows + kMaxLinearRows - 1) / kMaxLinearRows;
   constexpr int64_t kMinGroupRows = 12, kItemsPerWorker = 8;
   if (workers > 1 && panels * groups < workers * kItemsPerWorker) {

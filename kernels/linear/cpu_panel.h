@@ -1,8 +1,9 @@
 // Linear over one panel of weights, for whatever Vector is: included by the kernels_*.cc alone, after their vector_*.h.
 //
-// The unit of work is a tile: up to 6 rows of x times some vectors of weight rows, whose sums stay in registers while k runs. A block of the
-// panel meets all tiles of the rows before the next block is read, so that the weights pass once through the memory bus however many rows
-// there are; the sums wait in L1 meanwhile. The tiles of a block prefetch the next one, so that reading and multiplying overlap.
+// The unit of work is a tile: up to 6 rows of x times some vectors of weight rows, whose sums stay in registers while k
+// runs. A block of the panel meets all tiles of the rows before the next block is read, so that the weights pass once
+// through the memory bus however many rows there are; the sums wait in L1 meanwhile. The tiles of a block prefetch the
+// next one, so that reading and multiplying overlap.
 
 #ifndef QUIRE_KERNELS_LINEAR_CPU_PANEL_H_
 #define QUIRE_KERNELS_LINEAR_CPU_PANEL_H_
@@ -16,14 +17,14 @@ namespace {
 
 constexpr int kTileRows = 6;
 
-// Bytes of weights in a block. With few tiles reading is the bottleneck and the block stays in L1 from the first to the last tile; with many
-// it is multiplying, and longer blocks load and store the sums less often.
+// Bytes of weights in a block. With few tiles reading is the bottleneck and the block stays in L1 from the first to the
+// last tile; with many it is multiplying, and longer blocks load and store the sums less often.
 constexpr int64_t kSmallBlockBytes = int64_t{16} << 10;
 constexpr int64_t kLargeBlockBytes = int64_t{32} << 10;
 constexpr int64_t kFewTiles = 6;
 
-// The element types of weights. A step is the smallest part of k that the layout keeps together: kStep elements of x, which meet it in
-// kParts multiply-adds. x comes to a tile as an array of X.
+// The element types of weights. A step is the smallest part of k that the layout keeps together: kStep elements of x,
+// which meet it in kParts multiply-adds. x comes to a tile as an array of X.
 
 struct Float32Weight {
   using Element = float;
@@ -34,7 +35,9 @@ struct Float32Weight {
   static constexpr int kParts = 1;
   static constexpr int64_t kStepBytes = kPanelRows * 4;
   static constexpr bool kConvertsX = false;
-  static W Load(const char* step, int64_t lane, int part) { return Vector::Load(reinterpret_cast<const float*>(step) + lane); }
+  static W Load(const char* step, int64_t lane, int part) {
+    return Vector::Load(reinterpret_cast<const float*>(step) + lane);
+  }
   static XVector Broadcast(const X* x) { return Vector::Set1(*x); }
   static Vector::F MultiplyAdd(W w, XVector x, Vector::F sum) { return Vector::Fma(w, x, sum); }
 };
@@ -63,8 +66,8 @@ struct BFloat16Weight : Float32Weight {
   static Vector::F LoadX(const uint16_t* x) { return Vector::LoadBf16(x); }
 };
 
-// Vectors of weight rows in a tile of `rows` rows: as many as leave registers for the weights and x, and enough independent sums (8 or
-// more) to cover the latency of an FMA where there is only one row.
+// Vectors of weight rows in a tile of `rows` rows: as many as leave registers for the weights and x, and enough
+// independent sums (8 or more) to cover the latency of an FMA where there is only one row.
 constexpr int TileVectors(int rows) {
   constexpr int kAll = static_cast<int>(kPanelRows) / Vector::kWidth;
   const int fit = Vector::kRegisters == 32 ? 4 : rows == 1 ? 8 : rows <= 3 ? 4 : 2;
@@ -80,7 +83,8 @@ struct TileOperands {
   int64_t steps;
   bool first;   // sums start at zero
   float* sums;  // [rows][kPanelRows], in and out
-  // Prefetched on the way: the rows of the tile that follows, and two lines of weights with each step. May point anywhere.
+  // Prefetched on the way: the rows of the tile that follows, and two lines of weights with each step. May point
+  // anywhere.
   const X* next_x;
   const char* next_w;
 };
@@ -97,7 +101,8 @@ void Tile(const TileOperands<typename Weight::X>& o) {
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 8
-      for (int v = 0; v < V; ++v) c[r][v] = o.first ? Vector::Set1(0) : Vector::Load(sums + r * kPanelRows + v * Vector::kWidth);
+      for (int v = 0; v < V; ++v)
+        c[r][v] = o.first ? Vector::Set1(0) : Vector::Load(sums + r * kPanelRows + v * Vector::kWidth);
     }
     const char* w = o.w;
     const char* next_w = o.next_w;
@@ -141,8 +146,8 @@ void AnyTile(int rows, const TileOperands<typename Weight::X>& operands) {
 
 // One tile over the steps [step, step + steps) of k: `rows` rows of x from `row` on, weights w.
 template <class Weight>
-void TileBlock(const LinearOperands& o, const char* w, const char* next_w, int64_t row, int rows, int64_t step, int64_t steps,
-               float* sums) {
+void TileBlock(const LinearOperands& o, const char* w, const char* next_w, int64_t row, int rows, int64_t step,
+               int64_t steps, float* sums) {
   using Element = typename Weight::Element;
   using Operands = TileOperands<typename Weight::X>;
   constexpr int64_t kStep = Weight::kStep;
@@ -177,7 +182,8 @@ void TileBlock(const LinearOperands& o, const char* w, const char* next_w, int64
 }
 
 // y = sums + bias, or y += sums + bias, of the first `lanes` rows of W of a panel.
-inline void Finish(const LinearOperands& o, int64_t column, int64_t lanes, int64_t row, int64_t rows, const float* sums) {
+inline void Finish(const LinearOperands& o, int64_t column, int64_t lanes, int64_t row, int64_t rows,
+                   const float* sums) {
   const float* bias = o.bias != nullptr ? o.bias + column : nullptr;
   for (int64_t r = 0; r < rows; ++r, sums += kPanelRows) {
     float* y = o.y + (row + r) * o.y_stride + column;
@@ -195,8 +201,9 @@ inline void Finish(const LinearOperands& o, int64_t column, int64_t lanes, int64
   }
 }
 
-// What tile `t` of `tiles` prefetches, two lines of each step of 256 bytes, while it works on the block at w: two tiles share the block that
-// follows, whether in this panel or the next. A tile that is alone reads so fast that it is enough to help the hardware along.
+// What tile `t` of `tiles` prefetches, two lines of each step of 256 bytes, while it works on the block at w: two tiles
+// share the block that follows, whether in this panel or the next. A tile that is alone reads so fast that it is enough
+// to help the hardware along.
 inline const char* NextBlock(const char* w, int64_t block_bytes, int64_t t, int64_t tiles) {
   constexpr int64_t kAhead = 2048, kShare = 128;
   if (tiles == 1) return w + kAhead;
@@ -210,7 +217,8 @@ void LinearPanel(const LinearOperands& o, int64_t panel, int64_t row_begin, int6
   const int64_t rows = row_end - row_begin;
   const int64_t tiles = (rows + kTileRows - 1) / kTileRows;
   const bool one_block = tiles == 1 && !Weight::kConvertsX;
-  const int64_t block = one_block ? steps : (tiles <= kFewTiles ? kSmallBlockBytes : kLargeBlockBytes) / Weight::kStepBytes;
+  const int64_t block =
+      one_block ? steps : (tiles <= kFewTiles ? kSmallBlockBytes : kLargeBlockBytes) / Weight::kStepBytes;
   alignas(64) float sums[kMaxLinearRows * kPanelRows];
   for (int64_t step = 0; step < steps; step += block) {
     const int64_t here = steps - step < block ? steps - step : block;

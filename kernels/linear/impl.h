@@ -1,13 +1,14 @@
-// The implementations of Linear behind the backends, and the packed form of its weights. Included by backends and tests.
+// The implementations of Linear behind the backends, and the packed form of its weights. Included by backends and
+// tests.
 //
-// On `ref` a weight is the plain row-major matrix [n, k]. On `cpu` it is panels of kPanelRows rows of W, the last panel padded with
-// zeroes, so that a row of W is a SIMD lane and a panel is one stream of memory:
+// On `ref` a weight is the plain row-major matrix [n, k]. On `cpu` it is panels of kPanelRows rows of W, the last panel
+// padded with zeroes, so that a row of W is a SIMD lane and a panel is one stream of memory:
 //
 //   bfloat16:           [ceil(n / 64)][ceil(k / 2)][64][2]    two neighbours in k side by side, as vdpbf16ps takes them
 //   float16, float32:   [ceil(n / 64)][k][64]
 //
-// Every y[r, j] is one chain of additions over rising k; lanes and independent chains come from n and from rows. So it has the same bits
-// whatever the number of rows, their split into tiles, or the workers.
+// Every y[r, j] is one chain of additions over rising k; lanes and independent chains come from n and from rows. So it
+// has the same bits whatever the number of rows, their split into tiles, or the workers.
 
 #ifndef QUIRE_KERNELS_LINEAR_IMPL_H_
 #define QUIRE_KERNELS_LINEAR_IMPL_H_

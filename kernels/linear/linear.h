@@ -2,9 +2,9 @@
 //
 //   y[r, j] = sum_k float(x[r, k]) * float(W[j, k]) + bias[j]       accumulated in float32
 //
-// The order of summation over k is a function of W's (n, k) and the instruction set alone: the same bits for every number
-// of rows and of workers (ARCHITECTURE law 5, "company is invisible"). x has W's dtype.
-// Example: x = [1, 2], W = [[1, 0], [3, 4], [0, -1]], no bias: y = [1, 11, -2].
+// The order of summation over k is a function of W's (n, k) and the instruction set alone: the same bits for every
+// number of rows and of workers (ARCHITECTURE law 5, "company is invisible"). x has W's dtype. Example: x = [1, 2], W =
+// [[1, 0], [3, 4], [0, -1]], no bias: y = [1, 11, -2].
 
 #ifndef QUIRE_KERNELS_LINEAR_LINEAR_H_
 #define QUIRE_KERNELS_LINEAR_LINEAR_H_

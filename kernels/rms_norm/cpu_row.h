@@ -10,7 +10,8 @@
 namespace quire {
 namespace {
 
-// The squares are summed in four vectors, each taking every fourth, then one after another: an order that cols alone decides.
+// The squares are summed in four vectors, each taking every fourth, then one after another: an order that cols alone
+// decides.
 template <class Out>
 void RmsNormRow(const float* x, const float* weight, float epsilon, int64_t cols, void* y) {
   constexpr int64_t kWidth = Vector::kWidth;

@@ -10,14 +10,15 @@ namespace {
 constexpr int32_t kDims = 64;
 
 template <class T>
-void Scatter(const T* values, int32_t count, BlockId block, int32_t head, int32_t slot, int32_t dim, const PagedKv& kv) {
+void Scatter(const T* values, int32_t count, BlockId block, int32_t head, int32_t slot, int32_t dim,
+             const PagedKv& kv) {
   T* const k = static_cast<T*>(kv.k);
   for (int32_t i = 0; i < count; ++i) k[kv.KIndex(block, head, slot, dim + i)] = values[i];
 }
 
 // Rounds `count` dims of K from `dim` on and writes them to their places.
-void WriteK(const float* values, int32_t count, BlockId block, int32_t head, int32_t slot, int32_t dim, const PagedKv& kv,
-            const CpuKernels& kernels) {
+void WriteK(const float* values, int32_t count, BlockId block, int32_t head, int32_t slot, int32_t dim,
+            const PagedKv& kv, const CpuKernels& kernels) {
   if (kv.dtype == DType::kFloat32) return Scatter(values, count, block, head, slot, dim, kv);
   uint16_t rounded[kDims];
   kernels.convert[static_cast<int>(kv.dtype)](values, count, rounded);
@@ -45,7 +46,8 @@ void RopeRow(const RopeKvWriteArgs& args, int64_t row, const CpuKernels& kernels
       WriteK(b, count, block, head, slot, half + i, kv, kernels);
     }
     const float* const v = args.v.Row<float>(row) + head * kv.head_dim;
-    char* const to = static_cast<char*>(kv.v) + kv.VIndex(block, head, slot, 0) * static_cast<int64_t>(DTypeBytes(kv.dtype));
+    char* const to =
+        static_cast<char*>(kv.v) + kv.VIndex(block, head, slot, 0) * static_cast<int64_t>(DTypeBytes(kv.dtype));
     kernels.convert[static_cast<int>(kv.dtype)](v, kv.head_dim, to);
   }
 }

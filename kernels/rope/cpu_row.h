@@ -11,7 +11,8 @@ namespace quire {
 namespace {
 
 // Products and differences are rounded one by one, as in ref.cc: the same bits on every instruction set.
-inline void Rotate(const float* a, const float* b, const float* cos, const float* sin, int64_t n, float* out_a, float* out_b) {
+inline void Rotate(const float* a, const float* b, const float* cos, const float* sin, int64_t n, float* out_a,
+                   float* out_b) {
   for (int64_t i = 0; i < n; i += Vector::kWidth) {
     const int64_t count = n - i;
     const Vector::F va = LoadUpTo(a + i, count), vb = LoadUpTo(b + i, count);

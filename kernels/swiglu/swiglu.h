@@ -1,4 +1,5 @@
-// SwiGLU (Shazeer 2020, "GLU Variants", eq. 6, Swish with beta 1): y[r, i] = silu(g[r, i]) * u[r, i], silu(a) = a / (1 + e^-a).
+// SwiGLU (Shazeer 2020, "GLU Variants", eq. 6, Swish with beta 1): y[r, i] = silu(g[r, i]) * u[r, i], silu(a) = a / (1
+// + e^-a).
 //
 // Example: g = [0, 1], u = [5, 2]: y = [0, 1.46212].
 

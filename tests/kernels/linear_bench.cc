@@ -1,7 +1,8 @@
-// quire_linear_bench [threads [isa]]: Linear over bfloat16 weights beside what the machine can do in the same run. Not known to ctest.
+// quire_linear_bench [threads [isa]]: Linear over bfloat16 weights beside what the machine can do in the same run. Not
+// known to ctest.
 //
-// Few rows are bound by reading the weights: GB/s, of a set of matrices too large for any cache, beside the rate of plain reads. Many rows
-// are bound by arithmetic: GFLOP/s beside the rate of a register tile that never leaves L1.
+// Few rows are bound by reading the weights: GB/s, of a set of matrices too large for any cache, beside the rate of
+// plain reads. Many rows are bound by arithmetic: GFLOP/s beside the rate of a register tile that never leaves L1.
 
 #include <algorithm>
 #include <cstdint>
@@ -30,7 +31,8 @@ double Now(int threads) {
   return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_nsec) * 1e-9;
 }
 
-// The best times of works that take turns for a while: what the machine does when others let it, all under the same conditions.
+// The best times of works that take turns for a while: what the machine does when others let it, all under the same
+// conditions.
 std::vector<double> BestSeconds(int threads, const std::vector<std::function<void()>>& works) {
   std::vector<double> best(works.size(), 1e9);
   double spent = 0;
@@ -56,7 +58,8 @@ class Bench {
   void Print() {
     std::printf("%s, %d threads\n", std::string(CpuIsaName(isa_)).c_str(), pool_->num_threads());
     PrintRun();
-    for (const auto& [n, k] : {std::pair<int64_t, int64_t>{2048, 2048}, {5632, 2048}, {2048, 5632}, {11264, 2048}, {256, 256}}) {
+    for (const auto& [n, k] :
+         {std::pair<int64_t, int64_t>{2048, 2048}, {5632, 2048}, {2048, 5632}, {11264, 2048}, {256, 256}}) {
       PrintShape(n, k);
     }
   }
@@ -82,7 +85,9 @@ class Bench {
               KernelsFor(isa_), *pool_);
   }
 
-  std::vector<double> Best(const std::vector<std::function<void()>>& works) { return BestSeconds(pool_->num_threads(), works); }
+  std::vector<double> Best(const std::vector<std::function<void()>>& works) {
+    return BestSeconds(pool_->num_threads(), works);
+  }
 
   // Plain reads of all bytes of a weight.
   void Read(const LinearWeight& w) {
@@ -123,13 +128,14 @@ class Bench {
     for (int64_t rows : {16, 64, 512}) {
       int64_t operations = 0;
       const std::vector<double> s = Best({[&] { Multiply(weights[0], rows); },
-                                                 [&] {
-                                                   pool_->Run([&](int worker) {
-                                                     const int64_t each = KernelsFor(isa_).multiply_adds(1000);
-                                                     if (worker == 0) operations = each * pool_->num_threads();
-                                                   });
-                                                 }});
-      const double gflops = 2.0 * static_cast<double>(n * k * rows) / s[0] * 1e-9, peak = static_cast<double>(operations) / s[1] * 1e-9;
+                                          [&] {
+                                            pool_->Run([&](int worker) {
+                                              const int64_t each = KernelsFor(isa_).multiply_adds(1000);
+                                              if (worker == 0) operations = each * pool_->num_threads();
+                                            });
+                                          }});
+      const double gflops = 2.0 * static_cast<double>(n * k * rows) / s[0] * 1e-9,
+                   peak = static_cast<double>(operations) / s[1] * 1e-9;
       std::printf("  %d: %.0f GFLOP/s (%.0f %% of %.0f)", static_cast<int>(rows), gflops, gflops / peak * 100, peak);
     }
     std::printf("\n");

@@ -1,0 +1,167 @@
+#include "kernels/cpu/thread_pool.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sched.h>
+
+#include <algorithm>
+#include <atomic>
+#include <filesystem>
+#include <fstream>
+#include <set>
+#include <thread>
+#include <vector>
+
+#include "kernels/cpu/cpu_quota.h"
+
+namespace quire {
+namespace {
+
+using testing::HasSubstr;
+
+TEST(ThreadPoolTest, EveryWorkerRunsOnceInEachRun) {
+  for (int threads : {1, 2, 3, 8}) {
+    const std::unique_ptr<ThreadPool> pool = *ThreadPool::Create({threads, {}});
+    ASSERT_EQ(pool->num_threads(), threads);
+    std::vector<int> calls(threads);  // not atomic: Run must publish and collect
+    for (int i = 0; i < 2000; ++i) {
+      pool->Run([&](int worker) { ++calls[worker]; });
+      for (int each : calls) ASSERT_EQ(each, i + 1) << threads;
+    }
+  }
+}
+
+TEST(ThreadPoolTest, TheCallerIsWorkerZero) {
+  const std::unique_ptr<ThreadPool> pool = *ThreadPool::Create({3, {}});
+  std::vector<std::thread::id> ids(3);
+  pool->Run([&](int worker) { ids[worker] = std::this_thread::get_id(); });
+  EXPECT_EQ(ids[0], std::this_thread::get_id());
+  EXPECT_EQ(std::set<std::thread::id>(ids.begin(), ids.end()).size(), 3u);
+}
+
+TEST(ThreadPoolTest, RunsOfUnequalLengthNeitherOverlapNorHang) {
+  const std::unique_ptr<ThreadPool> pool = *ThreadPool::Create({4, {}});
+  std::atomic<int> inside{0};
+  std::vector<uint64_t> sums(4 * 8);
+  for (int i = 0; i < 3000; ++i) {
+    pool->Run([&](int worker) {
+      inside.fetch_add(1);
+      for (int work = 0; work < (i * 7919 + worker * 104729) % 3000; ++work) sums[worker * 8] += work * i;
+      inside.fetch_sub(1);
+    });
+    ASSERT_EQ(inside.load(), 0);
+    if (i % 500 == 0) {  // long enough for the others to park
+      const auto until = std::chrono::steady_clock::now() + std::chrono::milliseconds(1);
+      while (std::chrono::steady_clock::now() < until) std::this_thread::yield();
+    }
+  }
+}
+
+TEST(ThreadPoolTest, MoreThreadsThanCpusDoNotSpinAndDoNotHang) {
+  const int threads = ThreadPool::AllowedCpus() + 5;
+  const std::unique_ptr<ThreadPool> pool = *ThreadPool::Create({threads, {}});
+  EXPECT_FALSE(pool->spins());
+  std::atomic<int64_t> calls{0};
+  for (int i = 0; i < 300; ++i) pool->Run([&](int worker) { calls.fetch_add(1); });
+  EXPECT_EQ(calls.load(), 300 * threads);
+}
+
+TEST(ThreadPoolTest, ThreadsWithinTheQuotaSpin) {
+  const int allowed = ThreadPool::AllowedCpus();
+  if (allowed < 2) GTEST_SKIP() << "one CPU";
+  EXPECT_TRUE((*ThreadPool::Create({allowed, {}}))->spins());
+  const int cpu = AffinityCpus()[0];
+  EXPECT_FALSE((*ThreadPool::Create({2, {cpu}}))->spins());  // two on one CPU
+}
+
+TEST(ThreadPoolTest, CallersMayChangeBetweenRuns) {
+  const std::unique_ptr<ThreadPool> pool = *ThreadPool::Create({3, {}});
+  std::vector<int> calls(3);
+  for (int i = 0; i < 20; ++i) {
+    std::thread([&] { pool->Run([&](int worker) { ++calls[worker]; }); }).join();
+  }
+  EXPECT_THAT(calls, testing::Each(20));
+}
+
+TEST(ThreadPoolTest, WorkersAndLaterCallersArePinnedTheCreatorIsNot) {
+  const std::vector<int> before = AffinityCpus();
+  const std::unique_ptr<ThreadPool> pool = *ThreadPool::Create({2, {before.back(), before.front()}});
+  std::vector<std::vector<int>> masks(2);
+  const auto look = [&](int worker) { masks[worker] = AffinityCpus(); };
+  pool->Run(look);
+  EXPECT_EQ(masks[0], before);
+  EXPECT_EQ(masks[1], std::vector<int>{before.front()});
+  std::thread([&] { pool->Run(look); }).join();
+  EXPECT_EQ(masks[0], std::vector<int>{before.back()});
+}
+
+TEST(ThreadPoolTest, RefusesWhatCannotBe) {
+  const int outside = AffinityCpus().back() + 1;
+  const absl::Status bind = ThreadPool::Create({1, {outside}}).status();
+  EXPECT_EQ(bind.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(bind.message()), HasSubstr("CPU " + std::to_string(outside) + " is not in"));
+  EXPECT_EQ(ThreadPool::Create({1, {-1}}).status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(ThreadPool::Create({-2, {}}).status().message()), HasSubstr("num_threads is -2"));
+  EXPECT_EQ(ThreadPool::Create({100000, {}}).status().code(), absl::StatusCode::kInvalidArgument);
+}
+
+TEST(ThreadPoolTest, PoolsComeAndGo) {
+  for (int i = 0; i < 50; ++i) {
+    const std::unique_ptr<ThreadPool> pool = *ThreadPool::Create({1 + i % 5, {}});
+    if (i % 2 == 0) pool->Run([](int) {});
+  }
+}
+
+class CpuQuotaTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    root_ = std::filesystem::path(testing::TempDir()) / testing::UnitTest::GetInstance()->current_test_info()->name();
+    std::filesystem::remove_all(root_);
+  }
+  void TearDown() override { std::filesystem::remove_all(root_); }
+  void Write(const std::string& path, const std::string& text) {
+    std::filesystem::create_directories((root_ / path).parent_path());
+    std::ofstream(root_ / path) << text;
+  }
+  std::optional<double> Quota(const std::string& proc) { return CgroupCpuQuota(proc, root_.string()); }
+
+  std::filesystem::path root_;
+};
+
+TEST_F(CpuQuotaTest, NoFilesOrMaxIsNoLimit) {
+  EXPECT_EQ(Quota(""), std::nullopt);
+  EXPECT_EQ(Quota("0::/a/b\n"), std::nullopt);
+  Write("a/cpu.max", "max 100000\n");
+  EXPECT_EQ(Quota("0::/a\n"), std::nullopt);
+}
+
+TEST_F(CpuQuotaTest, TheSmallestLimitOfTheGroupAndItsParentsHolds) {
+  Write("a/cpu.max", "150000 100000\n");
+  Write("a/b/cpu.max", "400000 100000\n");
+  EXPECT_DOUBLE_EQ(*Quota("0::/a/b\n"), 1.5);
+  EXPECT_DOUBLE_EQ(*Quota("0::/a\n"), 1.5);
+  EXPECT_EQ(Quota("0::/c\n"), std::nullopt);
+}
+
+TEST_F(CpuQuotaTest, AContainerSeesItsGroupAtTheRoot) {
+  Write("cpu.max", "50000 100000\n");
+  EXPECT_DOUBLE_EQ(*Quota("0::/\n"), 0.5);
+  EXPECT_DOUBLE_EQ(*Quota("0::/docker/0123\n"), 0.5);
+}
+
+TEST_F(CpuQuotaTest, Version1HasAQuotaAndAPeriod) {
+  Write("cpu,cpuacct/x/cpu.cfs_quota_us", "300000\n");
+  Write("cpu,cpuacct/x/cpu.cfs_period_us", "100000\n");
+  Write("cpu,cpuacct/cpu.cfs_quota_us", "-1\n");
+  Write("cpu,cpuacct/cpu.cfs_period_us", "100000\n");
+  EXPECT_DOUBLE_EQ(*Quota("12:memory:/y\n4:cpu,cpuacct:/x\n0::/\n"), 3.0);
+  EXPECT_EQ(Quota("4:cpuset:/x\n"), std::nullopt);
+}
+
+TEST(AllowedCpusTest, IsAtLeastOneAndWithinTheMask) {
+  EXPECT_GE(ThreadPool::AllowedCpus(), 1);
+  EXPECT_LE(ThreadPool::AllowedCpus(), static_cast<int>(AffinityCpus().size()));
+}
+
+}  // namespace
+}  // namespace quire
