@@ -69,6 +69,7 @@ absl::Status Engine::Step() {
   scheduler_.Expire(begin, events_);
   scheduler_.Schedule(begin, batch_, events_);
   if (batch_.empty()) return absl::OkStatus();
+  if (!events_.empty()) Deliver();  // who starts or ends here need not wait for the step
 
   const absl::Time scheduled = absl::Now();
   if (absl::Status status = runner_->Launch(batch_); !status.ok()) return status;

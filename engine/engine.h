@@ -29,9 +29,9 @@
 
 namespace quire {
 
-// Takes the events of each step, in order. OnEvents is called on the engine thread and must not block; it may swap the
-// vector's contents away (whatever it leaves there is cleared and its capacity reused). It may Submit, Cancel and Stop;
-// it must not Shutdown.
+// Takes the events, in order: before a step those of its start (who starts, who is cancelled or expired), after it the
+// tokens. OnEvents is called on the engine thread and must not block; it may swap the vector's contents away (whatever
+// it leaves there is cleared and its capacity reused). It may Submit, Cancel and Stop; it must not Shutdown.
 class EventSink {
  public:
   virtual ~EventSink() = default;
@@ -40,8 +40,8 @@ class EventSink {
   virtual void OnEngineFailure(const absl::Status& status) = 0;
 };
 
-// A picture of the engine for metrics and status: written by the engine thread after each step, before the step's
-// events go out; read by any thread without waiting for a step.
+// A picture of the engine for metrics and status: written by the engine thread after each step and before
+// any events go out; read by any thread without waiting for a step.
 struct EngineSnapshot {
   SchedulerStats scheduler;
   int32_t num_blocks = 0;

@@ -1,0 +1,125 @@
+#include "tests/engine/engine_testing.h"
+
+#include <algorithm>
+#include <limits>
+#include <utility>
+
+#include "kernels/check.h"
+
+namespace quire {
+namespace {
+
+bool SameTop(const std::vector<TokenLogprob>& a, const std::vector<TokenLogprob>& b) {
+  return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](const TokenLogprob& x, const TokenLogprob& y) {
+    return x.id == y.id && x.logprob == y.logprob;
+  });
+}
+
+}  // namespace
+
+bool operator==(const Output& a, const Output& b) {
+  return a.tokens == b.tokens && a.logprobs == b.logprobs && SameTop(a.top, b.top) &&
+         a.prompt_logprobs == b.prompt_logprobs && SameTop(a.prompt_top, b.prompt_top) && a.finish == b.finish &&
+         a.ending == b.ending;
+}
+
+void CollectingSink::OnEvents(std::vector<TokenEvent>& events) {
+  const std::lock_guard lock(mutex_);
+  for (const TokenEvent& event : events) {
+    Output& output = outputs_[event.request_id];
+    switch (event.kind) {
+      case EventKind::kStarted:
+        ++output.num_started;
+        output.cached_tokens = event.cached_tokens;
+        break;
+      case EventKind::kPromptLogprobs:
+        Check(event.first_position == output.prompt_logprobs.size() + 1, "prompt log-probabilities out of order");
+        output.prompt_logprobs.insert(output.prompt_logprobs.end(), event.logprobs.begin(), event.logprobs.end());
+        output.prompt_top.insert(output.prompt_top.end(), event.top.begin(), event.top.end());
+        break;
+      case EventKind::kToken:
+        output.tokens.push_back(event.token_id);
+        output.logprobs.push_back(event.logprob);
+        output.top.insert(output.top.end(), event.top.begin(), event.top.end());
+        output.finish = event.finish;
+        output.num_endings += event.finish != FinishReason::kNone ? 1 : 0;
+        break;
+      case EventKind::kEnded:
+        output.ending = event.ending;
+        ++output.num_endings;
+        break;
+    }
+  }
+  changed_.notify_all();
+}
+
+void CollectingSink::OnEngineFailure(const absl::Status& status) {
+  const std::lock_guard lock(mutex_);
+  failures_.push_back(status);
+  changed_.notify_all();
+}
+
+void CollectingSink::WaitUntil(const std::function<bool(const std::map<RequestId, Output>&)>& condition) {
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [&] { return condition(outputs_); });
+}
+
+Output CollectingSink::Wait(RequestId id) {
+  WaitUntil([&](const auto& outputs) { return outputs.contains(id) && outputs.at(id).num_endings > 0; });
+  return outputs().at(id);
+}
+
+std::map<RequestId, Output> CollectingSink::outputs() {
+  const std::lock_guard lock(mutex_);
+  return outputs_;
+}
+
+std::vector<absl::Status> CollectingSink::failures() {
+  const std::lock_guard lock(mutex_);
+  return failures_;
+}
+
+std::shared_ptr<Request> MakeRequest(RequestId id, std::vector<uint32_t> prompt, uint32_t max_tokens) {
+  auto request = std::make_shared<Request>();
+  request->id = id;
+  request->prompt = std::move(prompt);
+  request->sampling.temperature = 0;
+  request->max_tokens = max_tokens;
+  request->use_prefix_cache = false;
+  return request;
+}
+
+std::vector<uint32_t> RandomPrompt(uint64_t seed, size_t length, uint32_t vocab_size) {
+  std::vector<uint32_t> prompt(length);
+  for (uint32_t& id : prompt) {
+    seed = seed * 6364136223846793005u + 1442695040888963407u;  // Knuth's MMIX generator
+    id = static_cast<uint32_t>((seed >> 33) % vocab_size);
+  }
+  return prompt;
+}
+
+std::map<RequestId, Output> RunAll(const SchedulerOptions& options, std::unique_ptr<ModelRunner> runner,
+                                   const std::vector<std::shared_ptr<const Request>>& requests, SchedulerStats* stats) {
+  CollectingSink sink;
+  Engine engine(options, std::numeric_limits<int32_t>::max(), std::numeric_limits<int64_t>::max(), std::move(runner),
+                &sink);
+  for (const std::shared_ptr<const Request>& request : requests)
+    Check(engine.Submit(request).ok(), "a request is refused");
+  for (const std::shared_ptr<const Request>& request : requests) sink.Wait(request->id);
+  engine.Shutdown();
+  if (stats != nullptr) *stats = engine.snapshot().scheduler;
+  return sink.outputs();
+}
+
+std::string BundledModel() { return QUIRE_SOURCE_DIR "/deploy/models/tales-5m"; }
+
+EngineOptions BundledModelOptions(BackendKind kind) {
+  EngineOptions options;
+  options.model = BundledModel();
+  options.backend.kind = kind;
+  options.kv_cache_bytes = uint64_t{16} << 20;
+  options.max_num_batched_tokens = 512;
+  return options;
+}
+
+}  // namespace quire

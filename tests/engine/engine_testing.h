@@ -1,0 +1,75 @@
+// What the tests of the engine share: a sink that collects, requests in one line, the bundled model.
+
+#ifndef QUIRE_TESTS_ENGINE_ENGINE_TESTING_H_
+#define QUIRE_TESTS_ENGINE_ENGINE_TESTING_H_
+
+#include <condition_variable>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "engine/engine.h"
+#include "engine/load_model.h"
+
+namespace quire {
+
+// Everything that came out of one request.
+struct Output {
+  int num_started = 0;
+  int num_endings = 0;  // of any kind: law 3 allows one
+  uint32_t cached_tokens = 0;
+  std::vector<uint32_t> tokens;
+  std::vector<float> logprobs;
+  std::vector<TokenLogprob> top;
+  std::vector<float> prompt_logprobs;  // from position 1 on
+  std::vector<TokenLogprob> prompt_top;
+  FinishReason finish = FinishReason::kNone;
+  Ending ending = Ending::kNone;
+};
+
+// Bitwise, log-probabilities too.
+bool operator==(const Output& a, const Output& b);
+
+// Keeps all events by request; tests wait on it instead of sleeping.
+class CollectingSink : public EventSink {
+ public:
+  void OnEvents(std::vector<TokenEvent>& events) override;
+  void OnEngineFailure(const absl::Status& status) override;
+
+  // Blocks until `condition` holds of the outputs so far.
+  void WaitUntil(const std::function<bool(const std::map<RequestId, Output>&)>& condition);
+  // Blocks until the request is over.
+  Output Wait(RequestId id);
+
+  std::map<RequestId, Output> outputs();
+  std::vector<absl::Status> failures();
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::map<RequestId, Output> outputs_;
+  std::vector<absl::Status> failures_;
+};
+
+// A greedy request without stop ids.
+std::shared_ptr<Request> MakeRequest(RequestId id, std::vector<uint32_t> prompt, uint32_t max_tokens);
+
+// `length` token ids below `vocab_size`, a function of `seed`.
+std::vector<uint32_t> RandomPrompt(uint64_t seed, size_t length, uint32_t vocab_size);
+
+// Submits all, waits for all; by id. The engine is shut down afterwards; `stats`, if given, is what its scheduler
+// counted.
+std::map<RequestId, Output> RunAll(const SchedulerOptions& options, std::unique_ptr<ModelRunner> runner,
+                                   const std::vector<std::shared_ptr<const Request>>& requests,
+                                   SchedulerStats* stats = nullptr);
+
+std::string BundledModel();  // its directory
+EngineOptions BundledModelOptions(BackendKind kind);
+
+}  // namespace quire
+
+#endif  // QUIRE_TESTS_ENGINE_ENGINE_TESTING_H_

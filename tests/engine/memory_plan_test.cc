@@ -1,0 +1,143 @@
+// The plan's arithmetic, and the flags that it refuses.
+
+#include "engine/memory_plan.h"
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "engine/weights.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace quire {
+namespace {
+
+using testing::HasSubstr;
+
+ModelConfig Llama3_8B() {
+  ModelConfig config;
+  config.architecture = "LlamaForCausalLM";
+  config.vocab_size = 128256;
+  config.hidden_size = 4096;
+  config.intermediate_size = 14336;
+  config.num_layers = 32;
+  config.q_heads = 32;
+  config.kv_heads = 8;
+  config.head_dim = 128;
+  config.max_position_embeddings = 8192;
+  return config;
+}
+
+class MemoryPlanTest : public testing::Test {
+ protected:
+  absl::StatusOr<MemoryPlan> Plan() const { return MakeMemoryPlan(config_, options_, *backend_); }
+  std::string Refusal() const { return std::string(Plan().status().message()); }
+
+  ModelConfig config_ = Llama3_8B();
+  EngineOptions options_;
+  std::unique_ptr<Backend> backend_ = *CreateBackend(BackendOptions{BackendKind::kRef});
+};
+
+TEST_F(MemoryPlanTest, SizesTheCacheByKvHeads) {
+  options_.kv_cache_bytes = uint64_t{4} << 30;
+  const auto plan = Plan();
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_EQ(plan->kv.BytesPerToken(), 131'072u);
+  EXPECT_EQ(plan->num_blocks, 2048);  // 4 GiB / (16 * 131,072)
+  EXPECT_EQ(plan->kv_bytes, uint64_t{4} << 30);
+  EXPECT_EQ(plan->max_model_len, 8192);
+  EXPECT_EQ(plan->scheduler.num_blocks, 2048);
+  EXPECT_EQ(plan->scheduler.max_model_len, 8192);
+  EXPECT_EQ(plan->weight_bytes, config_.NumParameters() * 2 + 65 * 4096 * 2);  // norms are float32: two bytes more each
+}
+
+TEST_F(MemoryPlanTest, Needs2Point5GiBForLlama2_70BAt8192TokensAndEightTimesThatWithoutGrouping) {
+  config_.num_layers = 80;
+  config_.q_heads = 64;
+  config_.hidden_size = 8192;
+  options_.kv_cache_bytes = 327'680u * 8192u;
+  options_.max_model_len = 8192;
+  ASSERT_TRUE(Plan().ok()) << Plan().status();
+  EXPECT_EQ(Plan()->kv_bytes, uint64_t{5} << 29);
+  config_.kv_heads = 64;
+  EXPECT_THAT(Refusal(), HasSubstr(std::to_string(uint64_t{20} << 30)));
+}
+
+TEST_F(MemoryPlanTest, TakesDTypesFromTheFlagsBeforeTheCheckpoint) {
+  EXPECT_EQ(Plan()->dtype, DType::kBFloat16);
+  options_.dtype = DType::kFloat32;
+  EXPECT_EQ(Plan()->dtype, DType::kFloat32);
+  EXPECT_EQ(Plan()->kv.BytesPerToken(), 262'144u);
+  options_.kv_cache_dtype = DType::kFloat16;
+  EXPECT_EQ(Plan()->kv.BytesPerToken(), 131'072u);
+}
+
+TEST_F(MemoryPlanTest, CutsTheContextToTheCacheUnlessItIsGiven) {
+  options_.kv_cache_bytes = 131'072u * 100;  // 100 tokens: 6 blocks of 16
+  ASSERT_TRUE(Plan().ok()) << Plan().status();
+  EXPECT_EQ(Plan()->num_blocks, 6);
+  EXPECT_EQ(Plan()->max_model_len, 96);
+  options_.max_model_len = 96;
+  EXPECT_TRUE(Plan().ok());
+  options_.max_model_len = 97;
+  EXPECT_THAT(Refusal(),
+              testing::AllOf(HasSubstr("--max-model-len: found 97"), HasSubstr("96"), HasSubstr("--kv-cache-memory")));
+  options_.max_model_len = 8193;
+  EXPECT_THAT(Refusal(),
+              HasSubstr("--max-model-len: found 8193, allowed: 2 to the model's max_position_embeddings = 8192"));
+  options_.max_model_len = 1;
+  EXPECT_THAT(Refusal(), HasSubstr("--max-model-len: found 1"));
+}
+
+TEST_F(MemoryPlanTest, RefusesACacheWithoutABlock) {
+  options_.kv_cache_bytes = 1024;
+  EXPECT_THAT(Refusal(), HasSubstr("--kv-cache-memory: found 1024 bytes, allowed: at least 2097152 bytes"));
+  options_.kv_cache_bytes = 0;
+  EXPECT_THAT(Refusal(), HasSubstr("--kv-cache-memory"));
+}
+
+TEST_F(MemoryPlanTest, RefusesFlagsOutOfRangeByName) {
+  const auto refusal = [&](auto EngineOptions::*field, auto value) {
+    options_ = {};
+    options_.*field = value;
+    return Refusal();
+  };
+  for (const int32_t size : {-8, 0, 4, 7, 12, 264, 1 << 30}) {
+    EXPECT_THAT(refusal(&EngineOptions::block_size, size), HasSubstr("--block-size: found " + std::to_string(size)));
+  }
+  for (const int32_t bad : {-1, 0, 1 << 30}) {
+    EXPECT_THAT(refusal(&EngineOptions::max_num_seqs, bad), HasSubstr("--max-num-seqs: found"));
+    EXPECT_THAT(refusal(&EngineOptions::max_num_batched_tokens, bad), HasSubstr("--max-num-batched-tokens: found"));
+  }
+  EXPECT_THAT(refusal(&EngineOptions::max_waiting_requests, 0), HasSubstr("--max-waiting-requests: found 0"));
+  EXPECT_THAT(refusal(&EngineOptions::max_waiting_tokens, int64_t{-1}), HasSubstr("--max-waiting-tokens: found -1"));
+  for (const int32_t size : {8, 16, 32, 64, 128, 256}) EXPECT_EQ(refusal(&EngineOptions::block_size, size), "");
+}
+
+TEST_F(MemoryPlanTest, PlansWhatTheBackendAllocates) {
+  config_.num_layers = 2;
+  config_.vocab_size = 320;
+  config_.hidden_size = 64;
+  config_.intermediate_size = 96;
+  config_.q_heads = 4;
+  config_.kv_heads = 2;
+  config_.head_dim = 16;
+  for (const BackendKind kind : {BackendKind::kRef, BackendKind::kCpu}) {
+    for (const bool tied : {false, true}) {
+      config_.tie_word_embeddings = tied;
+      const auto backend = *CreateBackend(BackendOptions{kind, /*num_threads=*/1});
+      const auto weights = DummyWeights(config_, DType::kBFloat16, 1, *backend);
+      ASSERT_TRUE(weights.ok()) << weights.status();
+      uint64_t bytes = weights->embedding.data.bytes() + weights->lm_head.data.bytes() + weights->final_norm.bytes();
+      for (const LayerWeights& layer : weights->layers) {
+        bytes += layer.attention_norm.bytes() + layer.qkv.data.bytes() + layer.o.data.bytes() + layer.mlp_norm.bytes() +
+                 layer.gate_up.data.bytes() + layer.down.data.bytes();
+      }
+      EXPECT_EQ(MakeMemoryPlan(config_, options_, *backend)->weight_bytes, bytes);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace quire

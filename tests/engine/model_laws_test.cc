@@ -1,0 +1,209 @@
+// The laws of invisibility (ARCHITECTURE §5) bitwise, with the bundled model on both backends: whatever the schedule,
+// the same tokens and the same log-probabilities. And law 8: a step reads only slots that its sequences own.
+
+#include <algorithm>
+#include <cstdint>
+#include <limits>
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "engine/backend_model_runner.h"
+#include "gtest/gtest.h"
+#include "kvcache/block_hash.h"
+#include "tests/engine/engine_testing.h"
+
+namespace quire {
+namespace {
+
+constexpr uint32_t kVocab = 4096;
+
+// Passes batches on, after it has overwritten with NaN every slot of the cache that no sequence of the batch has
+// computed. It holds as long as every running sequence is in every batch, and nothing is kept for the prefix cache.
+class PoisoningRunner : public ModelRunner {
+ public:
+  explicit PoisoningRunner(std::unique_ptr<ModelRunner> runner) : runner_(std::move(runner)) {}
+
+  absl::Status Launch(const Batch& batch) override {
+    const KvCache& cache = dynamic_cast<const BackendModelRunner&>(*runner_).kv_cache();
+    const int32_t block_size = cache.spec().block_size;
+    std::vector<bool> owned(size_t(cache.num_blocks()) * block_size, false);
+    for (const Chunk& chunk : batch.chunks) {
+      for (int32_t position = 0; position < chunk.begin; ++position) {
+        owned[size_t(chunk.sequence->block_table()[position / block_size]) * block_size + position % block_size] = true;
+      }
+    }
+    for (int32_t layer = 0; layer < cache.spec().num_layers; ++layer) Poison(cache.LayerView(layer), owned);
+    return runner_->Launch(batch);
+  }
+  absl::StatusOr<const StepResult*> Collect() override { return runner_->Collect(); }
+
+ private:
+  static void Poison(const PagedKv& kv, const std::vector<bool>& owned) {
+    constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
+    for (size_t slot = 0; slot < owned.size(); ++slot) {
+      if (owned[slot]) continue;
+      const auto block = static_cast<BlockId>(slot / kv.block_size);
+      const auto offset = static_cast<int32_t>(slot % kv.block_size);
+      for (int32_t head = 0; head < kv.kv_heads; ++head) {
+        for (int32_t dim = 0; dim < kv.head_dim; ++dim) {
+          StoreFloat(kv.k, kv.dtype, kv.KIndex(block, head, offset, dim), kNaN);
+          StoreFloat(kv.v, kv.dtype, kv.VIndex(block, head, offset, dim), kNaN);
+        }
+      }
+    }
+  }
+
+  std::unique_ptr<ModelRunner> runner_;
+};
+
+using Requests = std::vector<std::shared_ptr<const Request>>;
+
+class ModelLaws : public testing::TestWithParam<BackendKind> {
+ protected:
+  // Short on `ref`, whose loops are plain.
+  bool is_ref() const { return GetParam() == BackendKind::kRef; }
+
+  EngineOptions Options() const {
+    EngineOptions options = BundledModelOptions(GetParam());
+    options.kv_cache_bytes = uint64_t{2} << 20;
+    options.max_num_batched_tokens = 256;
+    options.enable_prefix_caching = false;
+    options.backend.num_threads = 2;
+    return options;
+  }
+
+  // A cache so small that sequences drive each other out.
+  EngineOptions Tight() const {
+    EngineOptions options = Options();
+    options.block_size = 8;
+    options.max_num_batched_tokens = 48;
+    options.max_model_len = is_ref() ? 40 : 256;
+    options.kv_cache_bytes = 1536 * (is_ref() ? 48 : 256);  // 1536 bytes per token in bfloat16
+    return options;
+  }
+
+  // A mix of lengths around block borders, greedy and sampled, with log-probabilities.
+  Requests Company() const {
+    const std::vector<size_t> lengths =
+        is_ref() ? std::vector<size_t>{1, 9, 15, 17} : std::vector<size_t>{1, 15, 16, 17, 40, 65, 130, 200};
+    Requests requests;
+    for (size_t i = 0; i < lengths.size(); ++i) {
+      auto request = MakeRequest(i, RandomPrompt(i + 1, lengths[i], kVocab), is_ref() ? 20 : 24);
+      request->num_logprobs = 3;
+      if (i % 2 == 0) request->num_prompt_logprobs = 2;
+      if (i % 3 == 0)
+        request->sampling = {.temperature = 0.8f, .top_k = 50, .top_p = 0.95f, .min_p = 0.0f, .seed = 1000 + i};
+      requests.push_back(std::move(request));
+    }
+    return requests;
+  }
+
+  std::map<RequestId, Output> Run(const EngineOptions& options, const Requests& requests, bool poison = false,
+                                  SchedulerStats* stats = nullptr) const {
+    absl::StatusOr<LoadedModel> model = LoadModel(options);
+    EXPECT_TRUE(model.ok()) << model.status();
+    if (!model.ok()) return {};
+    if (poison) model->runner = std::make_unique<PoisoningRunner>(std::move(model->runner));
+    return RunAll(model->plan.scheduler, std::move(model->runner), requests, stats);
+  }
+
+  // Each request alone, in one chunk.
+  std::map<RequestId, Output> RunAlone(const Requests& requests) const {
+    absl::StatusOr<LoadedModel> model = LoadModel(Options());
+    EXPECT_TRUE(model.ok()) << model.status();
+    if (!model.ok()) return {};
+    CollectingSink sink;
+    Engine engine(model->plan.scheduler, 1000, 1'000'000, std::move(model->runner), &sink);
+    for (const auto& request : requests) {
+      EXPECT_TRUE(engine.Submit(request).ok());
+      sink.Wait(request->id);
+    }
+    return sink.outputs();
+  }
+
+  void ExpectSame(const std::map<RequestId, Output>& got, const std::map<RequestId, Output>& want) const {
+    ASSERT_EQ(got.size(), want.size());
+    for (const auto& [id, output] : want) {
+      EXPECT_EQ(output.ending, Ending::kNone);
+      EXPECT_FALSE(output.tokens.empty());
+      EXPECT_TRUE(got.at(id) == output) << "request " << id << " differs";
+    }
+  }
+};
+
+TEST_P(ModelLaws, CompanyAndChunksAndWorkersAndBlocksAreInvisible) {
+  const Requests requests = Company();
+  const auto alone = RunAlone(requests);
+  EngineOptions mixed = Options();  // three at a time, slices of three rows in the head
+  mixed.max_num_seqs = 3;
+  mixed.max_num_batched_tokens = 13;
+  mixed.block_size = 8;
+  ExpectSame(Run(mixed, requests), alone);
+  if (is_ref()) return;
+
+  ExpectSame(Run(Options(), requests), alone);
+  EngineOptions chunks = Options();
+  chunks.max_num_batched_tokens = 37;
+  chunks.backend.num_threads = 1;
+  ExpectSame(Run(chunks, requests), alone);
+  EngineOptions blocks = Options();
+  blocks.block_size = 64;
+  blocks.backend.num_threads = 3;
+  ExpectSame(Run(blocks, requests), alone);
+}
+
+TEST_P(ModelLaws, PreemptionIsInvisibleAndNoStepReadsWhatItDoesNotOwn) {
+  const Requests requests = Company();
+  SchedulerStats stats;
+  ExpectSame(Run(Tight(), requests, /*poison=*/true, &stats), Run(Options(), requests));
+  EXPECT_GT(stats.preemptions, 0u);  // so blocks changed hands
+}
+
+TEST_P(ModelLaws, APrefixHitIsInvisible) {
+  const std::vector<uint32_t> prompt = RandomPrompt(99, is_ref() ? 40 : 150, kVocab);
+  EngineOptions options = Options();
+  options.enable_prefix_caching = true;
+  absl::StatusOr<LoadedModel> model = LoadModel(options);
+  ASSERT_TRUE(model.ok()) << model.status();
+  CollectingSink sink;
+  Engine engine(model->plan.scheduler, 1000, 1'000'000, std::move(model->runner), &sink);
+  std::vector<Output> outputs;
+  for (RequestId id = 0; id < 2; ++id) {
+    auto request = MakeRequest(id, prompt, 8);
+    request->use_prefix_cache = true;
+    request->root_hash = RootHash("");
+    request->prompt_hashes = HashBlocks("", prompt, options.block_size);
+    request->num_logprobs = 5;
+    ASSERT_TRUE(engine.Submit(request).ok());
+    outputs.push_back(sink.Wait(id));
+  }
+  EXPECT_EQ(outputs[0].cached_tokens, 0u);
+  EXPECT_EQ(outputs[1].cached_tokens, (prompt.size() - 1) / options.block_size * options.block_size);
+  EXPECT_TRUE(outputs[0] == outputs[1]);
+}
+
+TEST_P(ModelLaws, StopIdsAreBannedBelowMinTokens) {
+  const std::vector<uint32_t> prompt = RandomPrompt(5, 9, kVocab);
+  const auto free = Run(Options(), {MakeRequest(1, prompt, 4)}).at(1);
+  ASSERT_EQ(free.tokens.size(), 4);
+  auto stopped = MakeRequest(1, prompt, 4);
+  stopped->stop_ids = {free.tokens[0]};
+  stopped->min_tokens = 1;  // the first token may stop
+  auto banned = MakeRequest(2, prompt, 4);
+  banned->stop_ids = {free.tokens[0]};
+  banned->min_tokens = 2;  // it may not
+  const auto outputs = Run(Options(), {stopped, banned});
+  EXPECT_EQ(outputs.at(1).tokens, (std::vector<uint32_t>{free.tokens[0]}));
+  EXPECT_EQ(outputs.at(1).finish, FinishReason::kStop);
+  EXPECT_NE(outputs.at(2).tokens[0], free.tokens[0]);
+  EXPECT_GE(outputs.at(2).tokens.size(), 2);
+}
+
+INSTANTIATE_TEST_SUITE_P(Backends, ModelLaws, testing::Values(BackendKind::kRef, BackendKind::kCpu),
+                         [](const auto& info) { return std::string(info.param == BackendKind::kRef ? "Ref" : "Cpu"); });
+
+}  // namespace
+}  // namespace quire

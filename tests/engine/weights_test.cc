@@ -1,0 +1,214 @@
+// Model directories: which files are read, which tensors must be in them, and what is refused by name.
+
+#include "engine/weights.h"
+
+#include <cmath>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "engine/checkpoint.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "nlohmann/json.hpp"
+
+namespace quire {
+namespace {
+
+using nlohmann::json;
+using testing::AllOf;
+using testing::HasSubstr;
+
+ModelConfig TinyConfig() {
+  ModelConfig config;
+  config.architecture = "LlamaForCausalLM";
+  config.vocab_size = 10;
+  config.hidden_size = 8;
+  config.intermediate_size = 6;
+  config.num_layers = 2;
+  config.q_heads = 2;
+  config.kv_heads = 1;
+  config.head_dim = 4;
+  config.max_position_embeddings = 32;
+  return config;
+}
+
+// The value of element `i` of a tensor in these tests: exact in every dtype.
+float ValueOf(const std::string& name, int64_t i) { return static_cast<float>((name.size() * 7 + i) % 61) - 30.0f; }
+
+using Shapes = std::map<std::string, std::vector<int64_t>>;
+
+Shapes ShapesOf(const ModelConfig& config) {
+  Shapes shapes;
+  for (const TensorSpec& spec : ExpectedTensors(config)) {
+    shapes[spec.name] = spec.is_vector ? std::vector{spec.cols} : std::vector{spec.rows, spec.cols};
+  }
+  return shapes;
+}
+
+// Writes float32 tensors; the header is padded to `header_align` bytes plus `misalign`.
+void WriteSafetensors(const std::string& path, const Shapes& shapes, size_t misalign = 0) {
+  json header;
+  std::string data;
+  for (const auto& [name, shape] : shapes) {
+    int64_t count = 1;
+    for (const int64_t dim : shape) count *= dim;
+    const size_t begin = data.size();
+    for (int64_t i = 0; i < count; ++i) {
+      const float value = ValueOf(name, i);
+      data.append(reinterpret_cast<const char*>(&value), sizeof(value));
+    }
+    header[name] = {{"dtype", "F32"}, {"shape", shape}, {"data_offsets", {begin, data.size()}}};
+  }
+  std::string text = header.dump();
+  text.append(8 - text.size() % 8 + misalign, ' ');
+  const uint64_t length = text.size();
+  std::ofstream file(path, std::ios::binary);
+  file.write(reinterpret_cast<const char*>(&length), 8);
+  file << text << data;
+}
+
+class WeightsTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    directory_ = testing::TempDir() + "quire_weights_" + testing::UnitTest::GetInstance()->current_test_info()->name();
+    std::filesystem::remove_all(directory_);
+    std::filesystem::create_directory(directory_);
+  }
+  void TearDown() override { std::filesystem::remove_all(directory_); }
+
+  std::string Path(const std::string& name) const { return directory_ + "/" + name; }
+  void WriteIndex(const json& index) const { std::ofstream(Path("model.safetensors.index.json")) << index.dump(); }
+
+  // The first error on the way from the directory to packed weights.
+  std::string Refusal() const {
+    const auto checkpoint = Checkpoint::Open(directory_);
+    const absl::Status status = checkpoint.ok() ? CheckTensors(config_, *checkpoint) : checkpoint.status();
+    return std::string(status.message());
+  }
+
+  ModelConfig config_ = TinyConfig();
+  std::string directory_;
+  std::unique_ptr<Backend> ref_ =
+      *CreateBackend(BackendOptions{BackendKind::kRef});  // packed as it is written: row-major
+};
+
+TEST_F(WeightsTest, StacksQkvAndGateUpByRowsAndTiesTheHead) {
+  for (const size_t misalign : {0, 1, 2, 3}) {
+    config_.tie_word_embeddings = true;
+    WriteSafetensors(Path("model.safetensors"), ShapesOf(config_), misalign);
+    const auto checkpoint = Checkpoint::Open(directory_);
+    ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+    ASSERT_TRUE(CheckTensors(config_, *checkpoint).ok());
+    for (const DType dtype : {DType::kFloat32, DType::kBFloat16, DType::kFloat16}) {
+      const auto weights = LoadWeights(config_, dtype, *checkpoint, *ref_);
+      ASSERT_TRUE(weights.ok()) << weights.status();
+      EXPECT_EQ(&weights->head(), &weights->embedding);
+      const LinearWeight& qkv = weights->layers[1].qkv;
+      EXPECT_EQ(qkv.n, 16);
+      EXPECT_EQ(qkv.k, 8);
+      const std::string prefix = "model.layers.1.self_attn.";
+      EXPECT_EQ(LoadFloat(qkv.data.data(), dtype, 3), ValueOf(prefix + "q_proj.weight", 3));
+      EXPECT_EQ(LoadFloat(qkv.data.data(), dtype, 8 * 8 + 3), ValueOf(prefix + "k_proj.weight", 3));
+      EXPECT_EQ(LoadFloat(qkv.data.data(), dtype, 12 * 8 + 3), ValueOf(prefix + "v_proj.weight", 3));
+      EXPECT_EQ(LoadFloat(weights->layers[0].gate_up.data.data(), dtype, 6 * 8 + 1),
+                ValueOf("model.layers.0.mlp.up_proj.weight", 1));
+      EXPECT_EQ(LoadFloat(weights->final_norm.data(), DType::kFloat32, 5), ValueOf("model.norm.weight", 5));
+    }
+  }
+}
+
+TEST_F(WeightsTest, ReadsShards) {
+  Shapes first = ShapesOf(config_), second;
+  json map;
+  for (auto& [name, shape] : first) map[name] = "model-00001-of-00002.safetensors";
+  second.insert(first.extract("lm_head.weight"));
+  map["lm_head.weight"] = "model-00002-of-00002.safetensors";
+  WriteSafetensors(Path("model-00001-of-00002.safetensors"), first);
+  WriteSafetensors(Path("model-00002-of-00002.safetensors"), second);
+  WriteIndex({{"metadata", {{"total_size", 1}}}, {"weight_map", map}});
+  EXPECT_EQ(Refusal(), "");
+
+  json wrong = map;
+  wrong["lm_head.weight"] = "model-00001-of-00002.safetensors";
+  WriteIndex({{"weight_map", wrong}});
+  EXPECT_THAT(Refusal(), AllOf(HasSubstr("index.json"), HasSubstr("lm_head.weight")));
+  for (const json& shard : {json("../model.safetensors"), json("/etc/passwd"), json("x.bin"), json(3), json(nullptr)}) {
+    wrong["lm_head.weight"] = shard;
+    WriteIndex({{"weight_map", wrong}});
+    EXPECT_THAT(Refusal(), HasSubstr("weight_map[\"lm_head.weight\"]: found"));
+  }
+  wrong["lm_head.weight"] = "model-00003-of-00002.safetensors";
+  WriteIndex({{"weight_map", wrong}});
+  EXPECT_THAT(Refusal(), HasSubstr("model-00003-of-00002.safetensors"));
+  WriteIndex({{"weight_map", 3}});
+  EXPECT_THAT(Refusal(), HasSubstr("weight_map"));
+
+  second["model.norm.weight"] = {8};  // now in both shards
+  WriteSafetensors(Path("model-00002-of-00002.safetensors"), second);
+  WriteIndex({{"weight_map", map}});
+  EXPECT_THAT(Refusal(), AllOf(HasSubstr("\"model.norm.weight\""), HasSubstr("too, allowed once")));
+}
+
+TEST_F(WeightsTest, NamesAMissingFile) {
+  EXPECT_THAT(Refusal(), AllOf(HasSubstr(directory_), HasSubstr("model.safetensors")));
+}
+
+TEST_F(WeightsTest, NamesAMissingTensor) {
+  Shapes shapes = ShapesOf(config_);
+  shapes.erase("model.layers.1.mlp.down_proj.weight");
+  WriteSafetensors(Path("model.safetensors"), shapes);
+  EXPECT_THAT(Refusal(), AllOf(HasSubstr("\"model.layers.1.mlp.down_proj.weight\""), HasSubstr("[8, 6]")));
+}
+
+TEST_F(WeightsTest, NamesATensorOfTheWrongShape) {
+  for (const std::vector<int64_t>& shape : {std::vector<int64_t>{6, 8}, {48}, {8, 6, 1}, {8, 0}}) {
+    Shapes shapes = ShapesOf(config_);
+    shapes["model.layers.1.mlp.down_proj.weight"] = shape;
+    WriteSafetensors(Path("model.safetensors"), shapes);
+    EXPECT_THAT(Refusal(), AllOf(HasSubstr("\"model.layers.1.mlp.down_proj.weight\": found shape ["),
+                                 HasSubstr("allowed [8, 6]")));
+  }
+}
+
+TEST_F(WeightsTest, NamesATensorThatItDoesNotKnowAndPassesOverRotaryFrequencies) {
+  Shapes shapes = ShapesOf(config_);
+  shapes["model.layers.0.self_attn.rotary_emb.inv_freq"] = {2};
+  WriteSafetensors(Path("model.safetensors"), shapes);
+  EXPECT_EQ(Refusal(), "");
+  shapes["model.layers.0.self_attn.q_proj.bias"] = {8};
+  WriteSafetensors(Path("model.safetensors"), shapes);
+  EXPECT_THAT(Refusal(), HasSubstr("\"model.layers.0.self_attn.q_proj.bias\": unknown"));
+  shapes.erase("model.layers.0.self_attn.q_proj.bias");
+  config_.tie_word_embeddings = true;  // a head of its own would be ignored in silence
+  WriteSafetensors(Path("model.safetensors"), shapes);
+  EXPECT_THAT(Refusal(), HasSubstr("\"lm_head.weight\": unknown"));
+}
+
+TEST_F(WeightsTest, DummyWeightsAreAFunctionOfTheSeedOfUnitVariancePerInput) {
+  config_.hidden_size = 256;
+  config_.vocab_size = 4096;
+  const auto values = [&](uint64_t seed) {
+    const auto weights = DummyWeights(config_, DType::kFloat32, seed, *ref_);
+    const auto* first = static_cast<const float*>(weights->embedding.data.data());
+    return std::vector<float>(first, first + 4096 * 256);
+  };
+  const std::vector<float> one = values(1);
+  EXPECT_EQ(one, values(1));
+  EXPECT_NE(one, values(2));
+  double sum = 0, squares = 0;
+  for (const float value : one) {
+    sum += value;
+    squares += double{value} * value;
+  }
+  EXPECT_NEAR(sum / double(one.size()), 0, 1e-3);
+  EXPECT_NEAR(squares / double(one.size()), 1.0 / 256, 1e-4);
+}
+
+}  // namespace
+}  // namespace quire
