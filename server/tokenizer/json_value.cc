@@ -43,7 +43,7 @@ absl::StatusOr<Json> ParseJson(absl::string_view text, int max_depth) {
   }
 }
 
-std::string Shown(const Json& value) {
+std::string JsonExcerpt(const Json& value) {
   constexpr size_t kMaxShown = 80;
   if (value.is_object()) {
     return "an object";
@@ -59,7 +59,7 @@ std::string Shown(const Json& value) {
 }
 
 absl::Status Refused(absl::string_view path, const Json& value, absl::string_view allowed) {
-  return absl::InvalidArgumentError(absl::StrCat(path, " is ", Shown(value), "; allowed: ", allowed));
+  return absl::InvalidArgumentError(absl::StrCat(path, " is ", JsonExcerpt(value), "; allowed: ", allowed));
 }
 
 absl::Status CheckKeys(const Json& value, absl::string_view path, std::initializer_list<absl::string_view> keys) {
@@ -69,7 +69,7 @@ absl::Status CheckKeys(const Json& value, absl::string_view path, std::initializ
   for (const auto& item : value.items()) {
     if (std::find(keys.begin(), keys.end(), item.key()) == keys.end()) {
       return absl::InvalidArgumentError(
-          absl::StrCat(path, " has ", Shown(item.key()), "; allowed: ", absl::StrJoin(keys, ", ")));
+          absl::StrCat(path, " has ", JsonExcerpt(item.key()), "; allowed: ", absl::StrJoin(keys, ", ")));
     }
   }
   return absl::OkStatus();

@@ -23,7 +23,7 @@ using Json = nlohmann::json;
 absl::StatusOr<Json> ParseJson(absl::string_view text, int max_depth);
 
 // `value` in an error: on one line and not long.
-std::string Shown(const Json& value);
+std::string JsonExcerpt(const Json& value);
 
 // "PATH is VALUE; allowed: ALLOWED".
 absl::Status Refused(absl::string_view path, const Json& value, absl::string_view allowed);

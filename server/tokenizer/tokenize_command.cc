@@ -23,7 +23,7 @@ absl::StatusOr<std::string> TokenizeLine(const Tokenizer& tokenizer, bool add_sp
     return text.status();
   }
   if (!text->is_string()) {
-    return absl::InvalidArgumentError(absl::StrCat("is ", Shown(*text), "; allowed: a JSON string"));
+    return absl::InvalidArgumentError(absl::StrCat("is ", JsonExcerpt(*text), "; allowed: a JSON string"));
   }
   const std::vector<uint32_t> ids = tokenizer.Encode(text->get_ref<const std::string&>(), add_special_tokens);
   return absl::StrCat("[", absl::StrJoin(ids, ","), "]");
@@ -35,14 +35,14 @@ absl::StatusOr<std::string> DetokenizeLine(const Tokenizer& tokenizer, const std
     return list.status();
   }
   if (!list->is_array()) {
-    return absl::InvalidArgumentError(absl::StrCat("is ", Shown(*list), "; allowed: a JSON array of token ids"));
+    return absl::InvalidArgumentError(absl::StrCat("is ", JsonExcerpt(*list), "; allowed: a JSON array of token ids"));
   }
   std::vector<uint32_t> ids;
   ids.reserve(list->size());
   for (const Json& id : *list) {
     if (!id.is_number_unsigned() || id.get<uint64_t>() >= tokenizer.vocab_size()) {
       return absl::InvalidArgumentError(
-          absl::StrCat("has ", Shown(id), "; allowed: token ids below ", tokenizer.vocab_size()));
+          absl::StrCat("has ", JsonExcerpt(id), "; allowed: token ids below ", tokenizer.vocab_size()));
     }
     ids.push_back(id.get<uint32_t>());
   }

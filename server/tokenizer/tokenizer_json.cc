@@ -39,7 +39,7 @@ absl::Status ReadVocab(const Json& vocab, TokenizerSpec& spec, IdOfName& ids) {
   std::vector<bool> taken;
   for (const auto& item : vocab.items()) {
     const absl::StatusOr<uint32_t> id =
-        ReadId(item.value(), absl::StrCat("model.vocab[", Shown(item.key()), "]"), kMaxVocabSize);
+        ReadId(item.value(), absl::StrCat("model.vocab[", JsonExcerpt(item.key()), "]"), kMaxVocabSize);
     if (!id.ok()) {
       return id.status();
     }
@@ -48,7 +48,7 @@ absl::Status ReadVocab(const Json& vocab, TokenizerSpec& spec, IdOfName& ids) {
       taken.resize(*id + 1);
     }
     if (taken[*id]) {
-      return absl::InvalidArgumentError(absl::StrCat("model.vocab[", Shown(item.key()), "] is ", *id,
+      return absl::InvalidArgumentError(absl::StrCat("model.vocab[", JsonExcerpt(item.key()), "] is ", *id,
                                                      ", which another token has; allowed: each id once"));
     }
     taken[*id] = true;
@@ -65,7 +65,7 @@ absl::Status ReadVocab(const Json& vocab, TokenizerSpec& spec, IdOfName& ids) {
     if (found == ids.end()) {
       return absl::InvalidArgumentError(
           absl::StrFormat("model.vocab has no token %s for byte 0x%02X; allowed: a byte-level vocabulary, with all 256",
-                          Shown(name), byte));
+                          JsonExcerpt(name), byte));
     }
     spec.bpe.byte_ids[byte] = found->second;
   }
@@ -108,7 +108,7 @@ absl::Status ReadMerges(const Json& merges, const IdOfName& ids, std::vector<Bpe
     for (int k = 0; k < 3; ++k) {
       const auto id = ids.find(names[k]);
       if (id == ids.end()) {
-        return absl::InvalidArgumentError(absl::StrCat("model.merges[", i, "] has token ", Shown(std::string(names[k])),
+        return absl::InvalidArgumentError(absl::StrCat("model.merges[", i, "] has token ", JsonExcerpt(std::string(names[k])),
                                                        "; allowed: those of model.vocab"));
       }
       found[k] = id->second;
@@ -254,8 +254,8 @@ absl::Status ReadSplit(const Json& split, const std::string& path, std::vector<S
   const Json& behavior = ValueAt(split, "behavior");
   const Json& invert = ValueAt(split, "invert");
   if (!(behavior == "Isolated" && invert == false) && !(behavior == "Removed" && invert == true)) {
-    return absl::InvalidArgumentError(absl::StrCat(path, " has behavior ", Shown(behavior), " and invert ",
-                                                   Shown(invert), "; allowed: Isolated and false, Removed and true"));
+    return absl::InvalidArgumentError(absl::StrCat(path, " has behavior ", JsonExcerpt(behavior), " and invert ",
+                                                   JsonExcerpt(invert), "; allowed: Isolated and false, Removed and true"));
   }
   splitters.push_back(*splitter);
   return absl::OkStatus();

@@ -1,0 +1,186 @@
+#include "server/daemon.h"
+
+#include <spdlog/spdlog.h>
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/clock.h"
+#include "engine/model_config.h"
+#include "server/generation_config.h"
+#include "server/model_info.h"
+
+namespace quire {
+namespace {
+
+// A client that does not take a write for this long is taken for dead.
+constexpr absl::Duration kWriteDeadline = absl::Seconds(30);
+// A step that takes longer than this has hung: /livez turns 503.
+constexpr absl::Duration kStepDeadline = absl::Seconds(120);
+// How long streams that were ended may take to tell their clients.
+constexpr absl::Duration kFarewell = absl::Milliseconds(500);
+
+std::string ServedName(const Options& options) {
+  return options.served_model_name.empty() ? LastPathPart(options.engine.model) : options.served_model_name;
+}
+
+Metrics::Info MetricsInfo(const v1::GetModelResponse& model, bool enable_prefix_caching) {
+  Metrics::Info info;
+  info.model_name = model.name();
+  info.block_size = static_cast<int32_t>(model.block_size());
+  info.num_blocks = static_cast<int32_t>(model.num_blocks());
+  info.max_model_len = static_cast<int32_t>(model.max_model_len());
+  info.kv_cache_dtype = model.kv_cache_dtype();
+  info.enable_prefix_caching = enable_prefix_caching;
+  return info;
+}
+
+GenerationOptions ServiceOptions(const Options& options, RequestLimits limits) {
+  GenerationOptions result;
+  result.limits = std::move(limits);
+  result.block_size = options.engine.block_size;
+  result.enable_prefix_caching = options.engine.enable_prefix_caching;
+  result.default_timeout = options.default_timeout;
+  return result;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Daemon>> Daemon::Start(const Options& options, ShutdownSignal& signal) {
+  // What is cheap to read is read first: a mistake shows before the weights are loaded.
+  const absl::StatusOr<ModelConfig> config = LoadModelConfig(options.engine.model);
+  if (!config.ok()) return config.status();
+  const auto vocab_size = static_cast<uint32_t>(config->vocab_size);
+  absl::StatusOr<GenerationConfig> generation =
+      LoadGenerationConfig(options.engine.model, options.use_generation_config, vocab_size);
+  if (!generation.ok()) return generation.status();
+  absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer = Tokenizer::Load(options.engine.model);
+  if (!tokenizer.ok()) return tokenizer.status();
+  absl::StatusOr<LoadedModel> model = LoadModel(options.engine);
+  if (!model.ok()) return model.status();
+
+  RequestLimits limits;
+  limits.model_name = ServedName(options);
+  limits.vocab_size = vocab_size;
+  limits.max_model_len = static_cast<uint32_t>(model->plan.max_model_len);
+  limits.max_text_bytes = size_t{limits.max_model_len} * (*tokenizer)->max_token_bytes();
+  limits.default_sampling = generation->sampling;
+  limits.eos_ids = std::move(generation->eos_ids);
+  std::unique_ptr<Daemon> daemon(
+      new Daemon(options, signal, *std::move(model), *std::move(tokenizer), std::move(limits)));
+  if (absl::Status status = daemon->Listen(); !status.ok()) return status;
+  return daemon;
+}
+
+Daemon::Daemon(const Options& options, ShutdownSignal& signal, LoadedModel model, std::unique_ptr<Tokenizer> tokenizer,
+               RequestLimits limits)
+    : options_(options),
+      signal_(signal),
+      model_(DescribeModel(limits.model_name, model.config, model.plan, model.backend_description)),
+      tokenizer_(std::move(tokenizer)),
+      metrics_(MetricsInfo(model_, options.engine.enable_prefix_caching)),
+      log_(options.log_format),
+      detokenizer_(*tokenizer_, metrics_, log_),
+      engine_(model.plan.scheduler, options.engine.max_waiting_requests, options.engine.max_waiting_tokens,
+              std::move(model.runner), &detokenizer_),
+      live_(metrics_, kWriteDeadline),
+      pool_(TokenizerPool::Options()),
+      generation_service_({*tokenizer_, engine_, detokenizer_, pool_, live_, metrics_},
+                          ServiceOptions(options, std::move(limits))),
+      model_service_(model_) {
+  detokenizer_.Start([this](RequestId id) { engine_.Stop(id); },
+                     [this](const absl::Status& status) {
+                       LogError(absl::StrCat("the engine failed: ", status.message()));
+                       failed_ = true;
+                       signal_.Ring();
+                     });
+  for (const absl::string_view line : absl::StrSplit(PlanText(model_, model.plan), '\n', absl::SkipEmpty())) {
+    spdlog::info("{}", std::string(line));
+  }
+}
+
+absl::Status Daemon::Listen() {
+  // The admin listener first: probes get their "not ready" while gRPC starts.
+  AdminServer::Pages pages;
+  pages.metrics = [this] { return metrics_.Text(engine_.snapshot()); };
+  pages.live = [this] { return Live(); };
+  pages.ready = [this] { return ready_.load(); };
+  absl::StatusOr<std::unique_ptr<AdminServer>> admin = AdminServer::Start(options_.admin_listen, std::move(pages));
+  if (!admin.ok()) return admin.status();
+  admin_server_ = *std::move(admin);
+
+  grpc::Service* const services[] = {&generation_service_, &model_service_};
+  absl::StatusOr<std::unique_ptr<RpcServer>> rpc = RpcServer::Start(options_.listen, options_.reflection, services);
+  if (!rpc.ok()) return rpc.status();
+  rpc_server_ = *std::move(rpc);
+  SetReady(true);
+  return absl::OkStatus();
+}
+
+std::string Daemon::ReadyLine() const {
+  const ListenAddress grpc{options_.listen.host, rpc_server_->port()};
+  const ListenAddress admin{options_.admin_listen.host, admin_server_->port()};
+  return absl::StrCat("quired ready grpc=", grpc.ToString(), " admin=", admin.ToString(), " model=", model_.name());
+}
+
+void Daemon::SetReady(bool ready) {
+  ready_ = ready;
+  rpc_server_->SetReady(ready);
+}
+
+bool Daemon::Live() const {
+  if (failed_) return false;
+  const EngineSnapshot snapshot = engine_.snapshot();
+  return snapshot.scheduler.num_running == 0 || absl::Now() - snapshot.last_step < kStepDeadline;
+}
+
+int Daemon::Run() {
+  const ShutdownSignal::Event event = signal_.Wait(absl::InfiniteFuture());
+  if (event == ShutdownSignal::Event::kSignal) {
+    spdlog::info("signal: draining {} requests", live_.size());
+    Drain();
+  }
+  SetReady(false);
+  Stop();
+  spdlog::info("stopped");
+  return failed_ ? 2 : 0;
+}
+
+void Daemon::Drain() {
+  SetReady(false);
+  if (options_.drain_delay > absl::ZeroDuration() &&
+      signal_.Wait(absl::Now() + options_.drain_delay) != ShutdownSignal::Event::kTimeout) {
+    return;
+  }
+  live_.Close([this] {
+    empty_ = true;
+    signal_.Ring();
+  });
+  if (!WaitUntilEmpty(absl::Now() + options_.drain_timeout) && !failed_) {
+    spdlog::warn("cutting {} requests", live_.size());
+  }
+}
+
+bool Daemon::WaitUntilEmpty(absl::Time deadline) {
+  while (!empty_ && !failed_) {
+    if (signal_.Wait(deadline) != ShutdownSignal::Event::kBell) return false;
+  }
+  return empty_;
+}
+
+void Daemon::Stop() {
+  if (std::exchange(stopped_, true)) return;
+  if (rpc_server_ != nullptr) rpc_server_->SetLive(!failed_);
+  live_.Close([] {});
+  pool_.Shutdown();
+  engine_.Shutdown();
+  detokenizer_.Shutdown();  // every call has its last event now
+  if (rpc_server_ != nullptr) rpc_server_->Shutdown(kFarewell);
+  admin_server_.reset();
+}
+
+Daemon::~Daemon() { Stop(); }
+
+}  // namespace quire

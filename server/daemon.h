@@ -1,0 +1,78 @@
+// Daemon: all of `quired serve`, put together: built from the engine outwards, taken down in the reverse order.
+
+#ifndef QUIRE_SERVER_DAEMON_H_
+#define QUIRE_SERVER_DAEMON_H_
+
+#include <atomic>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "engine/engine.h"
+#include "quire/v1/model.pb.h"
+#include "server/admin_server.h"
+#include "server/detokenizer.h"
+#include "server/flags.h"
+#include "server/generation_service.h"
+#include "server/live_requests.h"
+#include "server/logging.h"
+#include "server/metrics.h"
+#include "server/model_service.h"
+#include "server/rpc_server.h"
+#include "server/shutdown_signal.h"
+#include "server/tokenizer/tokenizer.h"
+#include "server/tokenizer_pool.h"
+
+namespace quire {
+
+class Daemon {
+ public:
+  // Loads the model and serves; `signal` must outlive it. Errors are the operator's: one line each.
+  static absl::StatusOr<std::unique_ptr<Daemon>> Start(const Options& options, ShutdownSignal& signal);
+  ~Daemon();
+
+  // "quired ready grpc=... admin=... model=..."
+  std::string ReadyLine() const;
+
+  // Serves until a signal, drains, and returns the exit code: 0, or 2 when the engine failed.
+  int Run();
+
+ private:
+  Daemon(const Options& options, ShutdownSignal& signal, LoadedModel model, std::unique_ptr<Tokenizer> tokenizer,
+         RequestLimits limits);
+
+  absl::Status Listen();
+  // Stops taking requests and waits for the accepted ones. Returns early on a second signal or a failure.
+  void Drain();
+  // Ends what is left and joins every thread, from the pool inwards.
+  void Stop();
+  // Waits until `done` or the deadline; false on a signal, a failure or the deadline.
+  bool WaitUntilEmpty(absl::Time deadline);
+  void SetReady(bool ready);
+  bool Live() const;
+
+  const Options options_;
+  ShutdownSignal& signal_;
+  const v1::GetModelResponse model_;
+  const std::unique_ptr<Tokenizer> tokenizer_;
+  Metrics metrics_;
+  RequestLog log_;
+  Detokenizer detokenizer_;
+  Engine engine_;
+  LiveRequests live_;
+  TokenizerPool pool_;
+  GenerationService generation_service_;
+  ModelService model_service_;
+  std::atomic<bool> ready_{false};
+  std::atomic<bool> failed_{false};
+  std::atomic<bool> empty_{false};  // closed, and no call is live
+  bool stopped_ = false;
+  std::unique_ptr<RpcServer> rpc_server_;
+  std::unique_ptr<AdminServer> admin_server_;
+};
+
+}  // namespace quire
+
+#endif  // QUIRE_SERVER_DAEMON_H_

@@ -1,0 +1,59 @@
+#include "server/errors.h"
+
+#include "absl/strings/cord.h"
+#include "absl/strings/str_cat.h"
+#include "google/rpc/error_details.pb.h"
+
+namespace quire {
+namespace {
+
+// Adds a detail under the type URL that google.protobuf.Any uses for it.
+template <typename Message>
+void AddDetail(absl::Status& status, const Message& detail) {
+  status.SetPayload(absl::StrCat("type.googleapis.com/", detail.GetTypeName()), absl::Cord(detail.SerializeAsString()));
+}
+
+}  // namespace
+
+absl::Status InvalidFields(const std::vector<FieldViolation>& violations) {
+  // gRPC carries details in a trailer, and peers refuse metadata above 8 KiB: some violations are as good as all.
+  constexpr size_t kMostTold = 8;
+  google::rpc::BadRequest detail;
+  for (const FieldViolation& violation : violations) {
+    if (detail.field_violations_size() == kMostTold) break;
+    auto* told = detail.add_field_violations();
+    told->set_field(violation.field);
+    told->set_description(violation.description);
+  }
+  std::string message = absl::StrCat(violations.front().field, ": ", violations.front().description);
+  if (violations.size() > 1) absl::StrAppend(&message, " (and ", violations.size() - 1, " more)");
+  absl::Status status = absl::InvalidArgumentError(message);
+  AddDetail(status, detail);
+  return status;
+}
+
+absl::Status InvalidField(absl::string_view field, absl::string_view description) {
+  return InvalidFields({{std::string(field), std::string(description)}});
+}
+
+absl::Status NotSupported(absl::string_view field, absl::string_view message) {
+  google::rpc::ErrorInfo detail;
+  detail.set_reason("UNSUPPORTED_PARAMETER");
+  (*detail.mutable_metadata())["field"] = std::string(field);
+  detail.set_domain("quire");
+  absl::Status status = absl::UnimplementedError(message);
+  AddDetail(status, detail);
+  return status;
+}
+
+absl::Status TryLater(absl::StatusCode code, absl::string_view message, absl::Duration retry_delay) {
+  google::rpc::RetryInfo detail;
+  detail.mutable_retry_delay()->set_seconds(absl::ToInt64Seconds(retry_delay));
+  detail.mutable_retry_delay()->set_nanos(
+      static_cast<int32_t>(absl::ToInt64Nanoseconds(retry_delay % absl::Seconds(1))));
+  absl::Status status(code, message);
+  AddDetail(status, detail);
+  return status;
+}
+
+}  // namespace quire

@@ -1,0 +1,299 @@
+#include "server/flags.h"
+
+#include <algorithm>
+#include <initializer_list>
+#include <limits>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "engine/json_text.h"
+
+namespace quire {
+namespace {
+
+// Sets `target` to what `value` names.
+template <typename Target>
+absl::Status Choose(absl::string_view value, std::initializer_list<std::pair<absl::string_view, Target>> choices,
+                    Target& target) {
+  std::string allowed;
+  for (const auto& [name, chosen] : choices) {
+    if (value == name) {
+      target = chosen;
+      return absl::OkStatus();
+    }
+    absl::StrAppend(&allowed, allowed.empty() ? "" : ", ", name);
+  }
+  return absl::InvalidArgumentError(absl::StrCat(Quoted(value), " is not one of ", allowed));
+}
+
+absl::Status NotBuilt(absl::string_view what) {
+  return absl::UnimplementedError(absl::StrCat(what, " is not built yet; leave the option out"));
+}
+
+// Stores what a parser found, or hands its error on.
+template <typename Parsed, typename Target>
+absl::Status Store(absl::StatusOr<Parsed> parsed, Target& target) {
+  if (!parsed.ok()) return parsed.status();
+  target = static_cast<Target>(*std::move(parsed));
+  return absl::OkStatus();
+}
+
+template <typename Target>
+absl::Status StoreInteger(absl::string_view value, int64_t min, int64_t max, Target& target) {
+  const auto parsed = ParseInteger(value, min, max);
+  if (!parsed.ok()) return parsed.status();
+  target = static_cast<Target>(*parsed);
+  return absl::OkStatus();
+}
+
+absl::Status StoreText(absl::string_view value, std::string& target) {
+  if (value.empty()) return absl::InvalidArgumentError("is empty");
+  target = std::string(value);
+  return absl::OkStatus();
+}
+
+constexpr int64_t kInt32Max = std::numeric_limits<int32_t>::max();
+
+absl::Status SetLoadFormat(Options& o, absl::string_view value) {
+  if (value == "gguf") return NotBuilt("gguf");
+  return Choose<LoadFormat>(
+      value, {{"auto", LoadFormat::kAuto}, {"safetensors", LoadFormat::kSafetensors}, {"dummy", LoadFormat::kDummy}},
+      o.engine.load_format);
+}
+
+absl::Status SetBackend(Options& o, absl::string_view value) {
+  if (value == "cuda") return absl::UnimplementedError("this build has no CUDA backend; it has auto, cpu, ref");
+  return Choose<BackendKind>(value,
+                             {{"auto", BackendKind::kCpu}, {"cpu", BackendKind::kCpu}, {"ref", BackendKind::kRef}},
+                             o.engine.backend.kind);
+}
+
+absl::Status SetDType(absl::string_view value, std::optional<DType>& target) {
+  return Choose<std::optional<DType>>(value,
+                                      {{"auto", std::nullopt},
+                                       {"float32", DType::kFloat32},
+                                       {"bfloat16", DType::kBFloat16},
+                                       {"float16", DType::kFloat16}},
+                                      target);
+}
+
+absl::Status SetKvCacheDType(Options& o, absl::string_view value) {
+  if (value == "fp8_e4m3" || value == "int8" || value == "int4") return NotBuilt(absl::StrCat("a cache of ", value));
+  return SetDType(value, o.engine.kv_cache_dtype);
+}
+
+// An option with one value so far.
+absl::Status AcceptOnly(absl::string_view value, absl::string_view only) {
+  if (value == only) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(Quoted(value), " is not one of ", only));
+}
+
+absl::Status SetQuantization(Options&, absl::string_view value) {
+  if (value == "int8" || value == "int4") return NotBuilt(absl::StrCat("weights of ", value));
+  return AcceptOnly(value, "none");
+}
+
+absl::Status SetCpuIsa(Options& o, absl::string_view value) {
+  return Choose<std::string>(value,
+                             {{"auto", "auto"},
+                              {"avx512_bf16", "avx512_bf16"},
+                              {"avx512", "avx512"},
+                              {"avx2", "avx2"},
+                              {"portable", "portable"}},
+                             o.engine.backend.cpu_isa);
+}
+
+absl::Status SetDeterministic(Options&, absl::string_view value) {
+  const auto parsed = ParseSwitch(value);
+  if (!parsed.ok()) return parsed.status();
+  if (*parsed) return absl::OkStatus();
+  return absl::InvalidArgumentError("cannot be turned off: the cpu and ref backends are always deterministic");
+}
+
+absl::Status SetSchedulingPolicy(Options&, absl::string_view value) {
+  if (value == "priority" || value == "fair") return NotBuilt(absl::StrCat("policy ", value));
+  return AcceptOnly(value, "fcfs");
+}
+
+absl::Status SetGenerationConfig(Options& o, absl::string_view value) {
+  return Choose<bool>(value, {{"auto", true}, {"none", false}}, o.use_generation_config);
+}
+
+absl::Status SetDefaultTimeout(Options& o, absl::string_view value) {
+  o.default_timeout.reset();
+  if (value == "none") return absl::OkStatus();
+  const auto parsed = ParseDuration(value);
+  if (!parsed.ok()) return parsed.status();
+  if (*parsed == absl::ZeroDuration()) return absl::InvalidArgumentError("must be above zero, or none");
+  o.default_timeout = *parsed;
+  return absl::OkStatus();
+}
+
+absl::Status SetLogLevel(Options& o, absl::string_view value) {
+  return Choose<LogLevel>(value,
+                          {{"debug", LogLevel::kDebug},
+                           {"info", LogLevel::kInfo},
+                           {"warning", LogLevel::kWarning},
+                           {"error", LogLevel::kError}},
+                          o.log_level);
+}
+
+absl::Status SetLogFormat(Options& o, absl::string_view value) {
+  return Choose<LogFormat>(value, {{"text", LogFormat::kText}, {"json", LogFormat::kJson}}, o.log_format);
+}
+
+absl::Status SetKvCacheMemory(Options& o, absl::string_view value) {
+  return Store(ParseBytes(value), o.engine.kv_cache_bytes);
+}
+
+absl::Status TlsNotBuilt(Options&, absl::string_view) { return NotBuilt("TLS"); }
+
+constexpr Flag kFlags[] = {
+    {"config", "FILE", "none",
+     "TOML file with these options as keys; the environment (QUIRE_MAX_NUM_SEQS=...) wins over it, the command line "
+     "over both",
+     [](Options&, absl::string_view) { return absl::OkStatus(); }},  // read by option_sources.cc
+    {"model", "PATH", "required", "directory with config.json, *.safetensors and tokenizer.json",
+     [](Options& o, absl::string_view v) { return StoreText(v, o.engine.model); }},
+    {"served-model-name", "NAME", "last part of the path", "name that clients use for the model",
+     [](Options& o, absl::string_view v) { return StoreText(v, o.served_model_name); }},
+    {"load-format", "FORMAT", "auto",
+     "auto, safetensors, or dummy: random weights from config.json alone, the same for the same --seed", SetLoadFormat},
+    {"generation-config", "WHICH", "auto",
+     "auto: sampling defaults and eos ids from generation_config.json; none: without it", SetGenerationConfig},
+    {"backend", "NAME", "auto",
+     "auto or cpu: SIMD kernels and worker threads; ref: plain float32 loops, the definition", SetBackend},
+    {"dtype", "TYPE", "auto",
+     "float32, bfloat16, float16: of weights and of activations entering a dot product; auto: the checkpoint's",
+     [](Options& o, absl::string_view v) { return SetDType(v, o.engine.dtype); }},
+    {"quantization", "KIND", "none", "weights repacked at load: none", SetQuantization},
+    {"threads", "N", "CPUs that cgroup quota and affinity allow", "workers of the cpu backend",
+     [](Options& o, absl::string_view v) { return StoreInteger(v, 1, 1024, o.engine.backend.num_threads); }},
+    {"cpu-bind", "CPUS", "none",
+     "CPUs to pin the workers to, one each, such as 0,2-5; else pinned only where the affinity mask is narrower than "
+     "the machine",
+     [](Options& o, absl::string_view v) { return Store(ParseCpuList(v), o.engine.backend.cpu_bind); }},
+    {"cpu-isa", "ISA", "auto",
+     "instruction set of the cpu backend: avx512_bf16, avx512, avx2, portable; auto: the fastest here", SetCpuIsa},
+    {"deterministic", "", "true",
+     "company, chunks, preemption and prefix hits change no bit of an answer; always so on cpu and ref",
+     SetDeterministic},
+    {"listen", "HOST:PORT", "127.0.0.1:50051", "gRPC; port 0 takes a free one, told in the ready line",
+     [](Options& o, absl::string_view v) { return Store(ParseListenAddress(v), o.listen); }},
+    {"admin-listen", "HOST:PORT", "127.0.0.1:9400", "plaintext HTTP, read-only: /metrics, /health, /livez, /readyz",
+     [](Options& o, absl::string_view v) { return Store(ParseListenAddress(v), o.admin_listen); }},
+    {"insecure", "", "false",
+     "allow --listen beyond loopback without TLS or tokens: whoever reaches the port may use it",
+     [](Options& o, absl::string_view v) { return Store(ParseSwitch(v), o.insecure); }},
+    {"reflection", "", "true", "answer gRPC server reflection, for grpcurl and the like",
+     [](Options& o, absl::string_view v) { return Store(ParseSwitch(v), o.reflection); }},
+    {"max-model-len", "TOKENS", "the model's, cut to what the cache holds", "longest prompt + output of one request",
+     [](Options& o, absl::string_view v) { return StoreInteger(v, 2, kInt32Max, o.engine.max_model_len); }},
+    {"block-size", "TOKENS", "16", "tokens per KV block: smaller wastes less, larger has shorter block tables",
+     [](Options& o, absl::string_view v) { return StoreInteger(v, 1, 1024, o.engine.block_size); }},
+    {"kv-cache-memory", "BYTES", "1GiB", "memory for K and V, such as 512MiB; more lets more requests run at once",
+     SetKvCacheMemory},
+    {"kv-cache-memory-bytes", "BYTES", "1GiB", "the same as --kv-cache-memory", SetKvCacheMemory},
+    {"kv-cache-dtype", "TYPE", "auto", "float32, bfloat16, float16: of K and V; auto: that of --dtype",
+     SetKvCacheDType},
+    {"gpu-memory-utilization", "SHARE", "0.92", "of free device memory; this build has no CUDA backend",
+     [](Options&, absl::string_view) {
+       return absl::UnimplementedError("this build has no CUDA backend; leave the option out");
+     }},
+    {"max-num-seqs", "N", "128", "sequences in one step",
+     [](Options& o, absl::string_view v) { return StoreInteger(v, 1, 65536, o.engine.max_num_seqs); }},
+    {"max-num-batched-tokens", "TOKENS", "2048",
+     "token budget of one step: larger prefills faster, smaller keeps the time between tokens even",
+     [](Options& o, absl::string_view v) { return StoreInteger(v, 1, 1048576, o.engine.max_num_batched_tokens); }},
+    {"enable-prefix-caching", "", "true", "reuse the KV blocks of a prompt's beginning that was seen before",
+     [](Options& o, absl::string_view v) { return Store(ParseSwitch(v), o.engine.enable_prefix_caching); }},
+    {"scheduling-policy", "POLICY", "fcfs", "who runs first: fcfs, in order of arrival", SetSchedulingPolicy},
+    {"max-waiting-requests", "N", "1024", "requests that may queue; beyond: RESOURCE_EXHAUSTED",
+     [](Options& o, absl::string_view v) { return StoreInteger(v, 1, kInt32Max, o.engine.max_waiting_requests); }},
+    {"max-waiting-tokens", "TOKENS", "4194304", "prompt tokens that may queue; beyond: RESOURCE_EXHAUSTED",
+     [](Options& o, absl::string_view v) {
+       return StoreInteger(v, 1, std::numeric_limits<int64_t>::max(), o.engine.max_waiting_tokens);
+     }},
+    {"default-timeout", "DURATION", "none", "deadline of a request whose client gives none, such as 30s",
+     SetDefaultTimeout},
+    {"drain-delay", "DURATION", "0s", "after SIGTERM readiness is off, and requests are taken for this long more",
+     [](Options& o, absl::string_view v) { return Store(ParseDuration(v), o.drain_delay); }},
+    {"drain-timeout", "DURATION", "110s",
+     "then accepted requests have this long to finish; what still runs ends UNAVAILABLE",
+     [](Options& o, absl::string_view v) { return Store(ParseDuration(v), o.drain_timeout); }},
+    {"health-listen", "HOST:PORT", "none", "plaintext grpc.health.v1 on a port of its own",
+     [](Options&, absl::string_view) { return NotBuilt("a health listener"); }},
+    {"tls-cert", "FILE", "none", "the server's certificate", TlsNotBuilt},
+    {"tls-key", "FILE", "none", "its key", TlsNotBuilt},
+    {"tls-client-ca", "FILE", "none", "demand client certificates of this authority", TlsNotBuilt},
+    {"auth-token-file", "FILE", "none", "demand one of these bearer tokens",
+     [](Options&, absl::string_view) { return NotBuilt("authentication by tokens"); }},
+    {"log-level", "LEVEL", "info", "debug, info, warning, error", SetLogLevel},
+    {"log-format", "FORMAT", "text", "of the lines on stderr: text or json", SetLogFormat},
+    {"seed", "N", "0", "of dummy weights",
+     [](Options& o, absl::string_view v) {
+       return StoreInteger(v, 0, std::numeric_limits<int64_t>::max(), o.engine.seed);
+     }},
+    {"json", "", "false", "plan: print one JSON object with GetModelResponse's names",
+     [](Options& o, absl::string_view v) { return Store(ParseSwitch(v), o.json); }},
+    {"no-special", "", "false", "tokenize: without BOS and the like",
+     [](Options& o, absl::string_view v) { return Store(ParseSwitch(v), o.no_special); }},
+    {"decode", "", "false", "tokenize: from arrays of ids to JSON strings",
+     [](Options& o, absl::string_view v) { return Store(ParseSwitch(v), o.decode); }},
+};
+
+// Breaks `text` into lines of at most `width` columns and puts `indent` before each.
+std::string Wrapped(absl::string_view text, absl::string_view indent, size_t width) {
+  std::string out, line;
+  for (absl::string_view word : absl::StrSplit(text, ' ')) {
+    if (!line.empty() && indent.size() + line.size() + 1 + word.size() > width) {
+      absl::StrAppend(&out, indent, line, "\n");
+      line.clear();
+    }
+    absl::StrAppend(&line, line.empty() ? "" : " ", word);
+  }
+  absl::StrAppend(&out, indent, line, "\n");
+  return out;
+}
+
+}  // namespace
+
+absl::Span<const Flag> AllFlags() { return kFlags; }
+
+const Flag* FindFlag(absl::string_view name) {
+  const Flag* found = std::find_if(std::begin(kFlags), std::end(kFlags), [&](const Flag& f) { return f.name == name; });
+  return found == std::end(kFlags) ? nullptr : found;
+}
+
+absl::Status CheckOptions(const Options& options) {
+  if (options.command == Subcommand::kHelp || options.command == Subcommand::kVersion) return absl::OkStatus();
+  if (options.engine.model.empty()) return absl::InvalidArgumentError("--model is required: a model's directory");
+  if (options.command == Subcommand::kServe && !options.listen.loopback() && !options.insecure) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--listen ", options.listen.ToString(),
+        " is beyond loopback, which needs --tls-cert, --auth-token-file (neither is built yet) or --insecure"));
+  }
+  return absl::OkStatus();
+}
+
+std::string HelpText() {
+  std::string text =
+      "quired serves a language model over gRPC.\n\n"
+      "  quired [serve] --model PATH ...    serves until SIGTERM, which drains; a second one stops at once\n"
+      "  quired plan --model PATH ...       prints the memory plan (from config.json alone) and exits; --json for "
+      "machines\n"
+      "  quired tokenize --model PATH       each line of stdin, a JSON string, to a line with a JSON array of ids\n"
+      "  quired --help, quired --version\n\n"
+      "Options, with their defaults in brackets. Each may also stand in the file of --config (block-size = 16) and in "
+      "the\n"
+      "environment (QUIRE_BLOCK_SIZE=16); the command line wins, then the environment, then the file.\n"
+      "A switch is set with --name or --name=true and cleared with --no-name or --name=false.\n\n";
+  for (const Flag& flag : kFlags) {
+    absl::StrAppend(&text, "  --", flag.name, flag.is_switch() ? "" : " ", flag.value, "  [", flag.fallback, "]\n");
+    absl::StrAppend(&text, Wrapped(flag.help, "        ", 100));
+  }
+  return text;
+}
+
+}  // namespace quire

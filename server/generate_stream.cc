@@ -1,0 +1,146 @@
+#include "server/generate_stream.h"
+
+#include <chrono>
+#include <utility>
+
+#include "absl/time/clock.h"
+#include "server/rpc_message.h"
+
+namespace quire {
+
+std::shared_ptr<GenerateStream> GenerateStream::Create(grpc::CallbackServerContext* context, Metrics& metrics,
+                                                       Callbacks callbacks) {
+  std::shared_ptr<GenerateStream> stream(new GenerateStream(context, metrics, std::move(callbacks)));
+  stream->self_ = stream;
+  return stream;
+}
+
+GenerateStream::GenerateStream(grpc::CallbackServerContext* context, Metrics& metrics, Callbacks callbacks)
+    : context_(context), metrics_(metrics), callbacks_(std::move(callbacks)) {}
+
+void GenerateStream::Push(v1::GenerateResponse response, uint32_t num_tokens) {
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (gone_) {
+      metrics_.Discarded(num_tokens);
+      return;
+    }
+    pending_.Push(std::move(response), num_tokens);
+  }
+  Advance();
+}
+
+void GenerateStream::End(const absl::Status& status) {
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (end_) return;
+    end_ = status;
+  }
+  Advance();
+}
+
+void GenerateStream::Advance() {
+  enum class Operation { kNone, kWrite, kWriteAndFinish, kFinish } operation = Operation::kNone;
+  absl::Status status;
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (write_outstanding_ || finishing_) return;
+    if (!pending_.empty()) {
+      const PendingResponses::Entry entry = pending_.Take();
+      metrics_.Delivered(entry.num_tokens);
+      writing_ = SerializeMessage(entry.response);
+      operation = end_ && pending_.empty() ? Operation::kWriteAndFinish : Operation::kWrite;
+    } else if (end_) {
+      operation = Operation::kFinish;
+    } else {
+      return;
+    }
+    write_began_ = absl::Now();
+    write_outstanding_ = operation == Operation::kWrite;
+    finishing_ = !write_outstanding_;
+    if (finishing_) status = *end_;
+  }
+  // Of all threads only this one may begin an operation now: the flags above keep the others out.
+  if (operation == Operation::kWrite) {
+    StartWrite(&writing_);
+    return;
+  }
+  callbacks_.before_finish(this);
+  if (operation == Operation::kWriteAndFinish) {
+    StartWriteAndFinish(&writing_, grpc::WriteOptions(), ToGrpcStatus(status));
+  } else {
+    Finish(ToGrpcStatus(status));
+  }
+}
+
+void GenerateStream::OnWriteDone(bool ok) {
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    write_outstanding_ = false;
+  }
+  if (!ok) ClientGone();  // OnCancel may come before or after
+  Advance();
+}
+
+void GenerateStream::OnCancel() {
+  ClientGone();
+  Advance();
+}
+
+void GenerateStream::ClientGone() {
+  bool expired;
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    gone_ = true;
+    metrics_.Discarded(pending_.Clear());
+    expired = !cut_ && std::chrono::system_clock::now() >= context_->deadline();
+  }
+  Cancel(expired ? Ending::kExpired : Ending::kCancelled);
+}
+
+void GenerateStream::Submitted(RequestId id) {
+  std::optional<Ending> ending;
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    request_id_ = id;
+    ending = cancelled_;
+  }
+  if (ending) callbacks_.cancel_engine(id, *ending);
+}
+
+void GenerateStream::Cancel(Ending ending) {
+  std::optional<RequestId> id;
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (cancelled_ || end_) return;
+    cancelled_ = ending;
+    id = request_id_;
+  }
+  if (id) callbacks_.cancel_engine(*id, ending);
+}
+
+std::optional<Ending> GenerateStream::cancelled() const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return cancelled_;
+}
+
+bool GenerateStream::CutIfStalled(absl::Time now, absl::Duration limit) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (!(write_outstanding_ || finishing_) || done_ || cut_ || now - write_began_ < limit) return false;
+  cut_ = true;
+  context_->TryCancel();  // under the mutex, for OnDone ends the context's life; its reactions run on other threads
+  return true;
+}
+
+void GenerateStream::OnDone() {
+  std::shared_ptr<GenerateStream> self;
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    done_ = true;
+    metrics_.Discarded(pending_.Clear());
+    self = std::move(self_);
+  }
+  callbacks_.done(this);
+}
+
+}  // namespace quire

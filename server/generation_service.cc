@@ -1,0 +1,239 @@
+#include "server/generation_service.h"
+
+#include <sys/random.h>
+
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/clock.h"
+#include "kernels/check.h"
+#include "kvcache/block_hash.h"
+#include "server/errors.h"
+#include "server/rpc_message.h"
+
+namespace quire {
+namespace {
+
+// Longest inputs of the two small RPCs: they hold a worker of the pool for a fraction of a second.
+constexpr size_t kMaxTokenizeBytes = size_t{4} << 20;
+constexpr int kMaxDetokenizeIds = 1 << 20;
+
+// From the kernel: seeds and names of requests must not be guessable from earlier ones.
+uint64_t RandomNumber() {
+  uint64_t number = 0;
+  Check(getrandom(&number, sizeof number, 0) == sizeof number, "getrandom gives eight bytes");
+  return number;
+}
+
+std::string NewRequestId() {
+  return absl::StrCat(absl::Hex(RandomNumber(), absl::kZeroPad16), absl::Hex(RandomNumber(), absl::kZeroPad16));
+}
+
+// The trace id of a W3C traceparent, "00-<32 hex digits>-<16>-<2>"; empty if there is none.
+std::string TraceId(const grpc::CallbackServerContext& context) {
+  const auto found = context.client_metadata().find("traceparent");
+  if (found == context.client_metadata().end()) return "";
+  const absl::string_view value(found->second.data(), found->second.size());
+  if (value.size() < 36 || value[2] != '-' || value[35] != '-') return "";
+  const absl::string_view id = value.substr(3, 32);
+  const bool hex = std::all_of(id.begin(), id.end(), [](char c) { return absl::ascii_isxdigit(c); });
+  return hex ? std::string(id) : "";
+}
+
+// Answers a unary call at once or later, from any thread.
+void Reply(grpc::ServerUnaryReactor* reactor, const absl::Status& status) { reactor->Finish(ToGrpcStatus(status)); }
+
+}  // namespace
+
+GenerationService::GenerationService(const GenerationParts& parts, GenerationOptions options)
+    : parts_(parts), options_(std::move(options)) {}
+
+// --------------------------------------------------------------------------------------------------------------
+// Generate
+
+grpc::ServerWriteReactor<grpc::ByteBuffer>* GenerationService::Generate(grpc::CallbackServerContext* context,
+                                                                        const grpc::ByteBuffer* bytes) {
+  const absl::Time arrival = absl::Now();
+  parts_.metrics.Received();
+  GenerateStream::Callbacks callbacks;
+  callbacks.cancel_engine = [this](RequestId id, Ending ending) { parts_.engine.Cancel(id, ending); };
+  callbacks.before_finish = [this](GenerateStream* stream) { parts_.live.ReleaseName(stream); };
+  callbacks.done = [this](GenerateStream* stream) { parts_.live.Remove(stream); };
+  const std::shared_ptr<GenerateStream> stream = GenerateStream::Create(context, parts_.metrics, std::move(callbacks));
+  const absl::Status status = Receive(context, *bytes, arrival, stream);
+  if (!status.ok()) Refuse(*stream, status);
+  return stream.get();
+}
+
+absl::Status GenerationService::Receive(grpc::CallbackServerContext* context, const grpc::ByteBuffer& bytes,
+                                        absl::Time arrival, const std::shared_ptr<GenerateStream>& stream) {
+  v1::GenerateRequest request;
+  if (absl::Status status = ParseMessage(bytes, request); !status.ok()) return status;
+  absl::StatusOr<GenerateJob> job = ValidateGenerate(request, options_.limits);
+  if (!job.ok()) return job.status();
+  if (job->request_id.empty()) job->request_id = NewRequestId();
+  if (absl::Status status = parts_.live.Add(job->request_id, stream); !status.ok()) return status;
+
+  Admission admission{stream, *std::move(job), TraceId(*context), arrival, absl::InfiniteFuture()};
+  if (context->deadline() != std::chrono::system_clock::time_point::max()) {
+    admission.deadline = absl::FromChrono(context->deadline());
+  } else if (options_.default_timeout) {
+    admission.deadline = arrival + *options_.default_timeout;
+  }
+  const size_t kept_bytes = bytes.Length();
+  return parts_.pool.Submit(kept_bytes,
+                            [this, admission = std::move(admission)]() mutable { Admit(std::move(admission)); });
+}
+
+void GenerationService::Admit(Admission admission) {
+  if (const std::optional<Ending> ending = admission.stream->cancelled()) {
+    EndUnsubmitted(admission, *ending);
+    return;
+  }
+  const absl::Status status = Submit(admission);
+  if (!status.ok()) Refuse(*admission.stream, status);
+}
+
+absl::Status GenerationService::Submit(Admission& admission) {
+  GenerateJob& job = admission.job;
+  const uint32_t vocab_size = options_.limits.vocab_size;
+  if (job.text) {
+    job.prompt = parts_.tokenizer.Encode(*job.text, /*add_special_tokens=*/true);
+    absl::Status status = ValidatePromptLength("text", job.prompt.size(), options_.limits);
+    if (!status.ok()) return status;
+    const bool known = std::all_of(job.prompt.begin(), job.prompt.end(), [&](uint32_t id) { return id < vocab_size; });
+    if (!known) return InvalidField("text", "holds a token of the tokenizer that the model does not have");
+  }
+  const std::shared_ptr<Request> request = MakeRequest(admission);
+  OutputSpec spec;
+  spec.request_id = job.request_id;
+  spec.trace_id = admission.trace_id;
+  spec.text = {job.skip_special_tokens, std::move(job.stop), job.include_stop, request->min_tokens};
+  spec.wants_text = job.wants_text;
+  spec.wants_token_ids = job.wants_token_ids;
+
+  parts_.detokenizer.Open(request, std::move(spec), admission.stream);
+  const absl::Status status = parts_.engine.Submit(request);
+  if (status.ok()) {
+    admission.stream->Submitted(request->id);
+    return status;
+  }
+  parts_.detokenizer.Abandon(request->id);
+  if (absl::IsResourceExhausted(status)) {
+    return TryLater(status.code(), "too many requests wait", parts_.engine.RetryDelay());
+  }
+  return TryLater(absl::StatusCode::kUnavailable, "the engine takes no requests", absl::Seconds(1));
+}
+
+std::shared_ptr<Request> GenerationService::MakeRequest(const Admission& admission) {
+  const GenerateJob& job = admission.job;
+  auto request = std::make_shared<Request>();
+  request->id = next_id_.fetch_add(1, std::memory_order_relaxed);
+  request->prompt = job.prompt;
+  request->use_prefix_cache = options_.enable_prefix_caching && !job.bypass_prefix_cache;
+  request->read_prefix_cache = request->use_prefix_cache && !job.num_prompt_logprobs;
+  if (request->use_prefix_cache) {
+    request->root_hash = RootHash(job.cache_salt);
+    request->prompt_hashes = HashBlocks(job.cache_salt, request->prompt, options_.block_size);
+  }
+  request->sampling = job.sampling;
+  if (!job.has_seed) request->sampling.seed = RandomNumber();
+  const uint32_t room = options_.limits.max_model_len - static_cast<uint32_t>(request->prompt.size());
+  request->max_tokens = std::min(job.max_tokens.value_or(room), room);
+  request->min_tokens = std::min(job.min_tokens, request->max_tokens);
+  request->stop_ids = job.stop_ids;
+  request->num_logprobs = job.num_logprobs;
+  request->num_prompt_logprobs = job.num_prompt_logprobs;
+  request->arrival = admission.arrival;
+  request->deadline = admission.deadline;
+  return request;
+}
+
+void GenerationService::Refuse(GenerateStream& stream, const absl::Status& status) {
+  parts_.metrics.Rejected();
+  stream.End(status);
+}
+
+void GenerationService::EndUnsubmitted(const Admission& admission, Ending ending) {
+  const bool expired = ending == Ending::kExpired;
+  RequestRecord record;
+  record.request_id = admission.job.request_id;
+  record.trace_id = admission.trace_id;
+  record.ending = expired ? RequestEnding::kExpired : RequestEnding::kCancelled;
+  record.total = record.queued = absl::Now() - admission.arrival;
+  parts_.metrics.Ended(record);
+  admission.stream->End(expired ? absl::DeadlineExceededError("the request's deadline has passed")
+                                : absl::CancelledError("the request was cancelled"));
+}
+
+// -------------------------------------------------------------------------------------------- Cancel, Tokenize,
+// Detokenize
+
+grpc::ServerUnaryReactor* GenerationService::Cancel(grpc::CallbackServerContext* context, const grpc::ByteBuffer* bytes,
+                                                    grpc::ByteBuffer* reply) {
+  grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
+  v1::CancelRequest request;
+  const absl::Status status = ParseMessage(*bytes, request);
+  if (status.ok()) {
+    for (const std::string& name : request.request_ids()) parts_.live.Cancel(name);
+    *reply = SerializeMessage(v1::CancelResponse());
+  }
+  Reply(reactor, status);
+  return reactor;
+}
+
+grpc::ServerUnaryReactor* GenerationService::Tokenize(grpc::CallbackServerContext* context,
+                                                      const grpc::ByteBuffer* bytes, grpc::ByteBuffer* reply) {
+  grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
+  const auto request = std::make_shared<v1::TokenizeRequest>();
+  absl::Status status = ParseMessage(*bytes, *request);
+  if (status.ok() && request->text().size() > kMaxTokenizeBytes) {
+    status = InvalidField("text",
+                          absl::StrCat("has ", request->text().size(), " bytes; allowed: at most ", kMaxTokenizeBytes));
+  }
+  if (status.ok()) {
+    status = parts_.pool.Submit(bytes->Length(), [this, reactor, request, reply] {
+      v1::TokenizeResponse response;
+      const bool special = !request->has_add_special_tokens() || request->add_special_tokens();
+      for (const uint32_t id : parts_.tokenizer.Encode(request->text(), special)) {
+        const absl::string_view token = parts_.tokenizer.TokenBytes(id);
+        response.add_ids(id);
+        response.add_tokens(token.data(), token.size());
+      }
+      *reply = SerializeMessage(response);
+      Reply(reactor, absl::OkStatus());
+    });
+  }
+  if (!status.ok()) Reply(reactor, status);
+  return reactor;
+}
+
+grpc::ServerUnaryReactor* GenerationService::Detokenize(grpc::CallbackServerContext* context,
+                                                        const grpc::ByteBuffer* bytes, grpc::ByteBuffer* reply) {
+  grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
+  const auto request = std::make_shared<v1::DetokenizeRequest>();
+  absl::Status status = ParseMessage(*bytes, *request);
+  if (status.ok() && request->ids_size() > kMaxDetokenizeIds) {
+    status =
+        InvalidField("ids", absl::StrCat("has ", request->ids_size(), " ids; allowed: at most ", kMaxDetokenizeIds));
+  }
+  if (status.ok()) status = ValidateTokenIds("ids", request->ids(), options_.limits.vocab_size);
+  if (status.ok()) {
+    status = parts_.pool.Submit(bytes->Length(), [this, reactor, request, reply] {
+      v1::DetokenizeResponse response;
+      const bool skip = !request->has_skip_special_tokens() || request->skip_special_tokens();
+      response.set_text(parts_.tokenizer.Decode(
+          absl::MakeConstSpan(request->ids().data(), static_cast<size_t>(request->ids_size())), skip));
+      *reply = SerializeMessage(response);
+      Reply(reactor, absl::OkStatus());
+    });
+  }
+  if (!status.ok()) Reply(reactor, status);
+  return reactor;
+}
+
+}  // namespace quire

@@ -1,0 +1,70 @@
+// LiveRequests: the Generate calls that are under way, by name, and whether new ones are taken.
+//
+// A call has its name until it finishes, and is live until gRPC has let go of it. A thread of its own, asleep while
+// nothing is live, cuts streams whose clients have not read for too long (a gateway may hold a dead stream for minutes,
+// grpc#41492).
+//
+// Thread: any.
+
+#ifndef QUIRE_SERVER_LIVE_REQUESTS_H_
+#define QUIRE_SERVER_LIVE_REQUESTS_H_
+
+#include <condition_variable>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <unordered_map>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "server/generate_stream.h"
+#include "server/metrics.h"
+
+namespace quire {
+
+class LiveRequests {
+ public:
+  // `write_deadline`: the longest that a client may leave a write untaken.
+  LiveRequests(Metrics& metrics, absl::Duration write_deadline);
+  ~LiveRequests();
+
+  // Takes a call in. UNAVAILABLE after Close; ALREADY_EXISTS when a call under way has the name.
+  absl::Status Add(const std::string& name, std::shared_ptr<GenerateStream> stream);
+  // The call finishes: its name is free.
+  void ReleaseName(GenerateStream* stream);
+  // gRPC has let go of the call.
+  void Remove(GenerateStream* stream);
+
+  // Asks the call of this name to end; unknown names are ignored.
+  void Cancel(const std::string& name);
+
+  // No new calls from now on. `empty` is called once, from any thread, when none is live: perhaps at once.
+  void Close(std::function<void()> empty);
+  size_t size() const;
+
+ private:
+  struct Entry {
+    std::shared_ptr<GenerateStream> stream;
+    std::string name;
+    bool has_name = true;
+  };
+
+  void CutStalled();
+
+  Metrics& metrics_;
+  const absl::Duration write_deadline_;
+  mutable std::mutex mutex_;
+  std::condition_variable wake_;
+  std::unordered_map<GenerateStream*, Entry> streams_;
+  std::unordered_map<std::string, GenerateStream*> names_;
+  bool closed_ = false;
+  std::function<void()> empty_;
+  bool stop_ = false;
+  std::thread thread_;
+};
+
+}  // namespace quire
+
+#endif  // QUIRE_SERVER_LIVE_REQUESTS_H_

@@ -1,0 +1,28 @@
+// What the served model is, as GetModel and `quired plan` tell it.
+
+#ifndef QUIRE_SERVER_MODEL_INFO_H_
+#define QUIRE_SERVER_MODEL_INFO_H_
+
+#include <string>
+
+#include "absl/strings/string_view.h"
+#include "engine/memory_plan.h"
+#include "engine/model_config.h"
+#include "quire/v1/model.pb.h"
+
+namespace quire {
+
+v1::GetModelResponse DescribeModel(absl::string_view name, const ModelConfig& config, const MemoryPlan& plan,
+                                   absl::string_view backend);
+
+// The last part of a path, "." and "x/.." resolved: what a model is called unless --served-model-name says otherwise.
+std::string LastPathPart(const std::string& path);
+
+// The plan as lines for people.
+std::string PlanText(const v1::GetModelResponse& model, const MemoryPlan& plan);
+// The plan as one JSON object: GetModelResponse's names, numbers as numbers, and the bytes of each kind of memory.
+std::string PlanJson(const v1::GetModelResponse& model, const MemoryPlan& plan);
+
+}  // namespace quire
+
+#endif  // QUIRE_SERVER_MODEL_INFO_H_

@@ -1,0 +1,94 @@
+// RequestOutput: folds the events of one request into the responses that its client gets: Accepted, PromptLogprobs,
+// Deltas, Finished, or the status with which it fails.
+//
+// A stop string found here ends the output at its token, whatever the engine has sampled since: the text decides.
+//
+// Thread: the detokenizer's. It knows nothing of gRPC and of the engine.
+
+#ifndef QUIRE_SERVER_REQUEST_OUTPUT_H_
+#define QUIRE_SERVER_REQUEST_OUTPUT_H_
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "quire/v1/generation.pb.h"
+#include "scheduler/request.h"
+#include "scheduler/token_event.h"
+#include "server/metrics.h"
+#include "server/text_stream.h"
+
+namespace quire {
+
+// What of a request matters to its output only.
+struct OutputSpec {
+  std::string request_id;  // the client's, or the one made for it
+  std::string trace_id;
+  TextStream::Options text;
+  bool wants_text = true;
+  bool wants_token_ids = true;
+};
+
+class RequestOutput {
+ public:
+  // Responses of at most this many prompt positions: with 20 log-probabilities each they stay below 4 MiB.
+  static constexpr size_t kMaxPositionsPerMessage = 8192;
+
+  struct Response {
+    v1::GenerateResponse message;
+    uint32_t num_tokens = 0;  // generated tokens that it delivers
+  };
+
+  // The tokenizer must outlive it.
+  RequestOutput(std::shared_ptr<const Request> request, OutputSpec spec, const Tokenizer& tokenizer);
+
+  // Takes the request's next event and appends what the client is told. REQUIRES: !over().
+  void Take(const TokenEvent& event, std::vector<Response>& responses);
+
+  bool over() const { return over_; }
+  // Valid once it is over. The status is OK after a Finished.
+  const absl::Status& status() const { return status_; }
+  // The engine does not know yet that it is over: a stop string was found.
+  bool must_stop_engine() const { return must_stop_engine_; }
+  // What metrics and log tell; complete once it is over.
+  RequestRecord Record() const;
+
+  // Time since the event before, for a kToken event that was taken last; the first token counts from the arrival.
+  absl::Duration last_gap() const { return last_gap_; }
+  uint32_t num_tokens() const { return num_tokens_; }
+  // Of those, the ones that no response has delivered (half a character, and no ids wanted).
+  uint32_t untold_tokens() const { return untold_tokens_; }
+
+ private:
+  void TakeStarted(const TokenEvent& event, std::vector<Response>& responses);
+  void TakePromptLogprobs(const TokenEvent& event, std::vector<Response>& responses);
+  void TakeToken(const TokenEvent& event, std::vector<Response>& responses);
+  void TakeEnded(const TokenEvent& event);
+  // Runs the token through the text stream and decides whether it ends the output. Returns the text to show.
+  std::string Advance(const TokenEvent& event, v1::Finished& finished);
+  void FillUsage(v1::Finished& finished) const;
+
+  const std::shared_ptr<const Request> request_;
+  const OutputSpec spec_;
+  std::optional<TextStream> text_;  // none if neither text nor stop strings are wanted
+  uint32_t num_tokens_ = 0;         // generated and counted
+  uint32_t untold_tokens_ = 0;
+  uint32_t cached_tokens_ = 0;
+  absl::Time started_ = absl::InfiniteFuture();  // InfiniteFuture: not yet
+  absl::Time first_token_ = absl::InfiniteFuture();
+  absl::Time last_event_;
+  absl::Duration last_gap_;
+  bool over_ = false;
+  bool must_stop_engine_ = false;
+  v1::FinishReason reason_ = v1::FINISH_REASON_UNSPECIFIED;
+  Ending ending_ = Ending::kNone;
+  absl::Status status_;
+};
+
+}  // namespace quire
+
+#endif  // QUIRE_SERVER_REQUEST_OUTPUT_H_

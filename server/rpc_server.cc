@@ -1,0 +1,94 @@
+#include "server/rpc_server.h"
+
+#include <grpc/grpc.h>
+#include <grpcpp/ext/proto_server_reflection_plugin.h>
+#include <grpcpp/health_check_service_interface.h>
+#include <grpcpp/resource_quota.h>
+#include <grpcpp/security/server_credentials.h>
+#include <grpcpp/server.h>
+#include <grpcpp/server_builder.h>
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "server/listen_socket.h"
+
+namespace quire {
+namespace {
+
+constexpr int kMaxRequestBytes = 16 << 20;
+constexpr int kMaxMetadataBytes = 8 << 10;
+constexpr int kMaxStreamsPerConnection = 1000;
+constexpr size_t kBufferBytes = size_t{512} << 20;  // of gRPC's own, all connections
+constexpr int kMaxSyncThreads = 16;                 // only reflection is served by threads that wait
+
+// Health services beside "", by the names that probes and gateways ask for.
+constexpr const char* kServices[] = {"quire.v1.GenerationService", "quire.v1.ModelService", "readiness"};
+
+void Configure(grpc::ServerBuilder& builder) {
+  builder.SetMaxReceiveMessageSize(kMaxRequestBytes);
+  builder.AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, kMaxMetadataBytes);
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kMaxStreamsPerConnection);
+  // Two daemons on one port would share its connections in silence.
+  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+  // gRPC's defaults cut a client that pings every 10 s while its request queues ("too many pings"). Pings towards the
+  // client find those that vanished behind a NAT, whose blocks would be held for ever.
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 5000);
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_PING_STRIKES, 2);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, 60000);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 20000);
+  builder.SetSyncServerOption(grpc::ServerBuilder::NUM_CQS, 1);
+  builder.SetSyncServerOption(grpc::ServerBuilder::MIN_POLLERS, 1);
+  builder.SetSyncServerOption(grpc::ServerBuilder::MAX_POLLERS, 1);
+  grpc::ResourceQuota quota("quired");
+  quota.Resize(kBufferBytes);
+  quota.SetMaxThreads(kMaxSyncThreads);
+  builder.SetResourceQuota(quota);
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(const ListenAddress& address, bool reflection,
+                                                            absl::Span<grpc::Service* const> services) {
+  if (address.port != 0) {  // gRPC does not say why a port cannot be had
+    const absl::StatusOr<ListenSocket> probe = ListenSocket::Open(address, "--listen");
+    if (!probe.ok()) return probe.status();
+  }
+  grpc::EnableDefaultHealthCheckService(true);
+  if (reflection) grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+  grpc::ServerBuilder builder;
+  Configure(builder);
+  int port = 0;
+  builder.AddListeningPort(address.ToString(), grpc::InsecureServerCredentials(), &port);
+  for (grpc::Service* service : services) builder.RegisterService(service);
+  std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
+  if (server == nullptr || port == 0) {
+    return absl::InvalidArgumentError(absl::StrCat("--listen ", address.ToString(), ": gRPC cannot listen there"));
+  }
+  std::unique_ptr<RpcServer> result(new RpcServer(std::move(server), static_cast<uint16_t>(port)));
+  result->SetReady(false);
+  result->SetLive(true);
+  return result;
+}
+
+RpcServer::RpcServer(std::unique_ptr<grpc::Server> server, uint16_t port) : server_(std::move(server)), port_(port) {}
+
+RpcServer::~RpcServer() { Shutdown(absl::ZeroDuration()); }
+
+void RpcServer::SetReady(bool ready) {
+  grpc::HealthCheckServiceInterface* health = server_->GetHealthCheckService();
+  health->SetServingStatus("", ready);
+  for (const char* service : kServices) health->SetServingStatus(service, ready);
+}
+
+void RpcServer::SetLive(bool live) { server_->GetHealthCheckService()->SetServingStatus("liveness", live); }
+
+void RpcServer::Shutdown(absl::Duration grace) {
+  if (std::exchange(shut_down_, true)) return;
+  server_->Shutdown(absl::ToChronoTime(absl::Now() + grace));
+  server_->Wait();
+}
+
+}  // namespace quire

@@ -1,0 +1,48 @@
+// RpcServer: the gRPC listener with its settings, health and reflection.
+
+#ifndef QUIRE_SERVER_RPC_SERVER_H_
+#define QUIRE_SERVER_RPC_SERVER_H_
+
+#include <cstdint>
+#include <memory>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "absl/types/span.h"
+#include "server/flag_values.h"
+
+namespace grpc {
+class Server;
+class Service;
+}  // namespace grpc
+
+namespace quire {
+
+class RpcServer {
+ public:
+  // Serves `services`, which must outlive it; health says NOT_SERVING until SetReady. Errors name --listen.
+  static absl::StatusOr<std::unique_ptr<RpcServer>> Start(const ListenAddress& address, bool reflection,
+                                                          absl::Span<grpc::Service* const> services);
+  ~RpcServer();  // Shutdown(0)
+
+  uint16_t port() const { return port_; }
+
+  // What grpc.health.v1 says: of the server, its services and "readiness"; and of "liveness".
+  void SetReady(bool ready);
+  void SetLive(bool live);
+
+  // Takes no more calls, gives those under way `grace`, then cuts them. Every Generate call must end by itself when it
+  // is cut. Idempotent.
+  void Shutdown(absl::Duration grace);
+
+ private:
+  RpcServer(std::unique_ptr<grpc::Server> server, uint16_t port);
+
+  std::unique_ptr<grpc::Server> server_;
+  const uint16_t port_;
+  bool shut_down_ = false;
+};
+
+}  // namespace quire
+
+#endif  // QUIRE_SERVER_RPC_SERVER_H_

@@ -1,0 +1,266 @@
+// The two programs together on the bundled model: what a user does, from the ready line to the drain.
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <regex>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "tests/server/process.h"
+
+namespace quire {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::StartsWith;
+using Json = nlohmann::json;
+
+constexpr char kPrompt[] = "Once upon a time there was a little";
+
+// A running daemon on free ports.
+class Quired {
+ public:
+  explicit Quired(std::vector<std::string> flags = {}) : process_(Arguments(std::move(flags))) {
+    ready_line_ = process_.ReadLine();
+    std::smatch match;
+    static const std::regex kReady(R"(^quired ready grpc=(\S+) admin=127\.0\.0\.1:(\d+) model=(\S+)$)");
+    if (std::regex_match(ready_line_, match, kReady)) {
+      target_ = match[1];
+      admin_port_ = static_cast<uint16_t>(std::stoi(match[2]));
+      model_ = match[3];
+    } else {
+      ADD_FAILURE() << "not ready: " << ready_line_ << process_.ReadErrors();
+    }
+  }
+
+  Process& process() { return process_; }
+  const std::string& target() const { return target_; }
+  const std::string& model() const { return model_; }
+
+  // Arguments of a client command for this daemon.
+  std::vector<std::string> Client(std::vector<std::string> arguments) const {
+    arguments.insert(arguments.begin(), QUIRE_PATH);
+    arguments.insert(arguments.end(), {"--target", target_});
+    return arguments;
+  }
+
+  // The body of an admin page, its status line before it.
+  std::string Get(const std::string& path) const {
+    const int fd = socket(AF_INET, SOCK_STREAM, 0);
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_port = htons(admin_port_);
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    const std::string request = "GET " + path + " HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    std::string reply;
+    if (connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0 &&
+        send(fd, request.data(), request.size(), MSG_NOSIGNAL) > 0) {
+      char buffer[4096];
+      for (ssize_t n; (n = recv(fd, buffer, sizeof buffer, 0)) > 0;) reply.append(buffer, static_cast<size_t>(n));
+    }
+    close(fd);
+    return reply;
+  }
+
+  // The value of a series, as /metrics prints it.
+  double Metric(const std::string& series) const {
+    std::istringstream page(Get("/metrics"));
+    for (std::string line; std::getline(page, line);) {
+      if (line.rfind(series, 0) == 0) return std::stod(line.substr(line.rfind(' ') + 1));
+    }
+    ADD_FAILURE() << "no series " << series;
+    return -1;
+  }
+
+  // Polls the metrics until nothing runs and no block is held.
+  void AwaitQuiet() const {
+    while (Metric("quire_kv_blocks{state=\"held\"}") != 0 || Metric("vllm:num_requests_running") != 0 ||
+           Metric("vllm:num_requests_waiting") != 0) {
+    }
+  }
+
+ private:
+  static std::vector<std::string> Arguments(std::vector<std::string> flags) {
+    flags.insert(flags.begin(), {QUIRED_PATH, "--model", MODEL_PATH, "--listen", "127.0.0.1:0", "--admin-listen",
+                                 "127.0.0.1:0", "--kv-cache-memory", "64MiB"});
+    return flags;
+  }
+
+  Process process_;
+  std::string ready_line_, target_, model_;
+  uint16_t admin_port_ = 0;
+};
+
+struct Finished {
+  int code;
+  std::string out, errors;
+};
+
+Finished RunToEnd(std::vector<std::string> arguments) {
+  Process process(std::move(arguments));
+  Finished finished;
+  finished.out = process.ReadAll();
+  finished.code = process.Wait();
+  finished.errors = process.ReadErrors();
+  return finished;
+}
+
+size_t CountOf(const std::string& text, const std::string& part) {
+  size_t count = 0;
+  for (size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++count;
+  return count;
+}
+
+TEST(EndToEndTest, GeneratesTextAndJsonAndCountsThem) {
+  Quired quired;
+  EXPECT_EQ(quired.model(), "tales-5m");
+  EXPECT_THAT(quired.Get("/readyz"), StartsWith("HTTP/1.1 200"));
+
+  const Finished text = RunToEnd(
+      quired.Client({"generate", "--prompt", kPrompt, "--max-tokens", "24", "--temperature", "0", "--ignore-eos"}));
+  EXPECT_EQ(text.code, 0) << text.errors;
+  EXPECT_GT(text.out.size(), 24u);
+
+  const Finished lines = RunToEnd(quired.Client(
+      {"generate", "--prompt", kPrompt, "--max-tokens", "24", "--temperature", "0", "--ignore-eos", "--json"}));
+  EXPECT_EQ(lines.code, 0) << lines.errors;
+  std::string joined;
+  size_t ids = 0;
+  Json last;
+  std::istringstream stream(lines.out);
+  for (std::string line; std::getline(stream, line);) {
+    last = Json::parse(line);
+    if (last.contains("delta")) joined += last["delta"].value("text", "");
+    if (last.contains("delta")) ids += last["delta"]["token_ids"].size();
+  }
+  EXPECT_EQ(ids, 24u);
+  EXPECT_EQ(last["finished"]["reason"], "FINISH_REASON_LENGTH");
+  EXPECT_EQ(last["finished"]["usage"]["completion_tokens"], 24);
+  EXPECT_THAT(text.out, StartsWith(joined));
+
+  quired.AwaitQuiet();
+  EXPECT_EQ(quired.Metric("quire_requests_total{ending=\"finished\"}"), 2);
+  EXPECT_EQ(quired.Metric("quire_tokens_delivered_total"), 48);
+  EXPECT_EQ(quired.Metric("vllm:generation_tokens_total"), 48);
+}
+
+TEST(EndToEndTest, ARefusedRequestSaysWhyAndTheDaemonServesOn) {
+  Quired quired;
+  const Finished refused = RunToEnd(quired.Client({"generate", "--prompt", "x", "--temperature", "-1"}));
+  EXPECT_EQ(refused.code, 2);
+  EXPECT_THAT(refused.errors, AllOf(HasSubstr("INVALID_ARGUMENT"), HasSubstr("sampling.temperature")));
+  EXPECT_EQ(RunToEnd(quired.Client({"generate", "--prompt", kPrompt, "--max-tokens", "2"})).code, 0);
+  EXPECT_EQ(quired.Metric("quire_requests_total{ending=\"rejected\"}"), 1);
+}
+
+TEST(EndToEndTest, AnInterruptedClientFreesItsBlocks) {
+  Quired quired;
+  Process client(quired.Client({"generate", "--prompt", kPrompt, "--temperature", "0", "--ignore-eos", "--json"}));
+  EXPECT_THAT(client.ReadLine(), HasSubstr("accepted"));
+  client.Signal(SIGINT);
+  EXPECT_NE(client.Wait(), 0);
+  quired.AwaitQuiet();
+  EXPECT_EQ(quired.Metric("quire_requests_total{ending=\"cancelled\"}"), 1);
+}
+
+TEST(EndToEndTest, SigtermFinishesWhatRunsAndExitsWithZero) {
+  Quired quired;
+  Process client(quired.Client(
+      {"generate", "--prompt", kPrompt, "--max-tokens", "400", "--temperature", "0", "--ignore-eos", "--json"}));
+  EXPECT_THAT(client.ReadLine(), HasSubstr("accepted"));
+  quired.process().Signal(SIGTERM);
+  const std::string rest = client.ReadAll();
+  EXPECT_EQ(client.Wait(), 0);
+  EXPECT_THAT(rest, HasSubstr("FINISH_REASON_LENGTH"));
+  EXPECT_EQ(quired.process().Wait(), 0);
+  EXPECT_EQ(CountOf(quired.process().ReadErrors(), "[error]"), 0u);
+}
+
+TEST(EndToEndTest, DrainTimeoutCutsStreamsAndExitsWithZero) {
+  Quired quired({"--drain-timeout", "1ms"});
+  Process client(quired.Client({"generate", "--prompt", kPrompt, "--temperature", "0", "--ignore-eos", "--json"}));
+  EXPECT_THAT(client.ReadLine(), HasSubstr("accepted"));
+  quired.process().Signal(SIGTERM);
+  client.ReadAll();
+  EXPECT_EQ(client.Wait(), 2);
+  EXPECT_THAT(client.ReadErrors(), HasSubstr("UNAVAILABLE"));
+  EXPECT_EQ(quired.process().Wait(), 0);
+}
+
+TEST(EndToEndTest, ASecondSignalStopsAtOnce) {
+  Quired quired;
+  Process client(quired.Client({"generate", "--prompt", kPrompt, "--temperature", "0", "--ignore-eos", "--json"}));
+  EXPECT_THAT(client.ReadLine(), HasSubstr("accepted"));
+  quired.process().Signal(SIGTERM);
+  while (quired.Get("/readyz").find("503") == std::string::npos) {
+  }
+  quired.process().Signal(SIGINT);
+  EXPECT_EQ(quired.process().Wait(), 0);
+}
+
+TEST(EndToEndTest, AnOperatorsMistakeIsOneLineAndExitCodeOne) {
+  const std::vector<std::pair<std::vector<std::string>, std::string>> cases = {
+      {{"--model", MODEL_PATH, "--no-such-flag"}, "--no-such-flag"},
+      {{"--model", MODEL_PATH, "--block-size", "seven"}, "--block-size"},
+      {{"--model", "/nonexistent/model"}, "/nonexistent/model"},
+      {{"--model", MODEL_PATH, "--kv-cache-memory", "1KiB", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"},
+       "--kv-cache-memory"},
+      {{}, "--model"},
+  };
+  for (const auto& [flags, name] : cases) {
+    std::vector<std::string> arguments = {QUIRED_PATH};
+    arguments.insert(arguments.end(), flags.begin(), flags.end());
+    const Finished finished = RunToEnd(arguments);
+    EXPECT_EQ(finished.code, 1) << name;
+    EXPECT_EQ(CountOf(finished.errors, "[error]"), 1u) << finished.errors;
+    EXPECT_THAT(finished.errors, HasSubstr(name));
+    EXPECT_THAT(finished.out, IsEmpty());
+  }
+}
+
+TEST(EndToEndTest, ATakenPortIsRefused) {
+  Quired quired;
+  const Finished second =
+      RunToEnd({QUIRED_PATH, "--model", MODEL_PATH, "--listen", quired.target(), "--admin-listen", "127.0.0.1:0"});
+  EXPECT_EQ(second.code, 1);
+  EXPECT_EQ(CountOf(second.errors, "[error]"), 1u) << second.errors;
+  EXPECT_THAT(second.errors, AllOf(HasSubstr("--listen " + quired.target()), HasSubstr("in use")));
+}
+
+TEST(EndToEndTest, PlanNeedsNoDaemon) {
+  const Finished plan = RunToEnd({QUIRED_PATH, "plan", "--model", MODEL_PATH, "--kv-cache-memory", "64MiB", "--json"});
+  EXPECT_EQ(plan.code, 0) << plan.errors;
+  const Json json = Json::parse(plan.out);
+  EXPECT_EQ(json["kv_bytes_per_token"],
+            2 * json["layers"].get<int>() * json["kv_heads"].get<int>() * json["head_dim"].get<int>() * 2);
+  EXPECT_EQ(json["num_blocks"], (64 << 20) / (json["kv_bytes_per_token"].get<int>() * 16));
+}
+
+TEST(EndToEndTest, JsonLogsAreObjectsAndTellOfAFinishedRequestOnce) {
+  Quired quired({"--log-format", "json"});
+  EXPECT_EQ(RunToEnd(quired.Client({"generate", "--prompt", kPrompt, "--max-tokens", "3"})).code, 0);
+  quired.process().Signal(SIGTERM);
+  EXPECT_EQ(quired.process().Wait(), 0);
+  const std::string errors = quired.process().ReadErrors();
+  std::istringstream stream(errors);
+  size_t told = 0;
+  for (std::string line; std::getline(stream, line);) {
+    const Json json = Json::parse(line);
+    EXPECT_TRUE(json.contains("time") && json.contains("level") && json.contains("message")) << line;
+    told += json.contains("request_id") && json["completion_tokens"] == 3;
+  }
+  EXPECT_EQ(told, 1u) << errors;
+  EXPECT_EQ(errors.find(kPrompt), std::string::npos) << "the prompt stands in the log";
+}
+
+}  // namespace
+}  // namespace quire

@@ -1,0 +1,379 @@
+// The RPCs over a real gRPC connection, with an engine whose runner is a fake: its steps are let through one by one,
+// and the token at position p is the letter 'a' + p % 26.
+
+#include "server/generation_service.h"
+
+#include <gmock/gmock.h>
+#include <grpcpp/channel.h>
+#include <grpcpp/client_context.h>
+#include <grpcpp/create_channel.h>
+#include <grpcpp/generic/generic_stub.h>
+#include <grpcpp/security/credentials.h>
+#include <gtest/gtest.h>
+
+#include <condition_variable>
+#include <limits>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "google/rpc/error_details.pb.h"
+#include "google/rpc/status.pb.h"
+#include "quire/v1/model.grpc.pb.h"
+#include "server/model_service.h"
+#include "server/rpc_message.h"
+#include "server/rpc_server.h"
+#include "tests/server/byte_tokenizer.h"
+
+namespace quire {
+namespace {
+
+using ::testing::HasSubstr;
+
+// Steps that the engine may still run.
+class Gate {
+ public:
+  void Let(int steps) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    steps_ += steps;
+    changed_.notify_all();
+  }
+  void Open() { Let(std::numeric_limits<int>::max() / 2); }
+  void Pass() {
+    std::unique_lock<std::mutex> lock(mutex_);
+    changed_.wait(lock, [this] { return steps_ > 0; });
+    --steps_;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  int steps_ = 0;
+};
+
+class FakeRunner final : public ModelRunner {
+ public:
+  explicit FakeRunner(Gate& gate) : gate_(gate) {}
+
+  absl::Status Launch(const Batch& batch) override {
+    gate_.Pass();
+    result_.sampled.clear();
+    for (const Chunk& chunk : batch.chunks) {
+      SampledToken token;
+      token.id = 'a' + static_cast<uint32_t>(chunk.begin + chunk.count) % 26;
+      result_.sampled.push_back(token);
+    }
+    return absl::OkStatus();
+  }
+  absl::StatusOr<const StepResult*> Collect() override { return &result_; }
+
+ private:
+  Gate& gate_;
+  StepResult result_;
+};
+
+constexpr int kMaxModelLen = 4096;
+constexpr int kMaxWaiting = 2;
+
+SchedulerOptions TestSchedulerOptions() {
+  SchedulerOptions options;
+  options.block_size = 16;
+  options.num_blocks = 1024;
+  options.max_num_seqs = 2;
+  options.max_model_len = kMaxModelLen;
+  return options;
+}
+
+Metrics::Info TestInfo() {
+  Metrics::Info info;
+  info.model_name = "fake";
+  info.num_blocks = 1024;
+  info.max_model_len = kMaxModelLen;
+  return info;
+}
+
+GenerationOptions TestOptions() {
+  GenerationOptions options;
+  options.limits.model_name = "fake";
+  options.limits.vocab_size = 257;
+  options.limits.max_model_len = kMaxModelLen;
+  options.limits.max_text_bytes = 10000;
+  options.limits.eos_ids = {kByteTokenizerEnd};
+  return options;
+}
+
+class GenerationServiceTest : public testing::Test {
+ protected:
+  GenerationServiceTest()
+      : tokenizer_(MakeByteTokenizer()),
+        metrics_(TestInfo()),
+        log_(LogFormat::kText),
+        detokenizer_(*tokenizer_, metrics_, log_),
+        engine_(TestSchedulerOptions(), kMaxWaiting, 100000, std::make_unique<FakeRunner>(gate_), &detokenizer_),
+        live_(metrics_, absl::Seconds(30)),
+        pool_(TokenizerPool::Options()),
+        service_({*tokenizer_, engine_, detokenizer_, pool_, live_, metrics_}, TestOptions()) {
+    detokenizer_.Start([this](RequestId id) { engine_.Stop(id); }, [](const absl::Status&) {});
+    grpc::Service* const services[] = {&service_};
+    server_ = *RpcServer::Start({"127.0.0.1", 0}, /*reflection=*/false, services);
+    channel_ = grpc::CreateChannel("127.0.0.1:" + std::to_string(server_->port()), grpc::InsecureChannelCredentials());
+    stub_ = v1::GenerationService::NewStub(channel_);
+  }
+
+  ~GenerationServiceTest() override {
+    gate_.Open();
+    live_.Close([] {});
+    pool_.Shutdown();
+    engine_.Shutdown();
+    detokenizer_.Shutdown();
+    server_->Shutdown(absl::Seconds(5));
+    EXPECT_EQ(live_.size(), 0u);
+  }
+
+  // One Generate call.
+  struct Call {
+    grpc::ClientContext context;
+    std::unique_ptr<grpc::ClientReader<v1::GenerateResponse>> reader;
+    std::string text;
+    v1::Finished finished;
+    int num_deltas = 0;
+
+    // Reads one response; false at the end of the stream.
+    bool Read(v1::GenerateResponse& response) {
+      if (!reader->Read(&response)) return false;
+      text += response.delta().text();
+      num_deltas += response.has_delta();
+      if (response.has_finished()) finished = response.finished();
+      return true;
+    }
+    grpc::Status Finish() {
+      v1::GenerateResponse response;
+      while (Read(response)) continue;
+      return reader->Finish();
+    }
+  };
+
+  static v1::GenerateRequest Request(const std::string& text, uint32_t max_tokens) {
+    v1::GenerateRequest request;
+    request.set_text(text);
+    request.mutable_stopping()->set_max_tokens(max_tokens);
+    return request;
+  }
+
+  std::unique_ptr<Call> Begin(const v1::GenerateRequest& request, absl::Duration timeout = absl::InfiniteDuration()) {
+    auto call = std::make_unique<Call>();
+    if (timeout != absl::InfiniteDuration()) call->context.set_deadline(absl::ToChronoTime(absl::Now() + timeout));
+    call->reader = stub_->Generate(&call->context, request);
+    return call;
+  }
+
+  // Begins a call and waits until it is accepted: one step may be under way without it, the next one has it.
+  std::unique_ptr<Call> BeginAccepted(const v1::GenerateRequest& request) {
+    const int waiting = engine_.num_waiting();
+    std::unique_ptr<Call> call = Begin(request);
+    while (engine_.num_waiting() == waiting) continue;
+    gate_.Let(2);
+    v1::GenerateResponse response;
+    EXPECT_TRUE(call->Read(response) && response.has_accepted());
+    return call;
+  }
+
+  void AwaitNoHeldBlocks() {
+    while (engine_.snapshot().scheduler.blocks_held != 0 || engine_.snapshot().scheduler.num_running != 0) continue;
+  }
+
+  double Metric(const std::string& series) const {
+    const std::string page = metrics_.Text(engine_.snapshot());
+    const size_t at = page.find("\n" + series + " ");
+    EXPECT_NE(at, std::string::npos) << series;
+    return std::stod(page.substr(at + 1 + series.size()));
+  }
+
+  // Received requests are the sum of their endings, and none is under way.
+  void ExpectBooksBalance() {
+    double endings = 0;
+    for (const char* ending : {"finished", "cancelled", "expired", "rejected", "failed"}) {
+      endings += Metric("quire_requests_total{ending=\"" + std::string(ending) + "\"}");
+    }
+    EXPECT_EQ(endings, Metric("quire_requests_received_total"));
+    EXPECT_EQ(Metric("quire_tokens_computed_total"), Metric("quire_tokens_delivered_total") +
+                                                         Metric("quire_tokens_recomputed_total") +
+                                                         Metric("quire_tokens_discarded_total"));
+  }
+
+  Gate gate_;
+  const std::unique_ptr<Tokenizer> tokenizer_;
+  Metrics metrics_;
+  RequestLog log_;
+  Detokenizer detokenizer_;
+  Engine engine_;
+  LiveRequests live_;
+  TokenizerPool pool_;
+  GenerationService service_;
+  std::unique_ptr<RpcServer> server_;
+  std::shared_ptr<grpc::Channel> channel_;
+  std::unique_ptr<v1::GenerationService::Stub> stub_;
+};
+
+template <typename Detail>
+Detail DetailOf(const grpc::Status& status) {
+  google::rpc::Status rich;
+  Detail detail;
+  EXPECT_TRUE(rich.ParseFromString(status.error_details()));
+  EXPECT_TRUE(rich.details_size() == 1 && rich.details(0).UnpackTo(&detail)) << status.error_message();
+  return detail;
+}
+
+TEST_F(GenerationServiceTest, StreamsTheTextOfTheTokens) {
+  gate_.Open();
+  const auto call = Begin(Request("xyz", 5));
+  EXPECT_TRUE(call->Finish().ok());
+  EXPECT_EQ(call->text, "defgh");
+  EXPECT_EQ(call->finished.usage().completion_tokens(), 5u);
+  ExpectBooksBalance();
+}
+
+TEST_F(GenerationServiceTest, ACancelledCallFreesItsBlocks) {
+  const auto call = BeginAccepted(Request("xyz", 4000));
+  call->context.TryCancel();
+  EXPECT_EQ(call->Finish().error_code(), grpc::StatusCode::CANCELLED);
+  gate_.Open();
+  AwaitNoHeldBlocks();
+  while (Metric("quire_requests_total{ending=\"cancelled\"}") == 0) continue;
+  ExpectBooksBalance();
+}
+
+TEST_F(GenerationServiceTest, ACallsDeadlineIsTheRequests) {
+  gate_.Let(1);  // then the engine hangs in its step until after the deadline
+  const auto call = Begin(Request("xyz", 4000), absl::Milliseconds(100));
+  EXPECT_EQ(call->Finish().error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
+  gate_.Open();
+  AwaitNoHeldBlocks();
+  while (Metric("quire_requests_total{ending=\"expired\"}") == 0) continue;
+  ExpectBooksBalance();
+}
+
+TEST_F(GenerationServiceTest, ANameIsTakenUntilItsCallEnds) {
+  v1::GenerateRequest request = Request("xyz", 4000);
+  request.set_request_id("twice");
+  const auto call = BeginAccepted(request);
+  EXPECT_EQ(Begin(request)->Finish().error_code(), grpc::StatusCode::ALREADY_EXISTS);
+
+  v1::CancelRequest cancel;
+  cancel.add_request_ids("twice");
+  cancel.add_request_ids("nobody");
+  v1::CancelResponse response;
+  grpc::ClientContext context;
+  EXPECT_TRUE(stub_->Cancel(&context, cancel, &response).ok());
+  gate_.Open();
+  EXPECT_EQ(call->Finish().error_code(), grpc::StatusCode::CANCELLED);
+
+  request.mutable_stopping()->set_max_tokens(2);
+  EXPECT_TRUE(Begin(request)->Finish().ok());
+  ExpectBooksBalance();
+}
+
+TEST_F(GenerationServiceTest, AFullQueueRefusesAtOnceWithARetryDelay) {
+  std::vector<std::unique_ptr<Call>> calls;
+  for (int i = 0; i < 2; ++i) calls.push_back(BeginAccepted(Request("a", 100)));
+  for (int i = 0; i < kMaxWaiting; ++i) {
+    calls.push_back(Begin(Request("b", 3)));
+    while (engine_.num_waiting() <= i) continue;
+  }
+  const grpc::Status status = Begin(Request("c", 3))->Finish();
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  const google::protobuf::Duration delay = DetailOf<google::rpc::RetryInfo>(status).retry_delay();
+  EXPECT_TRUE(delay.seconds() > 0 || delay.nanos() >= 10000000);
+  gate_.Open();
+  for (const auto& call : calls) EXPECT_TRUE(call->Finish().ok());
+  ExpectBooksBalance();
+}
+
+TEST_F(GenerationServiceTest, BadRequestsAreNamedAndLeaveNothing) {
+  v1::GenerateRequest request = Request("xyz", 4);
+  request.mutable_sampling()->set_top_p(1.5f);
+  const grpc::Status status = Begin(request)->Finish();
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_EQ(DetailOf<google::rpc::BadRequest>(status).field_violations(0).field(), "sampling.top_p");
+  const grpc::Status long_prompt = Begin(Request(std::string(5000, 'x'), 4))->Finish();  // only tokenizing tells
+  EXPECT_EQ(DetailOf<google::rpc::BadRequest>(long_prompt).field_violations(0).field(), "text");
+  EXPECT_EQ(Metric("quire_requests_total{ending=\"rejected\"}"), 2);
+  ExpectBooksBalance();
+}
+
+TEST_F(GenerationServiceTest, BytesThatAreNoRequestAreInvalid) {
+  grpc::GenericStub generic(channel_);
+  const std::string bytes = "\x1a\x02\xff\xfe";  // text that is not UTF-8
+  const grpc::Slice slice(bytes);
+  const grpc::ByteBuffer request(&slice, 1);
+  grpc::ByteBuffer response;
+  grpc::ClientContext context;
+  std::mutex mutex;
+  std::condition_variable done;
+  std::optional<grpc::Status> status;
+  generic.UnaryCall(&context, "/quire.v1.GenerationService/Tokenize", grpc::StubOptions(), &request, &response,
+                    [&](grpc::Status result) {
+                      const std::lock_guard<std::mutex> lock(mutex);
+                      status = std::move(result);
+                      done.notify_all();
+                    });
+  std::unique_lock<std::mutex> lock(mutex);
+  done.wait(lock, [&] { return status.has_value(); });
+  EXPECT_EQ(status->error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_THAT(status->error_message(), HasSubstr("UTF-8"));
+}
+
+TEST_F(GenerationServiceTest, AClientThatDoesNotReadGetsItsDeltasTogether) {
+  gate_.Open();
+  const auto call = Begin(Request("xyz", 3000));
+  AwaitNoHeldBlocks();
+  while (Metric("quire_requests_total{ending=\"finished\"}") == 0) continue;  // ended, though nobody has read
+  EXPECT_TRUE(call->Finish().ok());
+  EXPECT_EQ(call->text.size(), 3000u);
+  EXPECT_LT(call->num_deltas, 3000);
+  ExpectBooksBalance();
+}
+
+TEST_F(GenerationServiceTest, AClosedServerIsUnavailableAndFinishesWhatItTook) {
+  const auto call = BeginAccepted(Request("xyz", 20));
+  std::mutex mutex;
+  std::condition_variable emptied;
+  bool empty = false;
+  live_.Close([&] {
+    const std::lock_guard<std::mutex> lock(mutex);
+    empty = true;
+    emptied.notify_all();
+  });
+  EXPECT_EQ(Begin(Request("a", 1))->Finish().error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_FALSE(empty);
+  gate_.Open();
+  EXPECT_TRUE(call->Finish().ok());
+  std::unique_lock<std::mutex> lock(mutex);
+  emptied.wait(lock, [&] { return empty; });
+}
+
+TEST_F(GenerationServiceTest, TokenizesAndDetokenizes) {
+  v1::TokenizeRequest text;
+  text.set_text("hé");
+  v1::TokenizeResponse tokens;
+  grpc::ClientContext first;
+  ASSERT_TRUE(stub_->Tokenize(&first, text, &tokens).ok());
+  EXPECT_THAT(tokens.ids(), testing::ElementsAre('h', 0xc3, 0xa9));
+  EXPECT_EQ(tokens.tokens(1), "\xc3");
+
+  v1::DetokenizeRequest ids;
+  for (const uint32_t id : {uint32_t{'h'}, 0xc3u, 0xa9u, kByteTokenizerEnd}) ids.add_ids(id);
+  v1::DetokenizeResponse back;
+  grpc::ClientContext second;
+  ASSERT_TRUE(stub_->Detokenize(&second, ids, &back).ok());
+  EXPECT_EQ(back.text(), "hé");
+  ids.add_ids(257);
+  grpc::ClientContext third;
+  const grpc::Status status = stub_->Detokenize(&third, ids, &back);
+  EXPECT_EQ(DetailOf<google::rpc::BadRequest>(status).field_violations(0).field(), "ids[4]");
+}
+
+}  // namespace
+}  // namespace quire
