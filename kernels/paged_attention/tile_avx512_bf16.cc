@@ -30,6 +30,7 @@ Pairs LoadOctets(const char* low, const char* high) {
 }
 
 struct Bf16Product {
+  using Element = Bf16;
   static constexpr int kSlotUnit = 16;
   static constexpr int kDimUnit = 32;
 
@@ -92,12 +93,10 @@ struct Bf16Product {
     const char* weights = reinterpret_cast<const char*>(tile.scores + int64_t{query} * kTileSlots);
     for (int32_t octet = 0; octet * kOctet < num_slots; ++octet) {
       const char* v = tile.slots.v[octet] + dim * 2;
-      const char* next = tile.next.v[octet];
       const int32_t end = num_slots - octet * kOctet < kOctet ? num_slots - octet * kOctet : kOctet;
       for (int32_t s = 0; s < end; s += 2, v += 2 * slot_bytes) {
         if constexpr (kFetch) {
-          for (int64_t line = 0; line < 2 * slot_bytes; line += 64) Prefetch(next + line);
-          next += 2 * slot_bytes;
+          FetchUpperValues(tile, static_cast<int32_t>(slot_bytes), octet, s, 2);
         }
         Pairs woven[2 * U];
         for (int u = 0; u < U; ++u) {

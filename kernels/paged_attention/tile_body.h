@@ -100,9 +100,31 @@ template <typename Block>
   if (begin < end) block.template operator()<1>(begin);
 }
 
+// While a tile is computed the next one is fetched, at a steady pace: Scores fetches K, then comes the half of V with
+// the lower slots, one part with each query's weights, and Values fetches the other half. A burst would fill the queue
+// of misses and stall what computes.
+//
+// Fetches part `part` of `num_parts` of the lower half.
+[[gnu::always_inline]] inline void FetchLowerValues(const AttentionTile& tile, int32_t row_bytes, int32_t part,
+                                                    int32_t num_parts) {
+  for (int32_t slot = part; slot < kTileSlots / 2; slot += num_parts) {
+    const char* row = tile.next.v[slot / kOctet] + slot % kOctet * row_bytes;
+    for (int32_t line = 0; line < row_bytes; line += 64) Prefetch(row + line);
+  }
+}
+
+// Fetches what belongs to `num_slots` slots from `slot` on of an octet: half as much of the upper half.
+[[gnu::always_inline]] inline void FetchUpperValues(const AttentionTile& tile, int32_t row_bytes, int32_t octet,
+                                                    int32_t slot, int32_t num_slots) {
+  const char* half_octet = tile.next.v[(kTileOctets + octet) / 2] + octet % 2 * (kOctet / 2) * row_bytes;
+  const char* end = half_octet + (slot + num_slots) * row_bytes / 2;
+  for (const char* line = half_octet + slot * row_bytes / 2; line < end; line += 64) Prefetch(line);
+}
+
 // Products in float32 of elements T; q and weights are float32.
 template <typename T>
 struct FmaProduct {
+  using Element = T;
   static constexpr int kSlotUnit = kLanes;  // slots of the smallest piece of Scores
   static constexpr int kDimUnit = kLanes;   // dims of the smallest piece of Values
 
@@ -182,12 +204,10 @@ struct FmaProduct {
     const float* weights = tile.scores + int64_t{query} * kTileSlots;
     for (int32_t octet = 0; octet * kOctet < num_slots; ++octet) {
       const T* v = reinterpret_cast<const T*>(tile.slots.v[octet]) + dim;
-      const char* next = tile.next.v[octet];
       const int32_t end = num_slots - octet * kOctet < kOctet ? num_slots - octet * kOctet : kOctet;
       for (int32_t s = 0; s < end; ++s, v += tile.head_dim) {
         if constexpr (kFetch) {
-          for (int32_t line = 0; line < tile.head_dim * int32_t{sizeof(T)}; line += 64) Prefetch(next + line);
-          next += tile.head_dim * sizeof(T);
+          FetchUpperValues(tile, tile.head_dim * int32_t{sizeof(T)}, octet, s, 1);
         }
         F value[U];
         for (int u = 0; u < U; ++u) value[u] = kPart ? LoadFirst(v, tile.head_dim - dim) : LoadElements(v + u * kLanes);
@@ -351,10 +371,14 @@ struct Softmax {
   static void Weights(const AttentionTile& tile, int32_t begin, int32_t end, int32_t num_slots, const float* factors,
                       const float* shifts) {
     const F scale = Lanes::Set1(tile.scale_log2);
+    const int32_t row_bytes = tile.head_dim * int32_t{sizeof(typename Product::Element)};
+    const int32_t first = tile.row_begin * tile.group;
+    const int32_t num_queries = (tile.row_end - tile.row_begin) * tile.group;
     for (int32_t query = begin; query < end; ++query) {
       float* scores = tile.scores + int64_t{query} * kTileSlots;
       float* sums = tile.state.sum + int64_t{query} * kMaxLanes;
       const F shift = Lanes::Set1(shifts[query]);
+      FetchLowerValues(tile, row_bytes, query - first, num_queries);
       F sum = tile.first ? Lanes::Set1(0.0f) : Lanes::Mul(Lanes::Load(sums), Lanes::Set1(factors[query]));
       for (int32_t slot = 0; slot < num_slots; slot += kLanes) {
         const F weights = Exp2(Lanes::Fma(Lanes::Load(scores + slot), scale, shift));
