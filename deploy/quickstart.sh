@@ -15,7 +15,7 @@ build_release quired quire
 
 ready=$(mktemp -u)
 mkfifo "$ready"
-build/release/bin/quired --model "$model" --listen 127.0.0.1:0 --admin-listen 127.0.0.1:0 --log-level warn >"$ready" &
+build/release/bin/quired --model "$model" --listen 127.0.0.1:0 --admin-listen 127.0.0.1:0 --log-level warning >"$ready" &
 daemon=$!
 stop() {
   kill -TERM "$daemon" 2>/dev/null || true
