@@ -245,7 +245,7 @@ TEST_F(DetokenizerTest, LogprobsStandBesideTheirTokens) {
   EXPECT_EQ(chosen.logprob(), -1.5f);
   EXPECT_EQ(chosen.top(1).token_id(), 5u);
   Send({Ended(1, Ending::kCancelled)});
-  sink->Wait();
+  EXPECT_EQ(sink->Wait().code(), absl::StatusCode::kCancelled);
 }
 
 TEST_F(DetokenizerTest, LongPromptLogprobsAreSplit) {
@@ -291,7 +291,7 @@ TEST_F(DetokenizerTest, AnAbandonedRequestIsForgotten) {
   detokenizer_.Abandon(1);
   const auto other = Open(MakeRequest(2));
   Send({Ended(2, Ending::kCancelled)});
-  other->Wait();
+  EXPECT_EQ(other->Wait().code(), absl::StatusCode::kCancelled);
   Send({Token(1, 2, 'a')});
   detokenizer_.Shutdown();
   EXPECT_TRUE(sink->kinds().empty());

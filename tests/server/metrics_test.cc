@@ -37,7 +37,7 @@ RequestRecord Finished(const char* reason) {
 }
 
 TEST(PrometheusTextTest, WritesFamiliesWithEscapedLabels) {
-  PrometheusText out({{"model_name", "a\\b\"c\nd"}});
+  PrometheusText out(PrometheusText::Labels{{"model_name", "a\\b\"c\nd"}});
   out.Begin("x:gauge", "gauge", "Help.", true);
   out.Sample(0.5, {{"k", "v"}});
   out.Begin("plain_total", "counter", "Help.", false);
@@ -48,9 +48,10 @@ TEST(PrometheusTextTest, WritesFamiliesWithEscapedLabels) {
 }
 
 TEST(PrometheusTextTest, HistogramBucketsAreCumulative) {
-  Histogram histogram({0.1, 1});
+  const double bounds[] = {0.1, 1};
+  Histogram histogram(bounds);
   for (const double value : {0.05, 0.1, 0.5, 7.0}) histogram.Observe(value);
-  PrometheusText out({});
+  PrometheusText out(PrometheusText::Labels{});
   out.Begin("h", "histogram", "Help.", true);
   out.Buckets(histogram);
   EXPECT_THAT(
