@@ -302,6 +302,21 @@ TEST(Scheduler, AStopIdEndsTheOutputFromMinTokensOn) {
   EXPECT_EQ(h.events_.back().finish, FinishReason::kStop);
 }
 
+// The runner bans stop ids below min_tokens; should one be drawn all the same, it ends nothing.
+TEST(Scheduler, AStopIdBelowMinTokensIsATokenLikeOthers) {
+  Harness h(SmallOptions());
+  auto request = MakeRequest(1, 3, 20);
+  request->stop_ids = {5};
+  request->min_tokens = 2;
+  h.Add(request);
+  const StepResult stop = {.sampled = {{.id = 5}}, .top = {}, .prompt_logprobs = {}, .prompt_top = {}};
+  for (const FinishReason finish : {FinishReason::kNone, FinishReason::kStop}) {
+    h.Schedule();
+    h.scheduler_.Commit(h.now_, h.batch_, stop, h.events_);
+    EXPECT_EQ(h.events_.back().finish, finish);
+  }
+}
+
 TEST(Scheduler, PromptLogprobsComeOnceThoughAPreemptionInterruptsThePrompt) {
   SchedulerOptions options = SmallOptions();
   options.num_blocks = 8;

@@ -1,7 +1,6 @@
 #include "tests/scheduler/simulation.h"
 
 #include <algorithm>
-#include <set>
 
 #include "absl/strings/str_cat.h"
 
@@ -33,8 +32,6 @@ SchedulerOptions RandomOptions(Stress stress, TestRandom& random) {
   options.num_blocks = longest_sequences * ((kMaxModelLen + options.block_size - 1) / options.block_size);
   return options;
 }
-
-std::string Name(RequestId id) { return absl::StrCat("request ", id); }
 
 }  // namespace
 
@@ -163,7 +160,7 @@ void Simulation::Leave(Client& client) {
     scheduler_.End(id, Ending::kCancelled, events_);
   }
   TakeEvents();
-  Require(client.over, "law 3, one ending", absl::StrCat(Name(id), " was cancelled and got no ending"));
+  Require(client.over, "law 3, one ending", "a request was cancelled and got no ending", id);
   scheduler_.End(id, Ending::kCancelled, events_);  // a second time it means nothing
   TakeEvents();
 }
@@ -221,7 +218,7 @@ void Simulation::CheckBatch() {
   for (size_t i = 0; i < batch_.chunks.size() && i < alive_.size(); ++i) {
     num_tokens += batch_.chunks[i].count;
     Require(batch_.chunks[i].sequence->request().id == alive_[i], "first come, first served",
-            absl::StrCat(Name(alive_[i]), " does not run and a younger one does"));
+            "a request does not run and a younger one does", alive_[i]);
   }
   Require(num_tokens == batch_.num_tokens, "budget", "num_tokens is not the sum of the chunks");
   if (batch_.empty()) return;
@@ -235,20 +232,20 @@ void Simulation::CheckConservation() {
   const SchedulerStats stats = scheduler_.stats();
   Require(stats.blocks_free + stats.blocks_held + stats.blocks_cached == options_.num_blocks, "law 1, conservation",
           "free, held and reclaimable blocks are not all blocks");
-  std::set<BlockId> held;
+  std::vector<bool> is_held(options_.num_blocks, false);
   for (const Chunk& chunk : batch_.chunks) {
     if (chunk.sequence == nullptr) continue;
-    held.insert(chunk.sequence->block_table().blocks().begin(), chunk.sequence->block_table().blocks().end());
+    for (const BlockId block : chunk.sequence->block_table().blocks()) is_held[block] = true;
   }
-  Require(stats.blocks_held == int32_t(held.size()), "law 1, conservation",
-          absl::StrCat(stats.blocks_held, " blocks are held, ", held.size(), " are in tables of running sequences"));
+  Require(stats.blocks_held == std::count(is_held.begin(), is_held.end(), true), "law 1, conservation",
+          "the held blocks are not those in the tables of running sequences");
 }
 
 void Simulation::CheckAtEnd() {
   const SchedulerStats stats = scheduler_.stats();
   uint64_t num_tokens = 0, prompt_tokens = 0;
   for (const auto& [id, client] : clients_) {
-    Require(client.over, "law 3, one ending", absl::StrCat(Name(id), " has no ending"));
+    Require(client.over, "law 3, one ending", "a request has no ending", id);
     num_tokens += client.tokens.size();
     prompt_tokens += client.started ? client.request->prompt.size() : 0;
   }
@@ -269,10 +266,10 @@ void Simulation::CheckAtEnd() {
 void Simulation::TakeEvents() {
   for (const TokenEvent& event : events_) {
     Client& client = clients_[event.request_id];
-    Require(!client.over, "law 3, one ending", absl::StrCat(Name(event.request_id), " gets an event after its end"));
+    Require(!client.over, "law 3, one ending", "an event comes after the end", event.request_id);
     switch (event.kind) {
       case EventKind::kStarted: {
-        Require(!client.started, "one start", absl::StrCat(Name(event.request_id), " starts twice"));
+        Require(!client.started, "one start", "a request starts twice", event.request_id);
         const Request& request = *client.request;
         const bool may_hit = options_.enable_prefix_caching && request.use_prefix_cache && request.read_prefix_cache &&
                              !request.num_prompt_logprobs;
@@ -301,7 +298,7 @@ void Simulation::TakePromptLogprobs(const TokenEvent& event, Client& client) {
   const uint32_t num_top = request.num_prompt_logprobs.value_or(0);
   Require(client.tokens.empty() && client.started, "prompt log-probabilities", "not between start and first token");
   Require(event.first_position == client.next_prompt_position && !event.logprobs.empty(), "prompt log-probabilities",
-          absl::StrCat("position ", event.first_position, " instead of ", client.next_prompt_position));
+          "another position than the next", request.id);
   Require(event.top.size() == event.logprobs.size() * num_top, "prompt log-probabilities", "size of top");
   for (size_t i = 0; i < event.logprobs.size(); ++i) {
     const float logprob = FakeRunner::LogprobAt(request, client.next_prompt_position++);
@@ -314,15 +311,15 @@ void Simulation::TakePromptLogprobs(const TokenEvent& event, Client& client) {
 
 void Simulation::TakeToken(const TokenEvent& event, Client& client) {
   const Request& request = *client.request;
-  const std::string name = Name(request.id);
   const auto position = static_cast<int32_t>(request.prompt.size() + client.tokens.size());
-  Require(client.started, "one start", absl::StrCat(name, " gets a token before its start"));
+  Require(client.started, "one start", "a token comes before the start", request.id);
   if (request.num_prompt_logprobs) {
     Require(client.next_prompt_position == request.prompt.size(), "prompt log-probabilities", "not all came");
   }
   if (request.num_logprobs) {
     const float logprob = FakeRunner::LogprobAt(request, position);
-    Require(event.logprob == logprob && event.top.size() == *request.num_logprobs, "log-probabilities", name);
+    Require(event.logprob == logprob && event.top.size() == *request.num_logprobs, "log-probabilities",
+            "of another token", request.id);
     if (!event.top.empty()) Require(event.top[0].logprob == logprob, "log-probabilities", "top of another");
   }
   client.tokens.push_back(event.token_id);
@@ -330,9 +327,9 @@ void Simulation::TakeToken(const TokenEvent& event, Client& client) {
   const FakeRunner::Output& expected = client.expected;
   const size_t num_tokens = client.tokens.size();
   Require(num_tokens <= expected.tokens.size() && event.token_id == expected.tokens[num_tokens - 1], "laws 4, 6 and 7",
-          absl::StrCat(name, " gets other tokens than alone"));
+          "other tokens than alone", request.id);
   const FinishReason finish = num_tokens == expected.tokens.size() ? expected.finish : FinishReason::kNone;
-  Require(event.finish == finish, "law 3, one ending", absl::StrCat(name, " finishes wrongly"));
+  Require(event.finish == finish, "law 3, one ending", "a request finishes wrongly", request.id);
   if (event.finish == FinishReason::kNone) return;
   client.over = true;
   std::erase(alive_, request.id);
@@ -353,8 +350,10 @@ void Simulation::TakeEnding(const TokenEvent& event, Client& client) {
   tally_.ended_in_flight += client.in_flight ? 1 : 0;
 }
 
-void Simulation::Require(bool condition, absl::string_view law, absl::string_view what) {
-  if (!condition && violations_.size() < 5) violations_.push_back(absl::StrCat(law, ": ", what));
+void Simulation::Require(bool condition, absl::string_view law, absl::string_view what, RequestId id) {
+  if (condition || violations_.size() >= 5) return;
+  violations_.push_back(absl::StrCat(law, ": ", what));
+  if (id != 0) absl::StrAppend(&violations_.back(), " (request ", id, ")");
 }
 
 }  // namespace quire

@@ -66,7 +66,7 @@ class Simulation {
   void Expire();
   void Step();
 
-  // The checks. `Require` notes a violation unless the condition holds.
+  // The checks. `Require` notes a violation, of request `id` if it is of one, unless the condition holds.
   void CheckBatch();
   void CheckConservation();
   void CheckAtEnd();
@@ -74,7 +74,7 @@ class Simulation {
   void TakeToken(const TokenEvent& event, Client& client);
   void TakePromptLogprobs(const TokenEvent& event, Client& client);
   void TakeEnding(const TokenEvent& event, Client& client);
-  void Require(bool condition, absl::string_view law, absl::string_view what);
+  void Require(bool condition, absl::string_view law, absl::string_view what, RequestId id = 0);
 
   TestRandom random_;
   Stress stress_;
