@@ -11,6 +11,13 @@
 #include "client/io.h"
 
 namespace quire::client {
+namespace {
+
+// timeout(1) and process managers may send one signal both to the process and to its group: within this time they are
+// one.
+constexpr std::chrono::milliseconds kOneSignal(500);
+
+}  // namespace
 
 Interrupt::Interrupt() {
   sigset_t signals;
@@ -58,10 +65,15 @@ void Interrupt::Watch() {
       continue;
     }
     std::lock_guard<std::mutex> lock(mutex_);
+    const auto now = std::chrono::steady_clock::now();
     if (raised_) {
-      _exit(kExitInterrupted);
+      if (now - raised_at_ > kOneSignal) {
+        _exit(kExitInterrupted);
+      }
+      continue;
     }
     raised_ = true;
+    raised_at_ = now;
     if (handler_) {
       handler_();
     }

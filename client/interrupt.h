@@ -1,14 +1,15 @@
 // SIGINT and SIGTERM as a call on a thread of their own, so that a command can cancel its RPCs and still say what it
 // has.
 //
-// The first signal runs the handler, the second ends the process at once. At most one Interrupt lives at a time, and it
-// is made before any thread that gRPC starts: those inherit its signal mask.
+// The first signal runs the handler, a later one ends the process at once. At most one Interrupt lives at a time, and
+// it is made before any thread that gRPC starts: those inherit its signal mask.
 
 #ifndef QUIRE_CLIENT_INTERRUPT_H_
 #define QUIRE_CLIENT_INTERRUPT_H_
 
 #include <signal.h>
 
+#include <chrono>
 #include <functional>
 #include <mutex>
 #include <thread>
@@ -36,8 +37,9 @@ class Interrupt {
   int signal_fd_;  // a signalfd of both signals
   sigset_t old_mask_;
   std::mutex mutex_;
-  std::function<void()> handler_;  // guarded by mutex_
-  bool raised_ = false;            // guarded by mutex_
+  std::function<void()> handler_;                    // guarded by mutex_
+  bool raised_ = false;                              // guarded by mutex_
+  std::chrono::steady_clock::time_point raised_at_;  // guarded by mutex_
   std::thread watcher_;
 };
 

@@ -1,6 +1,7 @@
 #include "client/status.h"
 
 #include <chrono>
+#include <cmath>
 #include <condition_variable>
 #include <map>
 #include <mutex>
@@ -68,6 +69,13 @@ Json ModelJson(const v1::GetModelResponse& model) {
           {"version", model.version()}};
 }
 
+// A count as an integer: Prometheus text has floating point only.
+Json NumberJson(double value) {
+  constexpr double kExact = int64_t{1} << 53;  // integers below it are exact
+  const bool is_count = value == std::floor(value) && std::abs(value) < kExact;
+  return is_count ? Json(static_cast<int64_t>(value)) : Json(value);
+}
+
 // The load, or null and why. Another daemon may answer at the admin address: the model's name must agree.
 Json LoadJson(const std::string& address, const std::string& model_name, std::string& why_not) {
   const absl::StatusOr<std::string> page = HttpGet(address, "/metrics");
@@ -90,7 +98,7 @@ Json LoadJson(const std::string& address, const std::string& model_name, std::st
       labels["state"] = figure.state;
     }
     const std::optional<double> value = SumOf(samples, figure.metric, labels);
-    load[figure.name] = value.has_value() ? Json(*value) : Json(nullptr);
+    load[figure.name] = value.has_value() ? NumberJson(*value) : Json(nullptr);
   }
   return load;
 }

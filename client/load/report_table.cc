@@ -124,9 +124,13 @@ std::string ReportTable(const LoadOptions& options, const RunResult& run, const 
       "free), TTFT to the first message with a token. TPOT = (E2EL - TTFT) / (output tokens - 1). ITL: gaps between\n"
       "messages, a message of k tokens as k parts. Percentiles are nearest rank over raw samples of completed "
       "requests.\n");
-  if (report.scheduling_lag_ms.Percentile(99).value_or(0) > kLagWarningMs) {
-    absl::StrAppend(&table, "Warning: this client sent late (P99 of the lag above ", kLagWarningMs,
-                    " ms): the machine is too busy for this load.\n");
+  const Samples& lag_ms = report.scheduling_lag_ms;
+  if (lag_ms.Percentile(99).value_or(0) > kLagWarningMs) {
+    absl::StrAppendFormat(
+        &table,
+        "Warning: this client sent late (%s of the lag is %.1f ms, fair is %.0f): the machine is too busy for "
+        "this load.\n",
+        lag_ms.Supports(99) ? "P99" : "the largest", *lag_ms.Percentile(99), kLagWarningMs);
   }
   if (run.interrupted) {
     absl::StrAppend(&table, "Interrupted: ", run.requests.size(), " of ", options.num_prompts,
