@@ -89,7 +89,8 @@ Daemon::Daemon(const Options& options, ShutdownSignal& signal, LoadedModel model
       pool_(TokenizerPool::Options()),
       generation_service_({*tokenizer_, engine_, detokenizer_, pool_, live_, metrics_},
                           ServiceOptions(options, std::move(limits))),
-      model_service_(model_) {
+      model_service_(model_),
+      heartbeat_(kStepDeadline) {
   detokenizer_.Start([this](RequestId id) { engine_.Stop(id); },
                      [this](const absl::Status& status) {
                        LogError(absl::StrCat("the engine failed: ", status.message()));
@@ -105,7 +106,7 @@ absl::Status Daemon::Listen() {
   // The admin listener first: probes get their "not ready" while gRPC starts.
   AdminServer::Pages pages;
   pages.metrics = [this] { return metrics_.Text(engine_.snapshot()); };
-  pages.live = [this] { return Live(); };
+  pages.live = [this] { return !failed_ && heartbeat_.Beats(absl::Now(), engine_.snapshot()); };
   pages.ready = [this] { return ready_.load(); };
   absl::StatusOr<std::unique_ptr<AdminServer>> admin = AdminServer::Start(options_.admin_listen, std::move(pages));
   if (!admin.ok()) return admin.status();
@@ -128,12 +129,6 @@ std::string Daemon::ReadyLine() const {
 void Daemon::SetReady(bool ready) {
   ready_ = ready;
   rpc_server_->SetReady(ready);
-}
-
-bool Daemon::Live() const {
-  if (failed_) return false;
-  const EngineSnapshot snapshot = engine_.snapshot();
-  return snapshot.scheduler.num_running == 0 || absl::Now() - snapshot.last_step < kStepDeadline;
 }
 
 int Daemon::Run() {

@@ -16,6 +16,7 @@
 #include "server/detokenizer.h"
 #include "server/flags.h"
 #include "server/generation_service.h"
+#include "server/heartbeat.h"
 #include "server/live_requests.h"
 #include "server/logging.h"
 #include "server/metrics.h"
@@ -48,10 +49,9 @@ class Daemon {
   void Drain();
   // Ends what is left and joins every thread, from the pool inwards.
   void Stop();
-  // Waits until `done` or the deadline; false on a signal, a failure or the deadline.
+  // Waits until no call is live; false on a signal, a failure or the deadline.
   bool WaitUntilEmpty(absl::Time deadline);
   void SetReady(bool ready);
-  bool Live() const;
 
   const Options options_;
   ShutdownSignal& signal_;
@@ -65,6 +65,7 @@ class Daemon {
   TokenizerPool pool_;
   GenerationService generation_service_;
   ModelService model_service_;
+  Heartbeat heartbeat_;  // of the admin server's thread
   std::atomic<bool> ready_{false};
   std::atomic<bool> failed_{false};
   std::atomic<bool> empty_{false};  // closed, and no call is live

@@ -10,6 +10,7 @@
 #include <string>
 #include <utility>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
@@ -80,7 +81,17 @@ void SetUpLogging(LogLevel level, LogFormat format) {
   google::protobuf::SetLogHandler(LogProtobufLine);
 }
 
-void LogError(absl::string_view message) { spdlog::error("{}", absl::Utf8SafeCEscape(message)); }
+void LogError(absl::string_view message) {
+  std::string line;
+  for (const char c : message) {
+    if (absl::ascii_iscntrl(static_cast<unsigned char>(c))) {
+      absl::StrAppend(&line, absl::CEscape(absl::string_view(&c, 1)));
+    } else {
+      line.push_back(c);
+    }
+  }
+  spdlog::error("{}", line);
+}
 
 RequestLog::RequestLog(LogFormat format)
     : format_(format),
