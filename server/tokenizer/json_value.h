@@ -1,5 +1,6 @@
-// Small helpers to read a JSON document strictly: what is missing, of another type or unknown becomes a Status that
-// names it.
+// Reading a JSON document strictly: what is missing, of another type or unknown becomes a Status that names it.
+//
+// `path` is the value's place in its document as errors say it, "model.merges[3]".
 //
 // Thread: functions of their arguments; any thread.
 
@@ -17,13 +18,6 @@
 namespace quire {
 
 using Json = nlohmann::json;
-
-// Parses `text`. Documents nested deeper than `max_depth` are refused before they are parsed: copying or destroying a
-// very deep value would overflow the stack.
-absl::StatusOr<Json> ParseJson(absl::string_view text, int max_depth);
-
-// `value` in an error: on one line and not long.
-std::string JsonExcerpt(const Json& value);
 
 // "PATH is VALUE; allowed: ALLOWED".
 absl::Status Refused(absl::string_view path, const Json& value, absl::string_view allowed);

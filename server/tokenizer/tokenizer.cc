@@ -1,14 +1,12 @@
 #include "server/tokenizer/tokenizer.h"
 
 #include <algorithm>
-#include <filesystem>
-#include <fstream>
+#include <array>
 #include <iterator>
-#include <system_error>
 #include <utility>
 
-#include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "engine/json_text.h"
 #include "server/tokenizer/added_tokens.h"
 #include "server/tokenizer/bpe.h"
 #include "server/tokenizer/splitter.h"
@@ -20,24 +18,6 @@ namespace {
 
 // The largest tokenizer.json in use has 35 MB.
 constexpr uint64_t kMaxFileBytes = uint64_t{256} << 20;
-
-absl::StatusOr<std::string> ReadFile(const std::string& path) {
-  std::error_code error;
-  if (!std::filesystem::is_regular_file(path, error)) {
-    return absl::NotFoundError(absl::StrCat(path, ": there is no such file; allowed: a tokenizer.json"));
-  }
-  const uint64_t num_bytes = std::filesystem::file_size(path, error);
-  if (error || num_bytes > kMaxFileBytes) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(path, ": it has ", num_bytes, " bytes; allowed: up to ", kMaxFileBytes));
-  }
-  std::ifstream file(path, std::ios::binary);
-  std::string text(num_bytes, '\0');
-  if (!file.read(text.data(), static_cast<std::streamsize>(num_bytes))) {
-    return absl::InvalidArgumentError(absl::StrCat(path, ": it cannot be read; allowed: a readable file"));
-  }
-  return text;
-}
 
 std::vector<AddedToken> WithNormalized(const std::vector<AddedToken>& tokens, bool normalized) {
   std::vector<AddedToken> chosen;
@@ -113,7 +93,7 @@ Tokenizer::~Tokenizer() = default;
 
 absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::Load(const std::string& model_dir) {
   const std::string path = absl::StrCat(model_dir, "/tokenizer.json");
-  const absl::StatusOr<std::string> json = ReadFile(path);
+  const absl::StatusOr<std::string> json = ReadTextFile(path, kMaxFileBytes);
   if (!json.ok()) {
     return json.status();
   }

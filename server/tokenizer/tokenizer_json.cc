@@ -9,14 +9,13 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_split.h"
+#include "engine/json_text.h"
 #include "server/tokenizer/byte_alphabet.h"
 #include "server/tokenizer/json_value.h"
 
 namespace quire {
 namespace {
 
-// Files in use nest 7 levels deep.
-constexpr int kMaxDepth = 64;
 // Above the largest vocabularies in use (262,144): an id may not make us allocate without bound.
 constexpr uint32_t kMaxVocabSize = 1 << 20;
 
@@ -39,7 +38,7 @@ absl::Status ReadVocab(const Json& vocab, TokenizerSpec& spec, IdOfName& ids) {
   std::vector<bool> taken;
   for (const auto& item : vocab.items()) {
     const absl::StatusOr<uint32_t> id =
-        ReadId(item.value(), absl::StrCat("model.vocab[", JsonExcerpt(item.key()), "]"), kMaxVocabSize);
+        ReadId(item.value(), absl::StrCat("model.vocab[", Quoted(item.key()), "]"), kMaxVocabSize);
     if (!id.ok()) {
       return id.status();
     }
@@ -48,7 +47,7 @@ absl::Status ReadVocab(const Json& vocab, TokenizerSpec& spec, IdOfName& ids) {
       taken.resize(*id + 1);
     }
     if (taken[*id]) {
-      return absl::InvalidArgumentError(absl::StrCat("model.vocab[", JsonExcerpt(item.key()), "] is ", *id,
+      return absl::InvalidArgumentError(absl::StrCat("model.vocab[", Quoted(item.key()), "] is ", *id,
                                                      ", which another token has; allowed: each id once"));
     }
     taken[*id] = true;
@@ -65,7 +64,7 @@ absl::Status ReadVocab(const Json& vocab, TokenizerSpec& spec, IdOfName& ids) {
     if (found == ids.end()) {
       return absl::InvalidArgumentError(
           absl::StrFormat("model.vocab has no token %s for byte 0x%02X; allowed: a byte-level vocabulary, with all 256",
-                          JsonExcerpt(name), byte));
+                          Quoted(name), byte));
     }
     spec.bpe.byte_ids[byte] = found->second;
   }
@@ -108,8 +107,8 @@ absl::Status ReadMerges(const Json& merges, const IdOfName& ids, std::vector<Bpe
     for (int k = 0; k < 3; ++k) {
       const auto id = ids.find(names[k]);
       if (id == ids.end()) {
-        return absl::InvalidArgumentError(absl::StrCat("model.merges[", i, "] has token ", JsonExcerpt(std::string(names[k])),
-                                                       "; allowed: those of model.vocab"));
+        return absl::InvalidArgumentError(
+            absl::StrCat("model.merges[", i, "] has token ", Quoted(names[k]), "; allowed: those of model.vocab"));
       }
       found[k] = id->second;
     }
@@ -118,20 +117,8 @@ absl::Status ReadMerges(const Json& merges, const IdOfName& ids, std::vector<Bpe
   return absl::OkStatus();
 }
 
-absl::Status ReadModel(const Json& model, TokenizerSpec& spec, IdOfName& ids) {
-  if (!model.is_object()) {
-    return Refused("model", model, "an object of type BPE");
-  }
-  if (const Json& type = ValueAt(model, "type"); type != "BPE" && !type.is_null()) {
-    return Refused("model.type", type, "BPE");
-  }
-  if (absl::Status status =
-          CheckKeys(model, "model",
-                    {"type", "dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix", "fuse_unk",
-                     "byte_fallback", "ignore_merges", "vocab", "merges"});
-      !status.ok()) {
-    return status;
-  }
+// The options of a BPE model that would change ids; ignore_merges is the one that we have.
+absl::Status ReadModelOptions(const Json& model, bool& ignore_merges) {
   // fuse_unk is left unread: with a token for every byte nothing is unknown.
   for (const char* key : {"unk_token", "continuing_subword_prefix", "end_of_word_suffix"}) {
     if (const Json& value = ValueAt(model, key); !value.is_null() && value != "") {
@@ -144,17 +131,36 @@ absl::Status ReadModel(const Json& model, TokenizerSpec& spec, IdOfName& ids) {
   if (const Json& fallback = ValueAt(model, "byte_fallback"); !fallback.is_null() && fallback != false) {
     return Refused("model.byte_fallback", fallback, "false");
   }
-  if (!ValueAt(model, "ignore_merges").is_null()) {
-    const absl::StatusOr<bool> ignore_merges = BoolAt(model, "model", "ignore_merges");
-    if (!ignore_merges.ok()) {
-      return ignore_merges.status();
+  if (const Json& ignore = ValueAt(model, "ignore_merges"); !ignore.is_null()) {
+    const absl::StatusOr<bool> value = BoolAt(model, "model", "ignore_merges");
+    if (!value.ok()) {
+      return value.status();
     }
-    spec.bpe.ignore_merges = *ignore_merges;
+    ignore_merges = *value;
   }
-  if (absl::Status status = ReadVocab(ValueAt(model, "vocab"), spec, ids); !status.ok()) {
-    return status;
+  return absl::OkStatus();
+}
+
+absl::Status ReadModel(const Json& model, TokenizerSpec& spec, IdOfName& ids) {
+  if (!model.is_object()) {
+    return Refused("model", model, "an object of type BPE");
   }
-  return ReadMerges(ValueAt(model, "merges"), ids, spec.bpe.merges);
+  if (const Json& type = ValueAt(model, "type"); type != "BPE" && !type.is_null()) {
+    return Refused("model.type", type, "BPE");
+  }
+  absl::Status status = CheckKeys(model, "model",
+                                  {"type", "dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix",
+                                   "fuse_unk", "byte_fallback", "ignore_merges", "vocab", "merges"});
+  if (status.ok()) {
+    status = ReadModelOptions(model, spec.bpe.ignore_merges);
+  }
+  if (status.ok()) {
+    status = ReadVocab(ValueAt(model, "vocab"), spec, ids);
+  }
+  if (status.ok()) {
+    status = ReadMerges(ValueAt(model, "merges"), ids, spec.bpe.merges);
+  }
+  return status;
 }
 
 // ---- added tokens ----
@@ -254,8 +260,8 @@ absl::Status ReadSplit(const Json& split, const std::string& path, std::vector<S
   const Json& behavior = ValueAt(split, "behavior");
   const Json& invert = ValueAt(split, "invert");
   if (!(behavior == "Isolated" && invert == false) && !(behavior == "Removed" && invert == true)) {
-    return absl::InvalidArgumentError(absl::StrCat(path, " has behavior ", JsonExcerpt(behavior), " and invert ",
-                                                   JsonExcerpt(invert), "; allowed: Isolated and false, Removed and true"));
+    return absl::InvalidArgumentError(absl::StrCat(path, " has behavior ", Shown(behavior), " and invert ",
+                                                   Shown(invert), "; allowed: Isolated and false, Removed and true"));
   }
   splitters.push_back(*splitter);
   return absl::OkStatus();
@@ -310,39 +316,57 @@ absl::Status ReadPreTokenizer(const Json& value, const std::string& path, bool i
 
 // ---- post-processor, decoder ----
 
+bool IsSequenceA(const Json& item) {
+  const Json& sequence = ValueAt(item, "Sequence");
+  return item.size() == 1 && sequence.is_object() && ValueAt(sequence, "id") == "A";
+}
+
+// Appends the ids of a template's item {"SpecialToken": {"id": NAME}}, as special_tokens[NAME] lists them.
+absl::Status ReadSpecialToken(const Json& item, const Json& special_tokens, const std::string& path, uint32_t limit,
+                              std::vector<uint32_t>& ids) {
+  const Json& token = ValueAt(item, "SpecialToken");
+  const Json& name = token.is_object() ? ValueAt(token, "id") : token;
+  const Json& known = name.is_string() ? ValueAt(special_tokens, name.get_ref<const std::string&>()) : name;
+  const Json& list = known.is_object() ? ValueAt(known, "ids") : known;
+  if (item.size() != 1 || !list.is_array()) {
+    return Refused(path, item, "Sequence A once, a SpecialToken that is in special_tokens");
+  }
+  for (const Json& value : list) {
+    const absl::StatusOr<uint32_t> id = ReadId(value, path + ".ids", limit);
+    if (!id.ok()) {
+      return id.status();
+    }
+    ids.push_back(*id);
+  }
+  return absl::OkStatus();
+}
+
+// Only `single` is read: we encode one text at a time.
 absl::Status ReadTemplate(const Json& value, const std::string& path, TokenizerSpec& spec) {
   if (absl::Status status = CheckKeys(value, path, {"type", "single", "pair", "special_tokens"}); !status.ok()) {
     return status;
   }
   const Json& single = ValueAt(value, "single");
   const Json& special_tokens = ValueAt(value, "special_tokens");
-  if (!single.is_array() || !special_tokens.is_object()) {
-    return absl::InvalidArgumentError(absl::StrCat(path, " has no array single or no object special_tokens"));
+  if (!single.is_array()) {
+    return Refused(path + ".single", single, "an array");
   }
+  if (!special_tokens.is_object()) {
+    return Refused(path + ".special_tokens", special_tokens, "an object");
+  }
+  const uint32_t vocab_size = static_cast<uint32_t>(spec.tokens.size());
   bool seen_text = false;
   for (size_t i = 0; i < single.size(); ++i) {
     const std::string at = absl::StrCat(path, ".single[", i, "]");
     if (absl::Status status = CheckKeys(single[i], at, {"SpecialToken", "Sequence"}); !status.ok()) {
       return status;
     }
-    const Json& text = ValueAt(single[i], "Sequence");
-    if (text.is_object() && ValueAt(text, "id") == "A" && !seen_text && single[i].size() == 1) {
+    if (!seen_text && IsSequenceA(single[i])) {
       seen_text = true;
-      continue;
-    }
-    const Json& token = ValueAt(single[i], "SpecialToken");
-    const Json& name = token.is_object() ? ValueAt(token, "id") : token;
-    const Json& known = name.is_string() ? ValueAt(special_tokens, name.get_ref<const std::string&>()) : name;
-    const Json& ids = known.is_object() ? ValueAt(known, "ids") : known;
-    if (!ids.is_array() || single[i].size() != 1) {
-      return Refused(at, single[i], "Sequence A once, a SpecialToken that is in special_tokens");
-    }
-    for (const Json& value : ids) {
-      const absl::StatusOr<uint32_t> id = ReadId(value, at + ".ids", static_cast<uint32_t>(spec.tokens.size()));
-      if (!id.ok()) {
-        return id.status();
-      }
-      (seen_text ? spec.suffix_ids : spec.prefix_ids).push_back(*id);
+    } else if (absl::Status status = ReadSpecialToken(single[i], special_tokens, at, vocab_size,
+                                                      seen_text ? spec.suffix_ids : spec.prefix_ids);
+               !status.ok()) {
+      return status;
     }
   }
   return seen_text ? absl::OkStatus() : Refused(path + ".single", single, "Sequence A once among its items");
@@ -410,10 +434,12 @@ absl::Status ReadAll(const Json& root, TokenizerSpec& spec) {
 }  // namespace
 
 absl::StatusOr<TokenizerSpec> ParseTokenizerJson(absl::string_view json, absl::string_view name) {
-  const absl::StatusOr<Json> root = ParseJson(json, kMaxDepth);
+  const absl::StatusOr<Json> root = ParseJsonObject(json, name);
+  if (!root.ok()) {
+    return root.status();
+  }
   TokenizerSpec spec;
-  const absl::Status status = root.ok() ? ReadAll(*root, spec) : root.status();
-  if (!status.ok()) {
+  if (const absl::Status status = ReadAll(*root, spec); !status.ok()) {
     return absl::InvalidArgumentError(absl::StrCat(name, ": ", status.message()));
   }
   return spec;

@@ -6,6 +6,7 @@
 #include <fstream>
 #include <functional>
 #include <random>
+#include <set>
 #include <string>
 
 #include "gmock/gmock.h"
@@ -108,7 +109,7 @@ TEST(TokenizerJson, EveryByteNeedsAToken) {
                 d["model"]["merges"] = json::array();
                 d["model"]["vocab"].erase("\u0120");
               }),
-              IsErrorWith("no token \"\\u0120\" for byte 0x20", "256"));
+              IsErrorWith("for byte 0x20", "256"));
 }
 
 TEST(TokenizerJson, IdsAreCheckedBeforeTheyAreUsed) {
@@ -174,7 +175,7 @@ TEST(TokenizerJson, DeepNestingIsRefusedUnparsed) {
       text += unit;
     }
     EXPECT_THAT(std::string(Tokenizer::Parse(text, "DIR/tokenizer.json").status().message()),
-                testing::StrEq("DIR/tokenizer.json: is nested deeper than 64 levels"));
+                AllOf(StartsWith("DIR/tokenizer.json: "), HasSubstr("nested 200000 deep")));
   }
 }
 
@@ -215,11 +216,12 @@ TEST(TokenizerJson, AnyValueMayHaveAnyType) {
   const json others[] = {nullptr,        true,          -1,          1e300, "", "a\nb", json::array(), {1, 2},
                          json::object(), {{"type", 1}}, {{"id", {}}}};
   const json flat = document.flatten();
+  std::set<std::string> seen;
   for (const auto& item : flat.items()) {
     if (item.key().find("/vocab/") != std::string::npos && item.key() != "/model/vocab/!") {
       continue;
     }
-    for (json::json_pointer at(item.key()); !at.empty(); at.pop_back()) {
+    for (json::json_pointer at(item.key()); !at.empty() && seen.insert(at.to_string()).second; at.pop_back()) {
       for (const json& other : others) {
         json edited = document;
         edited[at] = other;
@@ -238,9 +240,9 @@ TEST(TokenizerLoad, NamesTheFile) {
   std::filesystem::remove_all(dir);
   std::filesystem::create_directories(dir);
   const auto message = [&] { return std::string(Tokenizer::Load(dir).status().message()); };
-  EXPECT_THAT(message(), AllOf(HasSubstr(dir + "/tokenizer.json"), HasSubstr("no such file")));
+  EXPECT_THAT(message(), AllOf(HasSubstr(dir + "/tokenizer.json"), HasSubstr("No such file")));
   std::ofstream(dir + "/tokenizer.json") << "{";
-  EXPECT_THAT(message(), AllOf(HasSubstr(dir + "/tokenizer.json"), HasSubstr("not valid JSON at byte 2")));
+  EXPECT_THAT(message(), AllOf(HasSubstr(dir + "/tokenizer.json"), HasSubstr("found no JSON")));
   std::ofstream(dir + "/tokenizer.json") << TokenizerText("gpt2");
   EXPECT_TRUE(Tokenizer::Load(dir).ok());
   std::filesystem::remove_all(dir);
