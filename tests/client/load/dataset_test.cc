@@ -22,7 +22,7 @@ std::vector<Prompt> Prompts(const DatasetOptions& options, size_t count, const T
 }
 
 std::string TempFile(const std::string& content) {
-  const std::string path = ::testing::TempDir() + "/dataset_test_file";
+  const std::string path = ::testing::TempDir() + "/dataset_test_" + ::testing::UnitTest::GetInstance()->current_test_info()->name();
   std::ofstream(path, std::ios::binary) << content;
   return path;
 }
