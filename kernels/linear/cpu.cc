@@ -7,9 +7,9 @@
 namespace quire {
 namespace {
 
-// Multiply-adds from which it pays to wake the workers: a microsecond and a half of weights streamed from L2 for one
-// row.
-constexpr int64_t kParallelMultiplyAdds = int64_t{48} << 10;
+// Multiply-adds from which it pays to wake the workers: two microseconds of weights in L2 for one row, five times what
+// a Run costs.
+constexpr int64_t kParallelMultiplyAdds = int64_t{192} << 10;
 
 // Elements of k that PackPanel moves at once: 64 rows of them, read and written, stay in L1.
 constexpr int64_t kPackCols = 64;

@@ -116,9 +116,11 @@ void Tile(const TileOperands<typename Weight::X>& o) {
         __builtin_prefetch(next_w + 64, 0, 3);
 #pragma GCC unroll 2
         for (int part = 0; part < Weight::kParts; ++part) {
+          const char* step = w;
+          asm("" : "+r"(step));  // each part loads anew: to keep the first one's loads would cost a sum its register
           typename Weight::W wv[V];
 #pragma GCC unroll 8
-          for (int v = 0; v < V; ++v) wv[v] = Weight::Load(w, lane + v * Vector::kWidth, part);
+          for (int v = 0; v < V; ++v) wv[v] = Weight::Load(step, lane + v * Vector::kWidth, part);
 #pragma GCC unroll 8
           for (int r = 0; r < R; ++r) {
             const typename Weight::XVector xv = Weight::Broadcast(x + r * o.x_stride + part);

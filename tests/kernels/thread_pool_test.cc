@@ -23,8 +23,9 @@ TEST(ThreadPoolTest, EveryWorkerRunsOnceInEachRun) {
   for (int threads : {1, 2, 3, 8}) {
     const std::unique_ptr<ThreadPool> pool = *ThreadPool::Create({threads, {}});
     ASSERT_EQ(pool->num_threads(), threads);
-    std::vector<int> calls(threads);  // not atomic: Run must publish and collect
-    for (int i = 0; i < 2000; ++i) {
+    std::vector<int> calls(threads);             // not atomic: Run must publish and collect
+    const int runs = threads <= 2 ? 3000 : 300;  // where CPUs are few, each Run of many waits for its turn many times
+    for (int i = 0; i < runs; ++i) {
       pool->Run([&](int worker) { ++calls[worker]; });
       for (int each : calls) ASSERT_EQ(each, i + 1) << threads;
     }
@@ -40,10 +41,10 @@ TEST(ThreadPoolTest, TheCallerIsWorkerZero) {
 }
 
 TEST(ThreadPoolTest, RunsOfUnequalLengthNeitherOverlapNorHang) {
-  const std::unique_ptr<ThreadPool> pool = *ThreadPool::Create({4, {}});
+  const std::unique_ptr<ThreadPool> pool = *ThreadPool::Create({3, {}});
   std::atomic<int> inside{0};
-  std::vector<uint64_t> sums(4 * 8);
-  for (int i = 0; i < 3000; ++i) {
+  std::vector<uint64_t> sums(3 * 8);
+  for (int i = 0; i < 1000; ++i) {
     pool->Run([&](int worker) {
       inside.fetch_add(1);
       for (int work = 0; work < (i * 7919 + worker * 104729) % 3000; ++work) sums[worker * 8] += work * i;
