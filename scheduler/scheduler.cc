@@ -30,12 +30,10 @@ TokenEvent& AppendEvent(EventKind kind, const Sequence& sequence, absl::Time tim
 }  // namespace
 
 Scheduler::Scheduler(const SchedulerOptions& options)
-    : options_(options),
-      max_running_(std::min(options.max_num_seqs, options.max_num_batched_tokens)),
-      pool_(options.num_blocks),
-      first_waiting_(sequences_.end()) {
-  Check(options.block_size >= 1 && max_running_ >= 1, "scheduler options out of range");
-  in_flight_.reserve(max_running_);
+    : options_(options), pool_(options.num_blocks), first_waiting_(sequences_.end()) {
+  Check(options.block_size >= 1 && options.max_num_seqs >= 1 && options.max_num_batched_tokens >= 1,
+        "scheduler options out of range");
+  in_flight_.reserve(options.max_num_seqs);
 }
 
 Scheduler::~Scheduler() = default;
@@ -127,8 +125,8 @@ bool Scheduler::ScheduleRunning(Batch& batch) {
     const int32_t least = it->num_computed() + 1;
     while (it != first_waiting_ && !it->HasSlots(least) && pool_.num_available() == 0) PreemptYoungest();
     if (it == first_waiting_) break;  // it was the youngest itself
-    // All but the youngest have one token pending: a prompt that took the whole budget let nobody in behind it. So,
-    // with no more sequences than tokens of the budget, there is one left for each.
+    // The budget has a token for each: all but the youngest have just one pending, as a prompt that takes what is left
+    // of the budget lets nobody in behind it; and nobody was admitted without a token of his own.
     AddChunk(*it, options_.max_num_batched_tokens - batch.num_tokens, batch);
   }
   return counters_.preemptions == preemptions_before;
@@ -136,7 +134,7 @@ bool Scheduler::ScheduleRunning(Batch& batch) {
 
 void Scheduler::AdmitWaiting(absl::Time now, Batch& batch, std::vector<TokenEvent>& events) {
   const auto may_admit = [&] {
-    return first_waiting_ != sequences_.end() && num_running_ < max_running_ &&
+    return first_waiting_ != sequences_.end() && num_running_ < options_.max_num_seqs &&
            batch.num_tokens < options_.max_num_batched_tokens;
   };
   if (head_is_blocked_ || !may_admit()) return;

@@ -35,10 +35,9 @@
 namespace quire {
 
 struct SchedulerOptions {
-  int32_t block_size = 16;  // tokens
-  int32_t num_blocks = 0;   // of the pool
-  // Sequences that run; no more than max_num_batched_tokens of them do, so that each gets a token in each step.
-  int32_t max_num_seqs = 128;
+  int32_t block_size = 16;                // tokens
+  int32_t num_blocks = 0;                 // of the pool
+  int32_t max_num_seqs = 128;             // sequences that run at once
   int32_t max_num_batched_tokens = 2048;  // token budget of one step
   int32_t max_model_len = 0;              // prompt + output, tokens
   bool enable_prefix_caching = true;
@@ -137,8 +136,7 @@ class Scheduler {
   void Remove(Sequence& sequence);
 
   SchedulerOptions options_;
-  int32_t max_running_;  // each running sequence gets a token in each step, so no more than the budget
-  BlockPool pool_;       // before the sequences: their tables refer to it
+  BlockPool pool_;  // before the sequences: their tables refer to it
 
   SequenceList sequences_;                // in order of arrival: running ones, then waiting ones
   SequenceList::iterator first_waiting_;  // end() if none waits

@@ -189,6 +189,16 @@ TEST(Scheduler, AdmitsOnlyWhatFitsBesideTheNeedsOfWhoRuns) {
   EXPECT_EQ(h.scheduler_.stats().preemptions, 0u);
 }
 
+TEST(Scheduler, AdmissionCountsTheNeedsOfWhoWasAdmittedInTheSameStep) {
+  SchedulerOptions options = SmallOptions();
+  options.num_blocks = 4;
+  Harness h(options);
+  h.Add(MakeRequest(1, 7, 8));  // takes 2 blocks, soon a third
+  h.Add(MakeRequest(2, 3, 6));  // soon: 2 blocks
+  EXPECT_EQ(h.Step(), (Chunks{{1, 0, 7}}));
+  EXPECT_EQ(h.scheduler_.stats().blocks_free, 2);
+}
+
 TEST(Scheduler, RefusesWhatCouldNeverRun) {
   SchedulerOptions options = SmallOptions();
   options.num_blocks = 5;
@@ -223,7 +233,7 @@ TEST(Scheduler, APrefixHitIsTheLongestChainOfFullBlocksButNotTheLastToken) {
 
 TEST(Scheduler, TheNextTurnOfAConversationHitsTheOutputOfTheLast) {
   Harness h(SmallOptions());
-  auto first = MakeCachedRequest(1, 3, 8);  // the first full block has a token of the output in it
+  auto first = MakeCachedRequest(1, 3, 14);  // the first full block has a token of the output in it
   h.Add(first);
   h.StepUntilIdle();
   auto second = MakeCachedRequest(2, 3, 1);
@@ -232,7 +242,7 @@ TEST(Scheduler, TheNextTurnOfAConversationHitsTheOutputOfTheLast) {
   second->prompt_hashes = HashBlocks("", second->prompt, 4);
   h.Add(second);
   h.Step();
-  EXPECT_EQ(h.CachedTokensOf(2), 8u);  // 10 positions of the first were run: two full blocks
+  EXPECT_EQ(h.CachedTokensOf(2), 16u);  // 16 positions of the first were run: four full blocks
 }
 
 TEST(Scheduler, WhoDoesNotReadTheCacheMayStillFeedItAndWhoBypassesItDoesNeither) {
