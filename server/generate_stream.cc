@@ -7,6 +7,13 @@
 #include "server/rpc_message.h"
 
 namespace quire {
+namespace {
+
+// A client gives up at its deadline, which began to run when it sent the request; ours began when the request arrived. A
+// call that is given up so shortly before our deadline has expired, rather than been cancelled.
+constexpr std::chrono::milliseconds kDeadlineSlack(20);
+
+}  // namespace
 
 std::shared_ptr<GenerateStream> GenerateStream::Create(grpc::CallbackServerContext* context, Metrics& metrics,
                                                        Callbacks callbacks) {
@@ -93,7 +100,7 @@ void GenerateStream::ClientGone() {
     const std::lock_guard<std::mutex> lock(mutex_);
     gone_ = true;
     metrics_.Discarded(pending_.Clear());
-    expired = !cut_ && std::chrono::system_clock::now() >= context_->deadline();
+    expired = !cut_ && std::chrono::system_clock::now() + kDeadlineSlack >= context_->deadline();
   }
   Cancel(expired ? Ending::kExpired : Ending::kCancelled);
 }
