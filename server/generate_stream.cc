@@ -9,8 +9,8 @@
 namespace quire {
 namespace {
 
-// A client gives up at its deadline, which began to run when it sent the request; ours began when the request arrived. A
-// call that is given up so shortly before our deadline has expired, rather than been cancelled.
+// A client gives up at its deadline, which began to run when it sent the request; ours began when the request arrived.
+// A call that is given up so shortly before our deadline has expired, rather than been cancelled.
 constexpr std::chrono::milliseconds kDeadlineSlack(20);
 
 }  // namespace
