@@ -27,6 +27,11 @@ using sampling::SamplingKernels;
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
+// A set of at most so many is cut by selection at once; of a larger one a range of weights is singled out before, in so
+// many halvings of 44 bits, each a pass over the weights: what is left of a flat row of 2^17 ids is some hundreds.
+constexpr int64_t kFew = 256;
+constexpr int kHalvings = 12;
+
 // Waking workers costs about a microsecond, what a pass over so many logits does.
 constexpr int64_t kMinSharedLogits = 16384;
 
@@ -243,9 +248,19 @@ class Row {
 
   // Keeps the shortest beginning of the candidates' order whose weights reach `target`. REQUIRES: all of them do.
   void KeepUpTo(uint64_t target) {
-    ResetOrder();
-    int64_t begin = 0,
-            end = num_candidates_;  // where the last one to keep is; what stands before is subtracted from target
+    // The last one to keep has a weight in [low, high): the sum of those >= low reaches target, that of those >= high
+    // does not.
+    uint64_t low = 0, high = static_cast<uint64_t>(kWeightOne) + 1;
+    for (int i = 0; i < kHalvings && num_candidates_ > kFew; ++i) {
+      const uint64_t middle = low + (high - low) / 2;
+      (kernels_.sum_at_least(scratch_.weights, num_candidates_, middle) >= target ? low : high) = middle;
+    }
+    target -= kernels_.sum_at_least(scratch_.weights, num_candidates_, high);
+    int64_t begin = 0, end = 0;  // in `order`, where the last one to keep is; what stands before is taken from target
+    for (int64_t i = 0; i < num_candidates_; ++i) {
+      scratch_.order[end] = static_cast<uint32_t>(i);
+      end += scratch_.weights[i] >= low && scratch_.weights[i] < high;
+    }
     while (end - begin > 1) {
       const int64_t middle = begin + (end - begin) / 2;
       std::nth_element(scratch_.order + begin, scratch_.order + middle, scratch_.order + end, Before());

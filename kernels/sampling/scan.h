@@ -20,6 +20,9 @@ struct SamplingKernels {
   // The sum of the weights (see weight.h) of n logits, by stretch in `sums` unless that is nullptr.
   uint64_t (*sum)(const float* logits, int64_t n, float max, float inverse_temperature, uint64_t* sums);
 
+  // The sum of those of n weights that are at least `bound`.
+  uint64_t (*sum_at_least)(const uint64_t* weights, int64_t n, uint64_t bound);
+
   // The weights of n logits.
   void (*weigh)(const float* logits, int64_t n, float max, float inverse_temperature, uint64_t* weights);
 };

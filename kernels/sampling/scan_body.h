@@ -111,7 +111,23 @@ void Weigh(const float* logits, int64_t n, float max, float inverse_temperature,
   }
 }
 
-constexpr SamplingKernels kSamplingKernels = {&Scan, &Sum, &Weigh};
+uint64_t SumAtLeast(const uint64_t* weights, int64_t n, uint64_t bound) {
+  constexpr int64_t kStep = sizeof(Integers) / sizeof(uint64_t);
+  // Weights are below 2^63, so the sign of the difference tells; comparing is slow where 64-bit comparisons lack.
+  Integers sum = {};
+  int64_t i = 0;
+  for (; i + kStep <= n; i += kStep) {
+    Integers w;
+    __builtin_memcpy(&w, weights + i, sizeof w);
+    sum += w & (((w - bound) >> 63) - 1);
+  }
+  uint64_t total = 0;
+  for (int64_t lane = 0; lane < kStep; ++lane) total += sum[lane];
+  for (; i < n; ++i) total += weights[i] >= bound ? weights[i] : 0;
+  return total;
+}
+
+constexpr SamplingKernels kSamplingKernels = {&Scan, &Sum, &SumAtLeast, &Weigh};
 
 }  // namespace
 }  // namespace quire::sampling
