@@ -1,3 +1,5 @@
+#include <vector>
+
 #include "kernels/linear/impl.h"
 
 namespace quire {
@@ -15,16 +17,18 @@ void RefPackLinear(absl::Span<const Tensor> parts, DType dtype, void* packed) {
 
 void RefLinear(const LinearArgs& args) {
   const LinearWeight& w = *args.weight;
+  std::vector<float> x(static_cast<size_t>(args.x.rows * w.k)), row(static_cast<size_t>(w.k));
   for (int64_t r = 0; r < args.x.rows; ++r) {
-    for (int64_t j = 0; j < w.n; ++j) {
+    for (int64_t i = 0; i < w.k; ++i) x[r * w.k + i] = LoadFloat(args.x.data, args.x.dtype, r * args.x.row_stride + i);
+  }
+  for (int64_t j = 0; j < w.n; ++j) {
+    for (int64_t i = 0; i < w.k; ++i) row[i] = LoadFloat(w.data.data(), w.dtype, j * w.k + i);
+    for (int64_t r = 0; r < args.x.rows; ++r) {
       float sum = 0;
-      for (int64_t i = 0; i < w.k; ++i) {
-        sum += LoadFloat(args.x.data, args.x.dtype, r * args.x.row_stride + i) *
-               LoadFloat(w.data.data(), w.dtype, j * w.k + i);
-      }
+      for (int64_t i = 0; i < w.k; ++i) sum += x[r * w.k + i] * row[i];
       if (args.bias != nullptr) sum += args.bias[j];
-      float* const y = args.y.Row<float>(r) + j;
-      *y = args.accumulate ? *y + sum : sum;
+      float& y = args.y.Row<float>(r)[j];
+      y = args.accumulate ? y + sum : sum;
     }
   }
 }
