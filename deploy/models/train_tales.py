@@ -158,7 +158,7 @@ def main():
     p.add_argument("corpus", type=pathlib.Path)
     p.add_argument("out", type=pathlib.Path)
     p.add_argument("--validation", default="alice-s-adventures-in-wonderland.txt")
-    p.add_argument("--steps", type=int, default=2400)
+    p.add_argument("--steps", type=int, default=600)
     p.add_argument("--batch-tokens", type=int, default=8192)
     p.add_argument("--lr", type=float, default=4e-3)
     p.add_argument("--weight-decay", type=float, default=0.1)
