@@ -45,7 +45,7 @@ struct PagedAttentionArgs {
   const AttentionChunk* chunks;  // [num_chunks]; they cover every row once, in order
   int32_t num_chunks;
   int32_t q_heads;  // a multiple of kv.kv_heads
-  float scale;      // usually 1 / sqrt(head_dim)
+  float scale;      // > 0, usually 1 / sqrt(head_dim)
   PagedKv kv;
   Tensor out;  // any dtype [num_rows, q_heads * head_dim]
 };

@@ -31,7 +31,7 @@ struct PagedKv {
   int32_t num_blocks = 0;
   int32_t block_size = 0;  // slots of a block: 8 .. 256, a multiple of 8
   int32_t kv_heads = 0;
-  int32_t head_dim = 0;  // even
+  int32_t head_dim = 0;  // even; at most 256 on `cpu`
 
   // Elements of K (or of V) of one block of one layer.
   int64_t BlockElements() const { return int64_t{kv_heads} * block_size * head_dim; }
