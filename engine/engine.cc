@@ -44,8 +44,7 @@ EngineSnapshot Engine::snapshot() const {
   return snapshot_;
 }
 
-// ----------------------------------------------------------------------------------------------------------------------
-// the engine thread
+// ---- The engine thread ----
 
 void Engine::Run() {
   absl::Status status;

@@ -111,6 +111,13 @@ std::map<RequestId, Output> RunAll(const SchedulerOptions& options, std::unique_
   return sink.outputs();
 }
 
+std::unique_ptr<Backend> MakeBackend(BackendKind kind) {
+  BackendOptions options;
+  options.kind = kind;
+  options.num_threads = kind == BackendKind::kCpu ? 1 : 0;
+  return *CreateBackend(options);
+}
+
 std::string BundledModel() { return QUIRE_SOURCE_DIR "/deploy/models/tales-5m"; }
 
 EngineOptions BundledModelOptions(BackendKind kind) {

@@ -67,6 +67,8 @@ std::map<RequestId, Output> RunAll(const SchedulerOptions& options, std::unique_
                                    const std::vector<std::shared_ptr<const Request>>& requests,
                                    SchedulerStats* stats = nullptr);
 
+std::unique_ptr<Backend> MakeBackend(BackendKind kind);  // with one thread
+
 std::string BundledModel();  // its directory
 EngineOptions BundledModelOptions(BackendKind kind);
 

@@ -9,6 +9,7 @@
 #include "engine/weights.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/engine/engine_testing.h"
 
 namespace quire {
 namespace {
@@ -36,7 +37,7 @@ class MemoryPlanTest : public testing::Test {
 
   ModelConfig config_ = Llama3_8B();
   EngineOptions options_;
-  std::unique_ptr<Backend> backend_ = *CreateBackend(BackendOptions{BackendKind::kRef});
+  std::unique_ptr<Backend> backend_ = MakeBackend(BackendKind::kRef);
 };
 
 TEST_F(MemoryPlanTest, SizesTheCacheByKvHeads) {
@@ -126,7 +127,7 @@ TEST_F(MemoryPlanTest, PlansWhatTheBackendAllocates) {
   for (const BackendKind kind : {BackendKind::kRef, BackendKind::kCpu}) {
     for (const bool tied : {false, true}) {
       config_.tie_word_embeddings = tied;
-      const auto backend = *CreateBackend(BackendOptions{kind, /*num_threads=*/1});
+      const auto backend = MakeBackend(kind);
       const auto weights = DummyWeights(config_, DType::kBFloat16, 1, *backend);
       ASSERT_TRUE(weights.ok()) << weights.status();
       uint64_t bytes = weights->embedding.data.bytes() + weights->lm_head.data.bytes() + weights->final_norm.bytes();

@@ -16,6 +16,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
+#include "tests/engine/engine_testing.h"
 
 namespace quire {
 namespace {
@@ -94,8 +95,7 @@ class WeightsTest : public testing::Test {
 
   ModelConfig config_ = TinyConfig();
   std::string directory_;
-  std::unique_ptr<Backend> ref_ =
-      *CreateBackend(BackendOptions{BackendKind::kRef});  // packed as it is written: row-major
+  std::unique_ptr<Backend> ref_ = MakeBackend(BackendKind::kRef);  // packed as it is written: row-major
 };
 
 TEST_F(WeightsTest, StacksQkvAndGateUpByRowsAndTiesTheHead) {
