@@ -22,7 +22,8 @@ std::vector<Prompt> Prompts(const DatasetOptions& options, size_t count, const T
 }
 
 std::string TempFile(const std::string& content) {
-  const std::string path = ::testing::TempDir() + "/dataset_test_" + ::testing::UnitTest::GetInstance()->current_test_info()->name();
+  const std::string path =
+      ::testing::TempDir() + "/dataset_test_" + ::testing::UnitTest::GetInstance()->current_test_info()->name();
   std::ofstream(path, std::ios::binary) << content;
   return path;
 }
@@ -125,7 +126,8 @@ TEST(CustomDataset, NamesTheLineThatWillNotDo) {
   DatasetOptions options;
   options.name = "custom";
   options.path = TempFile("{\"prompt\": \"one\"}\n{\"text\": \"two\"}\n");
-  EXPECT_THAT(MakePrompts(options, 3, 100, 1, Bytes).status().message(), HasSubstr("dataset_test_file:2: want"));
+  EXPECT_THAT(MakePrompts(options, 3, 100, 1, Bytes).status().message(),
+              HasSubstr("dataset_test_NamesTheLineThatWillNotDo:2: want"));
 }
 
 }  // namespace
