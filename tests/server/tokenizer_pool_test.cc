@@ -20,8 +20,8 @@ TEST(TokenizerPoolTest, ShutdownRunsWhatWaits) {
 }
 
 TEST(TokenizerPoolTest, AFullPoolRefusesAtOnceWithARetryDelay) {
+  std::promise<void> begun, go;  // outlive the pool, whose worker uses them to its end
   TokenizerPool pool({.num_threads = 1, .max_jobs = 2, .max_bytes = 100});
-  std::promise<void> begun, go;
   ASSERT_TRUE(pool.Submit(1,
                           [&] {
                             begun.set_value();
