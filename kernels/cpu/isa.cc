@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <iterator>
 
 #include "kernels/check.h"
 #include "kernels/cpu/kernels.h"

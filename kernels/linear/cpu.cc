@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cstring>
+#include <type_traits>
 
 #include "kernels/cpu/parallel.h"
 #include "kernels/linear/impl.h"
