@@ -51,32 +51,6 @@ inline float Noise(uint64_t kind, uint64_t sequence, uint64_t position, uint64_t
   return static_cast<float>(static_cast<int64_t>(x) * 0x1p-63);
 }
 
-inline void StoreAs(DType dtype, void* data, int64_t index, float value) {
-  switch (dtype) {
-    case DType::kFloat32:
-      static_cast<float*>(data)[index] = value;
-      return;
-    case DType::kBFloat16:
-      static_cast<BFloat16*>(data)[index] = ToBFloat16(value);
-      return;
-    case DType::kFloat16:
-      static_cast<Float16*>(data)[index] = ToFloat16(value);
-      return;
-  }
-}
-
-inline float LoadAs(DType dtype, const void* data, int64_t index) {
-  switch (dtype) {
-    case DType::kFloat32:
-      return static_cast<const float*>(data)[index];
-    case DType::kBFloat16:
-      return ToFloat(static_cast<const BFloat16*>(data)[index]);
-    case DType::kFloat16:
-      return ToFloat(static_cast<const Float16*>(data)[index]);
-  }
-  return 0;
-}
-
 class PagedAttentionProblem {
  public:
   PagedAttentionProblem(const AttentionShape& shape, const std::vector<ChunkOf>& chunks, uint32_t seed = 1)
@@ -95,8 +69,8 @@ class PagedAttentionProblem {
     kv_.k = k_.data();
     kv_.v = v_.data();
     for (int64_t i = 0; i < elements; ++i) {
-      StoreAs(shape.dtype, kv_.k, i, std::numeric_limits<float>::quiet_NaN());
-      StoreAs(shape.dtype, kv_.v, i, std::numeric_limits<float>::quiet_NaN());
+      StoreFloat(kv_.k, shape.dtype, i, std::numeric_limits<float>::quiet_NaN());
+      StoreFloat(kv_.v, shape.dtype, i, std::numeric_limits<float>::quiet_NaN());
     }
     std::vector<BlockId> free(num_blocks);
     std::iota(free.begin(), free.end(), 0);
@@ -149,11 +123,11 @@ class PagedAttentionProblem {
   }
   void SetK(int32_t chunk, int32_t position, int32_t kv_head, int32_t dim, float value) {
     const BlockId block = tables_[chunk][position / kv_.block_size];
-    StoreAs(shape_.dtype, kv_.k, kv_.KIndex(block, kv_head, position % kv_.block_size, dim), value);
+    StoreFloat(kv_.k, shape_.dtype, kv_.KIndex(block, kv_head, position % kv_.block_size, dim), value);
   }
   void SetV(int32_t chunk, int32_t position, int32_t kv_head, int32_t dim, float value) {
     const BlockId block = tables_[chunk][position / kv_.block_size];
-    StoreAs(shape_.dtype, kv_.v, kv_.VIndex(block, kv_head, position % kv_.block_size, dim), value);
+    StoreFloat(kv_.v, shape_.dtype, kv_.VIndex(block, kv_head, position % kv_.block_size, dim), value);
   }
   void set_scale(float scale) { scale_ = scale; }
 
@@ -168,8 +142,8 @@ class PagedAttentionProblem {
       for (int32_t h = 0; h < shape_.kv_heads; ++h) {
         for (int32_t d = 0; d < shape_.head_dim; ++d) {
           const int32_t slot = t % shape_.block_size;
-          StoreAs(shape_.dtype, kv_.k, kv_.KIndex(block, h, slot, d), 2 * Noise(1, chunk.sequence, t, h, d));
-          StoreAs(shape_.dtype, kv_.v, kv_.VIndex(block, h, slot, d), Noise(2, chunk.sequence, t, h, d));
+          StoreFloat(kv_.k, shape_.dtype, kv_.KIndex(block, h, slot, d), 2 * Noise(1, chunk.sequence, t, h, d));
+          StoreFloat(kv_.v, shape_.dtype, kv_.VIndex(block, h, slot, d), Noise(2, chunk.sequence, t, h, d));
         }
       }
     }
@@ -202,7 +176,7 @@ class PagedAttentionProblem {
     std::vector<float> result;
     for (int64_t r = 0; r < num_rows_; ++r) {
       for (int64_t i = 0; i < RowElements(); ++i)
-        result.push_back(LoadAs(shape_.out_dtype, out.data(), r * stride + i));
+        result.push_back(LoadFloat(out.data(), shape_.out_dtype, r * stride + i));
       const size_t begin = (r * stride + RowElements()) * DTypeBytes(shape_.out_dtype);
       const size_t end = (r + 1) * stride * DTypeBytes(shape_.out_dtype);
       Check(std::equal(out.begin() + begin, out.begin() + end, untouched.begin() + begin),
