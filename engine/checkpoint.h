@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "engine/mapped_file.h"
 #include "engine/safetensors.h"
 
 namespace quire {

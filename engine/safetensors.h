@@ -34,25 +34,6 @@ struct StoredTensor {
 // found and what is allowed. The result points into `file`.
 absl::StatusOr<std::vector<StoredTensor>> ParseSafetensors(absl::Span<const std::byte> file, absl::string_view name);
 
-// A file's bytes, mapped read-only; unmapped on destruction. Move-only.
-class MappedFile {
- public:
-  // NOT_FOUND; INVALID_ARGUMENT where it is no regular file or empty.
-  static absl::StatusOr<MappedFile> Open(const std::string& path);
-
-  MappedFile(MappedFile&& other) noexcept;
-  MappedFile& operator=(MappedFile&& other) noexcept;
-  ~MappedFile();
-
-  absl::Span<const std::byte> bytes() const { return {data_, size_}; }
-
- private:
-  MappedFile(const std::byte* data, size_t size) : data_(data), size_(size) {}
-
-  const std::byte* data_ = nullptr;
-  size_t size_ = 0;
-};
-
 }  // namespace quire
 
 #endif  // QUIRE_ENGINE_SAFETENSORS_H_

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/mapped_file.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
