@@ -27,6 +27,10 @@ void Engine::Cancel(RequestId id, Ending ending) {
 
 void Engine::Stop(RequestId id) { inbox_.Put({.kind = CommandKind::kStop, .id = id}); }
 
+void Engine::Pause(RequestId id) { inbox_.Put({.kind = CommandKind::kPause, .id = id}); }
+
+void Engine::Resume(RequestId id) { inbox_.Put({.kind = CommandKind::kResume, .id = id}); }
+
 void Engine::EndAll(Ending ending) { inbox_.Put({.kind = CommandKind::kEndAll, .ending = ending}); }
 
 void Engine::Shutdown() {
@@ -113,6 +117,12 @@ void Engine::CarryOut(std::vector<Command>& commands) {
       case CommandKind::kStop:
         scheduler_.Drop(command.id);
         StopWaiting(command.id, /*admitted=*/false);
+        break;
+      case CommandKind::kPause:
+        scheduler_.Pause(command.id);
+        break;
+      case CommandKind::kResume:
+        scheduler_.Resume(command.id);
         break;
       case CommandKind::kEndAll:
         scheduler_.EndAll(command.ending, events_);

@@ -74,6 +74,11 @@ class Engine {
   // The server has found a stop string: the request ends without further events.
   void Stop(RequestId id);
 
+  // The client of a request does not read, or does again: between the two the request does not run. Unknown ids are
+  // ignored.
+  void Pause(RequestId id);
+  void Resume(RequestId id);
+
   // Ends all requests with kEnded events (kShutdown: drain time-out) and goes on.
   void EndAll(Ending ending);
 

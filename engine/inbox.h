@@ -23,12 +23,12 @@
 
 namespace quire {
 
-enum class CommandKind : uint8_t { kAdd, kCancel, kStop, kEndAll };
+enum class CommandKind : uint8_t { kAdd, kCancel, kStop, kPause, kResume, kEndAll };
 
 struct Command {
   CommandKind kind = CommandKind::kAdd;
   Ending ending = Ending::kNone;                     // kCancel, kEndAll
-  RequestId id = 0;                                  // kCancel, kStop
+  RequestId id = 0;                                  // all but kAdd, kEndAll
   std::shared_ptr<const Request> request = nullptr;  // kAdd
 };
 

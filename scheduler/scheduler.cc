@@ -1,6 +1,7 @@
 #include "scheduler/scheduler.h"
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "absl/strings/str_format.h"
@@ -78,6 +79,22 @@ void Scheduler::Drop(RequestId id) {
   if (found != by_id_.end()) Remove(*found->second);
 }
 
+void Scheduler::Pause(RequestId id) {
+  const auto found = by_id_.find(id);
+  if (found == by_id_.end() || found->second->paused_) return;
+  found->second->paused_ = true;
+  must_park_ = true;
+  head_is_blocked_ = false;
+  ++counters_.pauses;
+}
+
+void Scheduler::Resume(RequestId id) {
+  const auto found = by_id_.find(id);
+  if (found == by_id_.end()) return;
+  found->second->paused_ = false;
+  head_is_blocked_ = false;
+}
+
 void Scheduler::Expire(absl::Time now, std::vector<TokenEvent>& events) {
   while (NextDeadline() <= now) End(deadlines_.begin()->second, Ending::kExpired, events);
 }
@@ -114,9 +131,25 @@ void Scheduler::Remove(Sequence& sequence) {
 void Scheduler::Schedule(absl::Time now, Batch& batch, std::vector<TokenEvent>& events) {
   Check(in_flight_.empty(), "the previous batch is not committed");
   batch.clear();
+  if (std::exchange(must_park_, false)) ParkPaused();
   // What was preempted a moment ago stands first in the queue: to admit it again at once would only undo the
   // preemption.
   if (ScheduleRunning(batch)) AdmitWaiting(now, batch, events);
+}
+
+void Scheduler::ParkPaused() {
+  for (auto it = first_waiting_; it != sequences_.begin();) {
+    const auto sequence = std::prev(it);
+    if (!sequence->paused_) {
+      it = sequence;
+      continue;
+    }
+    ReleaseBlocks(*sequence);
+    --num_running_;
+    if (it == first_waiting_) it = sequence;
+    sequences_.splice(first_waiting_, sequences_, sequence);
+    first_waiting_ = sequence;
+  }
 }
 
 bool Scheduler::ScheduleRunning(Batch& batch) {
@@ -133,8 +166,10 @@ bool Scheduler::ScheduleRunning(Batch& batch) {
 }
 
 void Scheduler::AdmitWaiting(absl::Time now, Batch& batch, std::vector<TokenEvent>& events) {
+  auto next = first_waiting_;
   const auto may_admit = [&] {
-    return first_waiting_ != sequences_.end() && num_running_ < options_.max_num_seqs &&
+    while (next != sequences_.end() && next->paused_) ++next;
+    return next != sequences_.end() && num_running_ < options_.max_num_seqs &&
            batch.num_tokens < options_.max_num_batched_tokens;
   };
   if (head_is_blocked_ || !may_admit()) return;
@@ -143,13 +178,18 @@ void Scheduler::AdmitWaiting(absl::Time now, Batch& batch, std::vector<TokenEven
   int64_t reserved = 0;
   for (auto it = sequences_.begin(); it != first_waiting_; ++it) reserved += it->NumBlocksSoon();
   while (may_admit()) {
-    Sequence& sequence = *first_waiting_;
+    Sequence& sequence = *next;
     if (!TakePrefix(sequence, reserved)) {
       head_is_blocked_ = true;
       return;
     }
     if (!sequence.started_) Start(sequence, now, events);
-    ++first_waiting_;
+    const auto admitted = next++;
+    if (admitted == first_waiting_) {
+      ++first_waiting_;
+    } else {
+      sequences_.splice(first_waiting_, sequences_, admitted);
+    }
     ++num_running_;
     AddChunk(sequence, options_.max_num_batched_tokens - batch.num_tokens, batch);
     reserved += sequence.NumBlocksSoon();
@@ -188,10 +228,14 @@ void Scheduler::Start(Sequence& sequence, absl::Time now, std::vector<TokenEvent
 void Scheduler::PreemptYoungest() {
   --first_waiting_;
   --num_running_;
-  first_waiting_->block_table_.Clear();
-  first_waiting_->num_computed_ = 0;
+  ReleaseBlocks(*first_waiting_);
   head_is_blocked_ = false;
   ++counters_.preemptions;
+}
+
+void Scheduler::ReleaseBlocks(Sequence& sequence) {
+  sequence.block_table_.Clear();
+  sequence.num_computed_ = 0;
 }
 
 void Scheduler::AddChunk(Sequence& sequence, int32_t max_count, Batch& batch) {

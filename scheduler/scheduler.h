@@ -54,6 +54,7 @@ struct SchedulerStats {
   uint64_t discarded_tokens = 0;
   uint64_t recomputed_tokens = 0;  // positions run again after a preemption
   uint64_t preemptions = 0;
+  uint64_t pauses = 0;
   uint64_t prefix_queries = 0;  // prompt tokens asked of the prefix cache, once for each request
   uint64_t prefix_hits = 0;     // prompt tokens found there: the sum of all cached_tokens
   uint64_t steps = 0;           // batches committed
@@ -78,6 +79,12 @@ class Scheduler {
 
   // As End, without an event: somebody else has told the client already (a stop string).
   void Drop(RequestId id);
+
+  // A request whose client does not read is not runnable until Resume: from the next step on it holds no blocks, and
+  // when it goes on it finds in the prefix cache what nobody else needed meanwhile. It must have a deadline elsewhere
+  // (the server's write time-out). Unknown requests are ignored, and so is what is the case already.
+  void Pause(RequestId id);
+  void Resume(RequestId id);
 
   // Ends all requests whose deadline is not after `now` (Ending::kExpired), waiting or running.
   void Expire(absl::Time now, std::vector<TokenEvent>& events);
@@ -107,9 +114,11 @@ class Scheduler {
   struct ChunkResult;
   class ResultReader;
 
+  // Running sequences that were paused give up their blocks and wait, in order, before all others.
+  void ParkPaused();
   // Gives each running sequence a chunk, preempting from the back where blocks lack. False when it preempted.
   bool ScheduleRunning(Batch& batch);
-  // Makes waiting sequences run, in order, while seats, budget and blocks allow.
+  // Makes waiting sequences run, in order but for paused ones, while seats, budget and blocks allow.
   void AdmitWaiting(absl::Time now, Batch& batch, std::vector<TokenEvent>& events);
   // The sequence is about to run for the first time.
   void Start(Sequence& sequence, absl::Time now, std::vector<TokenEvent>& events);
@@ -117,6 +126,8 @@ class Scheduler {
   // soon would not be available beside `reserved` others.
   bool TakePrefix(Sequence& sequence, int64_t reserved);
   void PreemptYoungest();
+  // What it holds goes back; it is to run again from the beginning.
+  static void ReleaseBlocks(Sequence& sequence);
   // Appends a chunk of the pending tokens, `max_count` at most, or fewer if blocks lack. REQUIRES: a block is available
   // for the first.
   void AddChunk(Sequence& sequence, int32_t max_count, Batch& batch);
@@ -145,6 +156,7 @@ class Scheduler {
   std::vector<Sequence*> in_flight_;      // of each chunk of the batch in flight
   absl::flat_hash_map<RequestId, SequenceList::iterator> by_id_;
   absl::btree_set<std::pair<absl::Time, RequestId>> deadlines_;  // the finite ones
+  bool must_park_ = false;                                       // a sequence was paused that may be running
   // The first waiting sequence did not fit, and since then no sequence has left: it need not be tried again.
   bool head_is_blocked_ = false;
   SchedulerStats counters_;  // gauges unset

@@ -79,6 +79,7 @@ class Sequence {
   // log-probabilities are out.
   int32_t max_computed_ = 0;
   bool started_ = false;    // a chunk of it was scheduled once
+  bool paused_ = false;     // its client does not read: it is not runnable
   bool in_flight_ = false;  // the batch in flight names it
   bool ended_ = false;      // over, but kept for the batch in flight
   // Of the full blocks after those of request().prompt_hashes, as far as asked for.

@@ -352,6 +352,50 @@ TEST(Scheduler, PromptLogprobsComeOnceThoughAPreemptionInterruptsThePrompt) {
   EXPECT_THAT(positions, ElementsAre(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14));
 }
 
+TEST(Scheduler, APausedRequestHoldsNothingAndResumesWithAllItsTokensBeforeOthersThatWait) {
+  SchedulerOptions options = SmallOptions();
+  options.max_num_seqs = 2;
+  Harness h(options);
+  const auto first = MakeCachedRequest(1, 9, 6);
+  h.Add(first);
+  h.Add(MakeRequest(2, 3, 6));
+  h.Add(MakeRequest(3, 3, 2));
+  h.Add(MakeRequest(4, 3, 2));
+  EXPECT_EQ(h.Step(), (Chunks{{1, 0, 9}, {2, 0, 3}}));
+  h.scheduler_.Pause(1);
+  h.scheduler_.Pause(1);
+  h.scheduler_.Pause(77);
+  EXPECT_EQ(h.Step(), (Chunks{{2, 3, 1}, {3, 0, 3}})) << "its seat is another's";
+  EXPECT_EQ(h.scheduler_.stats().num_running, 2);
+  EXPECT_EQ(h.scheduler_.stats().blocks_held, 2) << "of 2 and 3";
+  EXPECT_EQ(h.scheduler_.stats().blocks_cached, 2) << "of 1";
+  h.scheduler_.Resume(1);
+  EXPECT_EQ(h.Step(), (Chunks{{2, 4, 1}, {3, 3, 1}}));
+  EXPECT_EQ(h.Step(), (Chunks{{2, 5, 1}, {1, 8, 2}})) << "before 4, from the cache but for its unfilled block";
+  h.StepUntilIdle();
+  EXPECT_EQ(h.TokensOf(1), FakeRunner::OutputOf(*first).tokens);
+  EXPECT_EQ(h.scheduler_.stats().pauses, 1u);
+  EXPECT_EQ(h.scheduler_.stats().blocks_held, 0);
+}
+
+TEST(Scheduler, WhileAllArePausedTheBatchIsEmptyAndTheyCanStillEnd) {
+  Harness h(SmallOptions());
+  h.Add(MakeRequest(1, 5, 9));
+  h.Add(MakeRequest(2, 5, 9));
+  h.Step();
+  h.Add(MakeRequest(3, 5, 9));
+  for (const RequestId id : {1, 2, 3}) h.scheduler_.Pause(id);
+  EXPECT_THAT(h.Step(), IsEmpty());
+  EXPECT_FALSE(h.scheduler_.idle());
+  EXPECT_EQ(h.scheduler_.stats().num_waiting, 3);
+  h.scheduler_.End(1, Ending::kCancelled, h.events_);
+  h.scheduler_.End(3, Ending::kCancelled, h.events_);
+  EXPECT_THAT(h.Step(), IsEmpty());
+  h.scheduler_.Resume(2);
+  EXPECT_EQ(h.Step(), (Chunks{{2, 0, 6}}));
+  h.StepUntilIdle();
+}
+
 TEST(Scheduler, DeadlinesEndWhoWaitsAndWhoRuns) {
   SchedulerOptions options = SmallOptions();
   options.max_num_seqs = 1;
