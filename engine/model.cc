@@ -62,7 +62,7 @@ void Model::Forward(const ModelInput& input, const KvCache& cache, Activations& 
     // x += down(silu(gate(norm(x))) * up(norm(x)))
     backend_->RmsNorm({.x = x, .weight = Floats(w.mlp_norm), .epsilon = epsilon, .rows = nullptr, .y = normed});
     backend_->Linear({.x = normed, .weight = &w.gate_up, .bias = nullptr, .accumulate = false, .y = gate_up});
-    backend_->SwiGlu({.gate_up = gate_up, .y = activated});
+    backend_->GatedActivation({.gate_up = gate_up, .y = activated});
     backend_->Linear({.x = activated, .weight = &w.down, .bias = nullptr, .accumulate = true, .y = x});
   }
 }

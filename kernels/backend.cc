@@ -22,6 +22,60 @@ void CheckKv(const PagedKv& kv) {
   Check(kv.kv_heads > 0 && kv.head_dim > 0 && kv.head_dim % 2 == 0, "paged cache: heads");
 }
 
+void CheckLatentKv(const LatentKv& kv) {
+  Check(kv.data != nullptr && kv.num_blocks > 0, "latent cache: no memory");
+  Check(kv.block_size >= 8 && kv.block_size <= 256 && kv.block_size % 8 == 0, "latent cache: block_size");
+  Check(kv.latent_dim > 0 && kv.latent_dim % 2 == 0 && kv.latent_dim <= kMaxLatentDim, "latent cache: latent_dim");
+  Check(kv.rope_dim > 0 && kv.rope_dim % 2 == 0 && kv.rope_dim <= kMaxLatentRopeDim, "latent cache: rope_dim");
+}
+
+// The chunks cover `num_rows` rows in order, and what they may read of their tables lies in the cache.
+void CheckChunks(const AttentionChunk* chunks, int32_t num_chunks, int64_t num_rows, int32_t window, int32_t block_size,
+                 int32_t num_blocks) {
+  Check(chunks != nullptr, "attention: chunks");
+  int64_t row = 0;
+  for (int32_t i = 0; i < num_chunks; ++i) {
+    const AttentionChunk& chunk = chunks[i];
+    Check(chunk.block_table != nullptr && chunk.num_rows >= 1 && chunk.first_position >= 0, "attention: chunk");
+    Check(chunk.first_row == row, "attention: chunks do not follow each other");
+    row += chunk.num_rows;
+    const int64_t end = int64_t{chunk.first_position} + chunk.num_rows;
+    for (int64_t b = FirstEntry(chunk.first_position, window, block_size); b * block_size < end; ++b) {
+      Check(chunk.block_table[b] >= 0 && chunk.block_table[b] < num_blocks, "attention: block beyond the cache");
+    }
+  }
+  Check(row == num_rows, "attention: chunks do not cover the rows");
+}
+
+void CheckSlots(const int64_t* slots, int64_t num_rows, int64_t num_slots) {
+  Check(slots != nullptr, "slots");
+  for (int64_t r = 0; r < num_rows; ++r) Check(slots[r] >= 0 && slots[r] < num_slots, "slot beyond the cache");
+}
+
+void CheckPositions(const int32_t* positions, int64_t num_rows, const float* cos, const float* sin) {
+  Check(positions != nullptr && cos != nullptr && sin != nullptr, "rope: positions, tables");
+  for (int64_t r = 0; r < num_rows; ++r) Check(positions[r] >= 0, "rope: position");
+}
+
+void CheckGate(const Gate& gate) { Check(gate.kind != GateKind::kClampedSwiGlu || gate.limit > 0, "gate: limit"); }
+
+void CheckRopeQueries(const RopeQueries& queries, int64_t num_rows, int32_t num_heads, int32_t rope_dim) {
+  CheckFloat32(queries.q, "latent attention: q_rope");
+  Check(num_heads > 0 && queries.head_stride >= rope_dim && queries.q.rows == num_rows &&
+            queries.q.cols >= (num_heads - 1) * queries.head_stride + rope_dim,
+        "latent attention: shape of q_rope");
+}
+
+// Rows that a norm reads and writes.
+void CheckNormRows(const int32_t* rows, const Tensor& x, const Tensor& y) {
+  Check(y.cols == x.cols, "norm: widths of x and y");
+  if (rows == nullptr) {
+    Check(y.rows == x.rows, "norm: rows of x and y");
+    return;
+  }
+  for (int64_t r = 0; r < y.rows; ++r) Check(rows[r] >= 0 && rows[r] < x.rows, "norm: gathered row beyond x");
+}
+
 void CheckWeight(const LinearWeight* weight, const char* what) {
   Check(weight != nullptr && weight->n > 0 && weight->k > 0 && weight->data.data() != nullptr, what);
 }
@@ -42,15 +96,18 @@ void Backend::RmsNorm(const RmsNormArgs& args) {
   CheckFloat32(args.x, "RmsNorm: x");
   CheckTensor(args.y, "RmsNorm: y");
   Check(args.weight != nullptr && args.epsilon > 0, "RmsNorm: weight, epsilon");
-  Check(args.y.cols == args.x.cols, "RmsNorm: widths of x and y");
-  if (args.rows == nullptr) {
-    Check(args.y.rows == args.x.rows, "RmsNorm: rows of x and y");
-  } else {
-    for (int64_t r = 0; r < args.y.rows; ++r) {
-      Check(args.rows[r] >= 0 && args.rows[r] < args.x.rows, "RmsNorm: gathered row beyond x");
-    }
-  }
+  Check(args.heads >= 1 && args.x.cols % args.heads == 0, "RmsNorm: heads");
+  Check(!args.accumulate || args.y.dtype == DType::kFloat32, "RmsNorm: adds to float32 only");
+  CheckNormRows(args.rows, args.x, args.y);
   if (args.y.rows > 0) DoRmsNorm(args);
+}
+
+void Backend::LayerNorm(const LayerNormArgs& args) {
+  CheckFloat32(args.x, "LayerNorm: x");
+  CheckTensor(args.y, "LayerNorm: y");
+  Check(args.epsilon > 0, "LayerNorm: epsilon");
+  CheckNormRows(args.rows, args.x, args.y);
+  if (args.y.rows > 0) DoLayerNorm(args);
 }
 
 void Backend::Linear(const LinearArgs& args) {
@@ -63,6 +120,23 @@ void Backend::Linear(const LinearArgs& args) {
   if (args.x.rows > 0) DoLinear(args);
 }
 
+void Backend::HeadLinear(const HeadLinearArgs& args) {
+  CheckFloat32(args.x, "HeadLinear: x");
+  CheckTensor(args.y, "HeadLinear: y");
+  Check(args.weights != nullptr && args.num_heads > 0, "HeadLinear: weights");
+  const LinearWeight& first = args.weights[0];
+  for (int32_t head = 0; head < args.num_heads; ++head) {
+    const LinearWeight& weight = args.weights[head];
+    CheckWeight(&weight, "HeadLinear: weight");
+    Check(weight.n == first.n && weight.k == first.k && weight.dtype == first.dtype, "HeadLinear: weights differ");
+  }
+  Check(args.x_head_stride >= first.k && args.x.cols >= (args.num_heads - 1) * args.x_head_stride + first.k &&
+            args.y_head_stride >= first.n && args.y.cols >= (args.num_heads - 1) * args.y_head_stride + first.n,
+        "HeadLinear: widths of x and y");
+  Check(args.x.rows == args.y.rows, "HeadLinear: rows of x and y");
+  if (args.x.rows > 0) DoHeadLinear(args);
+}
+
 void Backend::RopeKvWrite(const RopeKvWriteArgs& args) {
   CheckKv(args.kv);
   CheckFloat32(args.q, "RopeKvWrite: q");
@@ -71,14 +145,10 @@ void Backend::RopeKvWrite(const RopeKvWriteArgs& args) {
   const int64_t kv_cols = int64_t{args.kv.kv_heads} * args.kv.head_dim;
   Check(args.q.cols % args.kv.head_dim == 0 && args.k.cols == kv_cols && args.v.cols == kv_cols, "RopeKvWrite: widths");
   Check(args.q.rows == args.k.rows && args.q.rows == args.v.rows, "RopeKvWrite: rows");
+  Check(RotaryDim(args) % 2 == 0 && RotaryDim(args) <= args.kv.head_dim, "RopeKvWrite: rotary_dim");
   if (args.q.rows == 0) return;
-  Check(args.positions != nullptr && args.slots != nullptr && args.cos != nullptr && args.sin != nullptr,
-        "RopeKvWrite: positions, slots, tables");
-  const int64_t num_slots = int64_t{args.kv.num_blocks} * args.kv.block_size;
-  for (int64_t r = 0; r < args.q.rows; ++r) {
-    Check(args.positions[r] >= 0, "RopeKvWrite: position");
-    Check(args.slots[r] >= 0 && args.slots[r] < num_slots, "RopeKvWrite: slot beyond the cache");
-  }
+  if (args.pairing != RopePairing::kNone) CheckPositions(args.positions, args.q.rows, args.cos, args.sin);
+  CheckSlots(args.slots, args.q.rows, int64_t{args.kv.num_blocks} * args.kv.block_size);
   DoRopeKvWrite(args);
 }
 
@@ -91,29 +161,102 @@ void Backend::PagedAttention(const PagedAttentionArgs& args) {
   const int64_t cols = int64_t{args.q_heads} * args.kv.head_dim;
   Check(args.q.cols == cols && args.out.cols == cols && args.q.rows == args.out.rows,
         "PagedAttention: shapes of q and out");
+  Check(args.scale > 0 && args.window >= 0 && args.softcap >= 0, "PagedAttention: scale, window, softcap");
   if (args.q.rows == 0) return;
-  Check(args.chunks != nullptr, "PagedAttention: chunks");
-  int64_t row = 0;
-  for (int32_t i = 0; i < args.num_chunks; ++i) {
-    const AttentionChunk& chunk = args.chunks[i];
-    Check(chunk.block_table != nullptr && chunk.num_rows >= 1 && chunk.first_position >= 0, "PagedAttention: chunk");
-    Check(chunk.first_row == row, "PagedAttention: chunks do not follow each other");
-    row += chunk.num_rows;
-    const int64_t end = int64_t{chunk.first_position} + chunk.num_rows;
-    for (int64_t b = 0; b * args.kv.block_size < end; ++b) {
-      Check(chunk.block_table[b] >= 0 && chunk.block_table[b] < args.kv.num_blocks,
-            "PagedAttention: block beyond the cache");
-    }
-  }
-  Check(row == args.q.rows, "PagedAttention: chunks do not cover the rows");
+  CheckChunks(args.chunks, args.num_chunks, args.q.rows, args.window, args.kv.block_size, args.kv.num_blocks);
   DoPagedAttention(args);
 }
 
-void Backend::SwiGlu(const SwiGluArgs& args) {
-  CheckFloat32(args.gate_up, "SwiGlu: gate_up");
-  CheckTensor(args.y, "SwiGlu: y");
-  Check(args.gate_up.cols == 2 * args.y.cols && args.gate_up.rows == args.y.rows, "SwiGlu: shapes of gate_up and y");
-  if (args.y.rows > 0) DoSwiGlu(args);
+void Backend::LatentKvWrite(const LatentKvWriteArgs& args) {
+  CheckLatentKv(args.cache);
+  CheckFloat32(args.kv, "LatentKvWrite: kv");
+  Check(args.kv.cols == args.cache.dim(), "LatentKvWrite: width of kv");
+  CheckRopeQueries(args.q_rope, args.kv.rows, args.num_heads, args.cache.rope_dim);
+  Check(args.norm_weight != nullptr && args.epsilon > 0, "LatentKvWrite: norm");
+  Check(args.pairing != RopePairing::kNone, "LatentKvWrite: pairing");
+  if (args.kv.rows == 0) return;
+  CheckPositions(args.positions, args.kv.rows, args.cos, args.sin);
+  CheckSlots(args.slots, args.kv.rows, int64_t{args.cache.num_blocks} * args.cache.block_size);
+  DoLatentKvWrite(args);
+}
+
+void Backend::LatentAttention(const LatentAttentionArgs& args) {
+  CheckLatentKv(args.kv);
+  CheckFloat32(args.q_latent, "LatentAttention: q_latent");
+  CheckTensor(args.out, "LatentAttention: out");
+  const int64_t rows = args.q_latent.rows, cols = int64_t{args.num_heads} * args.kv.latent_dim;
+  CheckRopeQueries(args.q_rope, rows, args.num_heads, args.kv.rope_dim);
+  Check(args.q_latent.cols == cols && args.out.cols == cols && args.out.rows == rows,
+        "LatentAttention: shapes of q_latent and out");
+  Check(args.scale > 0, "LatentAttention: scale");
+  if (rows == 0) return;
+  CheckChunks(args.chunks, args.num_chunks, rows, 0, args.kv.block_size, args.kv.num_blocks);
+  DoLatentAttention(args);
+}
+
+void Backend::GatedActivation(const GatedActivationArgs& args) {
+  CheckFloat32(args.gate_up, "GatedActivation: gate_up");
+  CheckTensor(args.y, "GatedActivation: y");
+  CheckGate(args.gate);
+  Check(args.gate_up.cols == 2 * args.y.cols && args.gate_up.rows == args.y.rows,
+        "GatedActivation: shapes of gate_up and y");
+  if (args.y.rows > 0) DoGatedActivation(args);
+}
+
+void Backend::Activation(const ActivationArgs& args) {
+  CheckFloat32(args.x, "Activation: x");
+  CheckTensor(args.y, "Activation: y");
+  Check(args.x.cols == args.y.cols && args.x.rows == args.y.rows, "Activation: shapes of x and y");
+  Check(args.kind != ActivationKind::kSoftCap || args.cap > 0, "Activation: cap");
+  if (args.y.rows > 0) DoActivation(args);
+}
+
+void Backend::Route(const RouteArgs& args) {
+  CheckFloat32(args.logits, "Route: logits");
+  Check(args.num_groups >= 1 && args.logits.cols <= kMaxExperts && args.logits.cols % args.num_groups == 0 &&
+            args.top_groups >= 1 && args.top_groups <= args.num_groups,
+        "Route: groups");
+  Check(args.top_k >= 1 && args.top_k <= args.logits.cols / args.num_groups * args.top_groups, "Route: top_k");
+  if (args.logits.rows == 0) return;
+  Check(args.experts != nullptr && args.weights != nullptr, "Route: experts, weights");
+  DoRoute(args);
+}
+
+void Backend::Moe(const MoeArgs& args) {
+  CheckTensor(args.x, "Moe: x");
+  CheckFloat32(args.y, "Moe: y");
+  CheckGate(args.gate);
+  Check(args.num_experts > 0 && args.top_k >= 1 && args.gate_up != nullptr && args.down != nullptr, "Moe: experts");
+  for (int32_t e = 0; e < args.num_experts; ++e) {
+    const LinearWeight &gate_up = args.gate_up[e], &down = args.down[e];
+    CheckWeight(&gate_up, "Moe: gate_up");
+    CheckWeight(&down, "Moe: down");
+    Check(gate_up.k == args.x.cols && gate_up.n == 2 * down.k && down.n == args.y.cols, "Moe: shapes of the weights");
+    Check(gate_up.n == args.gate_up[0].n && gate_up.dtype == args.gate_up[0].dtype && down.dtype == args.down[0].dtype,
+          "Moe: experts differ");
+  }
+  Check(args.x.rows == args.y.rows && args.x.dtype == args.gate_up[0].dtype, "Moe: x and y");
+  if (args.x.rows == 0) return;
+  Check(args.experts != nullptr && args.weights != nullptr, "Moe: ids, weights");
+  for (int64_t i = 0; i < args.x.rows * args.top_k; ++i) {
+    Check(args.experts[i] >= 0 && args.experts[i] < args.num_experts, "Moe: id beyond the experts");
+  }
+  DoMoe(args);
+}
+
+void Backend::CopyBlocks(const CopyBlocksArgs& args) {
+  if (args.num_copies == 0) return;
+  Check(args.copies != nullptr && (args.regions != nullptr || args.num_regions == 0), "CopyBlocks: regions, copies");
+  for (int32_t r = 0; r < args.num_regions; ++r) {
+    Check(args.regions[r].data != nullptr && args.regions[r].block_bytes > 0, "CopyBlocks: region");
+    for (int32_t c = 0; c < args.num_copies; ++c) {
+      const BlockCopy& copy = args.copies[c];
+      Check(copy.from >= 0 && copy.from < args.regions[r].num_blocks && copy.to >= 0 &&
+                copy.to < args.regions[r].num_blocks && copy.from != copy.to,
+            "CopyBlocks: block beyond the cache");
+    }
+  }
+  DoCopyBlocks(args);
 }
 
 void Backend::Sample(const SampleArgs& args) {
@@ -144,6 +287,15 @@ absl::StatusOr<std::unique_ptr<Backend>> CreateBackend(const BackendOptions& opt
   if (options.kind == BackendKind::kCpu) return CreateCpuBackend(options);
   return CreateRefBackend();
 }
+
+void Backend::DoLayerNorm(const LayerNormArgs&) { Check(false, "this backend has no LayerNorm"); }
+void Backend::DoHeadLinear(const HeadLinearArgs&) { Check(false, "this backend has no HeadLinear"); }
+void Backend::DoLatentKvWrite(const LatentKvWriteArgs&) { Check(false, "this backend has no LatentKvWrite"); }
+void Backend::DoLatentAttention(const LatentAttentionArgs&) { Check(false, "this backend has no LatentAttention"); }
+void Backend::DoActivation(const ActivationArgs&) { Check(false, "this backend has no Activation"); }
+void Backend::DoRoute(const RouteArgs&) { Check(false, "this backend has no Route"); }
+void Backend::DoMoe(const MoeArgs&) { Check(false, "this backend has no Moe"); }
+void Backend::DoCopyBlocks(const CopyBlocksArgs&) { Check(false, "this backend has no CopyBlocks"); }
 
 LinearWeight PackedShape(absl::Span<const Tensor> parts, DType dtype) {
   Check(!parts.empty(), "PackLinear: no parts");

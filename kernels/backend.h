@@ -18,14 +18,20 @@
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "kernels/activation/activation.h"
+#include "kernels/copy_blocks/copy_blocks.h"
 #include "kernels/dtype.h"
 #include "kernels/embedding/embedding.h"
+#include "kernels/gated_activation/gated_activation.h"
+#include "kernels/head_linear/head_linear.h"
+#include "kernels/latent_attention/latent_attention.h"
+#include "kernels/layer_norm/layer_norm.h"
 #include "kernels/linear/linear.h"
+#include "kernels/moe/moe.h"
 #include "kernels/paged_attention/paged_attention.h"
 #include "kernels/rms_norm/rms_norm.h"
 #include "kernels/rope/rope.h"
 #include "kernels/sampling/sampling.h"
-#include "kernels/swiglu/swiglu.h"
 #include "kernels/tensor.h"
 #include "kernels/workspace.h"
 
@@ -70,10 +76,18 @@ class Backend {
 
   void Embedding(const EmbeddingArgs& args);
   void RmsNorm(const RmsNormArgs& args);
+  void LayerNorm(const LayerNormArgs& args);
   void Linear(const LinearArgs& args);
+  void HeadLinear(const HeadLinearArgs& args);
   void RopeKvWrite(const RopeKvWriteArgs& args);
   void PagedAttention(const PagedAttentionArgs& args);
-  void SwiGlu(const SwiGluArgs& args);
+  void LatentKvWrite(const LatentKvWriteArgs& args);
+  void LatentAttention(const LatentAttentionArgs& args);
+  void GatedActivation(const GatedActivationArgs& args);
+  void Activation(const ActivationArgs& args);
+  void Route(const RouteArgs& args);
+  void Moe(const MoeArgs& args);
+  void CopyBlocks(const CopyBlocksArgs& args);
   void Sample(const SampleArgs& args);
   void Score(const ScoreArgs& args);
 
@@ -83,9 +97,20 @@ class Backend {
   virtual void DoLinear(const LinearArgs& args) = 0;
   virtual void DoRopeKvWrite(const RopeKvWriteArgs& args) = 0;
   virtual void DoPagedAttention(const PagedAttentionArgs& args) = 0;
-  virtual void DoSwiGlu(const SwiGluArgs& args) = 0;
+  virtual void DoGatedActivation(const GatedActivationArgs& args) = 0;
   virtual void DoSample(const SampleArgs& args) = 0;
   virtual void DoScore(const ScoreArgs& args) = 0;
+
+  // Not every backend has these; a model that needs what its backend lacks is refused when it is loaded. By default
+  // they abort.
+  virtual void DoLayerNorm(const LayerNormArgs& args);
+  virtual void DoHeadLinear(const HeadLinearArgs& args);
+  virtual void DoLatentKvWrite(const LatentKvWriteArgs& args);
+  virtual void DoLatentAttention(const LatentAttentionArgs& args);
+  virtual void DoActivation(const ActivationArgs& args);
+  virtual void DoRoute(const RouteArgs& args);
+  virtual void DoMoe(const MoeArgs& args);
+  virtual void DoCopyBlocks(const CopyBlocksArgs& args);
 };
 
 // The weight, without its data, that packing `parts` gives. Checks PackLinear's contract for the backends.

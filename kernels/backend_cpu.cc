@@ -9,17 +9,24 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "kernels/activation/impl.h"
+#include "kernels/copy_blocks/impl.h"
 #include "kernels/cpu/host_memory.h"
 #include "kernels/cpu/isa.h"
 #include "kernels/cpu/kernels.h"
+#include "kernels/cpu/parallel.h"
 #include "kernels/cpu/thread_pool.h"
 #include "kernels/embedding/impl.h"
+#include "kernels/gated_activation/impl.h"
+#include "kernels/head_linear/impl.h"
+#include "kernels/latent_attention/impl.h"
+#include "kernels/layer_norm/impl.h"
 #include "kernels/linear/impl.h"
+#include "kernels/moe/impl.h"
 #include "kernels/paged_attention/impl.h"
 #include "kernels/rms_norm/impl.h"
 #include "kernels/rope/impl.h"
 #include "kernels/sampling/impl.h"
-#include "kernels/swiglu/impl.h"
 
 namespace quire {
 namespace {
@@ -52,10 +59,11 @@ class CpuBackend final : public Backend {
     return static_cast<size_t>(NumPanels(n) * PanelElements(k, dtype)) * DTypeBytes(dtype);
   }
 
-  // Attention and sampling never run at the same time: one workspace serves both.
+  // Operations never run at the same time: one workspace serves them all.
   size_t WorkspaceBytes(const WorkspaceShape& shape) const override {
-    return std::max(CpuPagedAttentionWorkspaceBytes(shape, pool_->num_threads()),
-                    CpuSampleWorkspaceBytes(shape, pool_->num_threads()));
+    const int num_threads = pool_->num_threads();
+    return std::max({CpuPagedAttentionWorkspaceBytes(shape, num_threads), CpuSampleWorkspaceBytes(shape, num_threads),
+                     CpuHeadLinearWorkspaceBytes(shape, num_threads), CpuMoeWorkspaceBytes(shape)});
   }
   absl::Status AllocateWorkspace(const WorkspaceShape& shape) override {
     absl::StatusOr<Buffer> workspace = AllocateHostMemory(WorkspaceBytes(shape));
@@ -71,8 +79,25 @@ class CpuBackend final : public Backend {
   void DoRmsNorm(const RmsNormArgs& args) override { CpuRmsNorm(args, kernels_, *pool_); }
   void DoLinear(const LinearArgs& args) override { CpuLinear(args, kernels_, *pool_); }
   void DoRopeKvWrite(const RopeKvWriteArgs& args) override { CpuRopeKvWrite(args, kernels_, *pool_); }
-  void DoPagedAttention(const PagedAttentionArgs& args) override { CpuPagedAttention(args, isa_, *pool_, workspace()); }
-  void DoSwiGlu(const SwiGluArgs& args) override { CpuSwiGlu(args, kernels_, *pool_); }
+  void DoPagedAttention(const PagedAttentionArgs& args) override {
+    if (args.window > 0 || args.softcap > 0 || args.sinks != nullptr || args.alibi_slopes != nullptr) {
+      return RefPagedAttention(args);
+    }
+    CpuPagedAttention(args, isa_, *pool_, workspace());
+  }
+  void DoGatedActivation(const GatedActivationArgs& args) override { CpuGatedActivation(args, kernels_, *pool_); }
+  void DoLayerNorm(const LayerNormArgs& args) override { CpuLayerNorm(args, kernels_, *pool_); }
+  void DoHeadLinear(const HeadLinearArgs& args) override { CpuHeadLinear(args, kernels_, *pool_, workspace()); }
+  void DoLatentKvWrite(const LatentKvWriteArgs& args) override { CpuLatentKvWrite(args, kernels_, *pool_); }
+  void DoLatentAttention(const LatentAttentionArgs& args) override { RefLatentAttention(args); }
+  void DoActivation(const ActivationArgs& args) override { CpuActivation(args, kernels_, *pool_); }
+  void DoRoute(const RouteArgs& args) override {
+    constexpr int64_t kElementsOfWork = 16;  // exp and a search through the experts for each of the chosen
+    ParallelRows(*pool_, args.logits.rows, args.logits.cols * kElementsOfWork,
+                 [&](int64_t row) { HostRoute(args, row, row + 1); });
+  }
+  void DoMoe(const MoeArgs& args) override { CpuMoe(args, kernels_, *pool_, workspace()); }
+  void DoCopyBlocks(const CopyBlocksArgs& args) override { HostCopyBlocks(args); }
   void DoSample(const SampleArgs& args) override { CpuSample(args, isa_, *pool_, workspace()); }
   void DoScore(const ScoreArgs& args) override { CpuScore(args, isa_, *pool_, workspace()); }
 

@@ -2,14 +2,20 @@
 
 #include <string>
 
+#include "kernels/activation/impl.h"
+#include "kernels/copy_blocks/impl.h"
 #include "kernels/cpu/host_memory.h"
 #include "kernels/embedding/impl.h"
+#include "kernels/gated_activation/impl.h"
+#include "kernels/head_linear/impl.h"
+#include "kernels/latent_attention/impl.h"
+#include "kernels/layer_norm/impl.h"
 #include "kernels/linear/impl.h"
+#include "kernels/moe/impl.h"
 #include "kernels/paged_attention/impl.h"
 #include "kernels/rms_norm/impl.h"
 #include "kernels/rope/impl.h"
 #include "kernels/sampling/impl.h"
-#include "kernels/swiglu/impl.h"
 
 namespace quire {
 namespace {
@@ -43,7 +49,15 @@ class RefBackend final : public Backend {
   void DoLinear(const LinearArgs& args) override { RefLinear(args); }
   void DoRopeKvWrite(const RopeKvWriteArgs& args) override { RefRopeKvWrite(args); }
   void DoPagedAttention(const PagedAttentionArgs& args) override { RefPagedAttention(args); }
-  void DoSwiGlu(const SwiGluArgs& args) override { RefSwiGlu(args); }
+  void DoGatedActivation(const GatedActivationArgs& args) override { RefGatedActivation(args); }
+  void DoLayerNorm(const LayerNormArgs& args) override { RefLayerNorm(args); }
+  void DoHeadLinear(const HeadLinearArgs& args) override { RefHeadLinear(args); }
+  void DoLatentKvWrite(const LatentKvWriteArgs& args) override { RefLatentKvWrite(args); }
+  void DoLatentAttention(const LatentAttentionArgs& args) override { RefLatentAttention(args); }
+  void DoActivation(const ActivationArgs& args) override { RefActivation(args); }
+  void DoRoute(const RouteArgs& args) override { HostRoute(args, 0, args.logits.rows); }
+  void DoMoe(const MoeArgs& args) override { RefMoe(args); }
+  void DoCopyBlocks(const CopyBlocksArgs& args) override { HostCopyBlocks(args); }
   void DoSample(const SampleArgs& args) override { RefSample(args); }
   void DoScore(const ScoreArgs& args) override { RefScore(args); }
 };

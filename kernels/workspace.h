@@ -14,7 +14,12 @@ struct WorkspaceShape {
   int64_t max_cols = 0;       // widest activation
   int64_t vocab_size = 0;
   int32_t q_heads = 0, kv_heads = 0, head_dim = 0;
-  int64_t max_context = 0;    // --max-model-len
+  int64_t max_context = 0;  // --max-model-len
+  // Latent attention, and HeadLinear around it: 0 heads if there is none.
+  int32_t latent_heads = 0, latent_dim = 0, latent_rope_dim = 0;
+  int32_t head_linear_dim = 0;  // the largest n or k of a HeadLinear weight
+  // Mixture of experts: 0 experts if there is none.
+  int32_t num_experts = 0, experts_per_token = 0, hidden = 0, expert_intermediate = 0;
   int32_t max_sequences = 0;  // --max-num-seqs
 };
 

@@ -10,6 +10,9 @@
 
 #include <cstdint>
 
+#include "kernels/activation/activation_kind.h"
+#include "kernels/gated_activation/gate.h"
+
 namespace quire {
 
 // A packed weight is panels of this many rows of W, the last one padded with zeroes; a panel's rows are SIMD lanes.
@@ -35,13 +38,20 @@ struct CpuKernels {
   // y[r, j] for the rows of [row_begin, row_end), kMaxLinearRows at most, and j of one panel.
   void (*linear[3])(const LinearOperands& operands, int64_t panel, int64_t row_begin, int64_t row_end);
 
-  // One row; y is of the table index's type. See kernels/rms_norm/rms_norm.h and kernels/swiglu/swiglu.h.
+  // One row; y is of the table index's type, that of rms_norm_add is float32 and is added to. See the headers of the
+  // operations.
   void (*rms_norm[3])(const float* x, const float* weight, float epsilon, int64_t cols, void* y);
-  void (*swiglu[3])(const float* gate, const float* up, int64_t cols, void* y);
+  void (*rms_norm_add)(const float* x, const float* weight, float epsilon, int64_t cols, void* y);
+  void (*layer_norm[3])(const float* x, const float* weight, const float* bias, float epsilon, int64_t cols, void* y);
+  void (*gated_activation[3])(const Gate& gate, const float* g, const float* u, int64_t cols, void* y);
+  void (*activation[3])(ActivationKind kind, float cap, const float* x, int64_t cols, void* y);
 
   // out_a = a cos - b sin, out_b = b cos + a sin, elements 0 .. n - 1. The outputs may be the inputs.
   void (*rotate)(const float* a, const float* b, const float* cos, const float* sin, int64_t n, float* out_a,
                  float* out_b);
+
+  // y += scale * x, n elements.
+  void (*add_scaled)(const float* x, float scale, int64_t n, float* y);
 
   // Rounds n elements to nearest, ties to even.
   void (*convert[3])(const float* x, int64_t n, void* y);

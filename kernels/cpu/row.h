@@ -42,6 +42,14 @@ void ConvertRow(const float* x, int64_t n, void* y) {
   for (int64_t i = 0; i < n; i += Vector::kWidth) StoreUpTo(static_cast<Out*>(y) + i, n - i, LoadUpTo(x + i, n - i));
 }
 
+// y += scale * x, each product rounded with its sum.
+inline void AddScaledRow(const float* x, float scale, int64_t n, float* y) {
+  const Vector::F factor = Vector::Set1(scale);
+  for (int64_t i = 0; i < n; i += Vector::kWidth) {
+    StoreUpTo(y + i, n - i, Vector::Fma(LoadUpTo(x + i, n - i), factor, LoadUpTo(y + i, n - i)));
+  }
+}
+
 // e^x. Within 2 units of the last place for |x| <= 87; below, 1.2e-38 and above, 1.7e38 stand for what float32 hardly
 // holds. e^x = 2^n e^r with n = round(x / ln 2), |r| <= ln 2 / 2; ln 2 is taken in two parts, the first exact in 9
 // bits; e^r by its Taylor polynomial of degree 7, whose next term is 2e-9.

@@ -7,10 +7,14 @@ namespace {
 
 // A row of W is a lane of its panel: its elements lie 128 to 256 bytes apart.
 template <class T>
-void GatherRow(const LinearWeight& table, uint32_t id, float* x) {
+void GatherRow(const EmbeddingArgs& args, uint32_t id, float* x) {
+  const LinearWeight& table = *args.table;
   const int64_t panel = id / kPanelRows, lane = id % kPanelRows;
   const T* const from = static_cast<const T*>(table.data.data()) + panel * PanelElements(table.k, table.dtype);
-  for (int64_t i = 0; i < table.k; ++i) x[i] = ToFloat(from[PanelIndex(lane, i, table.dtype)]);
+  for (int64_t i = 0; i < table.k; ++i) {
+    const float value = args.scale * ToFloat(from[PanelIndex(lane, i, table.dtype)]);
+    x[i] = args.accumulate ? x[i] + value : value;
+  }
 }
 
 }  // namespace
@@ -21,11 +25,11 @@ void CpuEmbedding(const EmbeddingArgs& args, ThreadPool& pool) {
     float* const x = args.x.Row<float>(row);
     switch (args.table->dtype) {
       case DType::kFloat32:
-        return GatherRow<float>(*args.table, args.ids[row], x);
+        return GatherRow<float>(args, args.ids[row], x);
       case DType::kBFloat16:
-        return GatherRow<BFloat16>(*args.table, args.ids[row], x);
+        return GatherRow<BFloat16>(args, args.ids[row], x);
       case DType::kFloat16:
-        return GatherRow<Float16>(*args.table, args.ids[row], x);
+        return GatherRow<Float16>(args, args.ids[row], x);
     }
   });
 }

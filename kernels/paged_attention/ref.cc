@@ -42,26 +42,32 @@ void AttendHead(const PagedAttentionArgs& args, const BlockId* block_table, int6
   const int32_t group = args.q_heads / kv.kv_heads;
   const int32_t kv_head = q_head / group;
   const float* q = args.q.Row<float>(row) + int64_t{q_head} * kv.head_dim;
+  const int32_t first = FirstVisible(position, args.window);
 
   std::vector<float> weight(position + 1);  // by position: scores first, then their softmax without the division
-  float max_score = -std::numeric_limits<float>::infinity();
-  for (int32_t t = 0; t <= position; ++t) {
+  float max_score = args.sinks != nullptr ? args.sinks[q_head] : -std::numeric_limits<float>::infinity();
+  for (int32_t t = first; t <= position; ++t) {
     const BlockId block = block_table[t / kv.block_size];
     float dot = 0;
     for (int32_t d = 0; d < kv.head_dim; ++d) {
       dot += ToCacheAndBack(q[d], T{}) * ToFloat(k[kv.KIndex(block, kv_head, t % kv.block_size, d)]);
     }
+    if (args.alibi_slopes != nullptr) {
+      const float at = ToFloat(ToBFloat16(static_cast<float>(t)));
+      dot += ToFloat(ToBFloat16(args.alibi_slopes[q_head] * at));
+    }
     weight[t] = args.scale * dot;
+    if (args.softcap > 0) weight[t] = args.softcap * std::tanh(weight[t] / args.softcap);
     max_score = std::max(max_score, weight[t]);
   }
-  float sum = 0;
-  for (float& w : weight) {
-    w = std::exp(w - max_score);
-    sum += w;
+  float sum = args.sinks != nullptr ? std::exp(args.sinks[q_head] - max_score) : 0;
+  for (int32_t t = first; t <= position; ++t) {
+    weight[t] = std::exp(weight[t] - max_score);
+    sum += weight[t];
   }
   for (int32_t d = 0; d < kv.head_dim; ++d) {
     float mean = 0;
-    for (int32_t t = 0; t <= position; ++t) {
+    for (int32_t t = first; t <= position; ++t) {
       const BlockId block = block_table[t / kv.block_size];
       mean += weight[t] * ToFloat(v[kv.VIndex(block, kv_head, t % kv.block_size, d)]);
     }

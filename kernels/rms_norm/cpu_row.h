@@ -12,7 +12,8 @@ namespace {
 
 // The squares are summed in four vectors, each taking every fourth, then one after another: an order that cols alone
 // decides.
-template <class Out>
+// y = normed, or y += normed.
+template <class Out, bool kAdd = false>
 void RmsNormRow(const float* x, const float* weight, float epsilon, int64_t cols, void* y) {
   constexpr int64_t kWidth = Vector::kWidth;
   Vector::F sums[4] = {Vector::Set1(0), Vector::Set1(0), Vector::Set1(0), Vector::Set1(0)};
@@ -33,7 +34,9 @@ void RmsNormRow(const float* x, const float* weight, float epsilon, int64_t cols
   Out* out = static_cast<Out*>(y);
   for (i = 0; i < cols; i += kWidth) {
     const Vector::F normal = Vector::Mul(LoadUpTo(x + i, cols - i), scale);
-    StoreUpTo(out + i, cols - i, Vector::Mul(normal, LoadUpTo(weight + i, cols - i)));
+    Vector::F value = Vector::Mul(normal, LoadUpTo(weight + i, cols - i));
+    if constexpr (kAdd) value = Vector::Add(LoadUpTo(out + i, cols - i), value);
+    StoreUpTo(out + i, cols - i, value);
   }
 }
 

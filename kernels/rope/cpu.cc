@@ -25,26 +25,55 @@ void WriteK(const float* values, int32_t count, BlockId block, int32_t head, int
   Scatter(rounded, count, block, head, slot, dim, kv);
 }
 
+// Turns x, in place or on the way to `to`: rotary_dim elements.
+void TurnInterleaved(const float* x, const float* cos, const float* sin, int32_t half, float* to) {
+  for (int32_t i = 0; i < half; ++i) {
+    const float a = x[2 * i], b = x[2 * i + 1];
+    to[2 * i] = a * cos[i] - b * sin[i];
+    to[2 * i + 1] = b * cos[i] + a * sin[i];
+  }
+}
+
+void WriteTurnedK(const RopeKvWriteArgs& args, const float* k, const float* cos, const float* sin, BlockId block,
+                  int32_t head, int32_t slot, const CpuKernels& kernels) {
+  const PagedKv& kv = args.kv;
+  const int32_t half = args.pairing == RopePairing::kNone ? 0 : RotaryDim(args) / 2;
+  for (int32_t i = 0; i < half; i += kDims) {
+    const int32_t count = std::min(kDims, half - i);
+    if (args.pairing == RopePairing::kHalves) {
+      float a[kDims], b[kDims];
+      kernels.rotate(k + i, k + half + i, cos + i, sin + i, count, a, b);
+      WriteK(a, count, block, head, slot, i, kv, kernels);
+      WriteK(b, count, block, head, slot, half + i, kv, kernels);
+    } else {
+      float turned[2 * kDims];
+      TurnInterleaved(k + 2 * i, cos + i, sin + i, count, turned);
+      WriteK(turned, count, block, head, slot, 2 * i, kv, kernels);
+      WriteK(turned + count, count, block, head, slot, 2 * i + count, kv, kernels);
+    }
+  }
+  for (int32_t i = 2 * half; i < kv.head_dim; i += kDims) {
+    WriteK(k + i, std::min(kDims, kv.head_dim - i), block, head, slot, i, kv, kernels);
+  }
+}
+
 void RopeRow(const RopeKvWriteArgs& args, int64_t row, const CpuKernels& kernels) {
   const PagedKv& kv = args.kv;
-  const int32_t half = kv.head_dim / 2;
-  const float* const cos = args.cos + int64_t{args.positions[row]} * half;
-  const float* const sin = args.sin + int64_t{args.positions[row]} * half;
-  for (int64_t column = 0; column < args.q.cols; column += kv.head_dim) {
+  const int32_t half = args.pairing == RopePairing::kNone ? 0 : RotaryDim(args) / 2;
+  const int64_t table_row = half > 0 ? int64_t{args.positions[row]} * half : 0;
+  const float *const cos = args.cos + table_row, *const sin = args.sin + table_row;
+  for (int64_t column = 0; half > 0 && column < args.q.cols; column += kv.head_dim) {
     float* const x = args.q.Row<float>(row) + column;
-    kernels.rotate(x, x + half, cos, sin, half, x, x + half);
+    if (args.pairing == RopePairing::kHalves) {
+      kernels.rotate(x, x + half, cos, sin, half, x, x + half);
+    } else {
+      TurnInterleaved(x, cos, sin, half, x);
+    }
   }
   const BlockId block = static_cast<BlockId>(args.slots[row] / kv.block_size);
   const int32_t slot = static_cast<int32_t>(args.slots[row] % kv.block_size);
   for (int32_t head = 0; head < kv.kv_heads; ++head) {
-    const float* const k = args.k.Row<float>(row) + head * kv.head_dim;
-    for (int32_t i = 0; i < half; i += kDims) {
-      float a[kDims], b[kDims];
-      const int32_t count = std::min(kDims, half - i);
-      kernels.rotate(k + i, k + half + i, cos + i, sin + i, count, a, b);
-      WriteK(a, count, block, head, slot, i, kv, kernels);
-      WriteK(b, count, block, head, slot, half + i, kv, kernels);
-    }
+    WriteTurnedK(args, args.k.Row<float>(row) + head * kv.head_dim, cos, sin, block, head, slot, kernels);
     const float* const v = args.v.Row<float>(row) + head * kv.head_dim;
     char* const to =
         static_cast<char*>(kv.v) + kv.VIndex(block, head, slot, 0) * static_cast<int64_t>(DTypeBytes(kv.dtype));

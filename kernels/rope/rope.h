@@ -1,7 +1,13 @@
-// RoPE (Su et al. 2021, RoFormer eq. 34, in the half-split pairing of GPT-NeoX and Llama) and the write of K and V.
+// RoPE (Su et al. 2021, RoFormer eq. 34) and the write of K and V.
 //
-//   (a, b) = (x[i], x[i + head_dim/2]),  i < head_dim/2:   x[i] = a cos - b sin,  x[i + head_dim/2] = b cos + a sin
-//   with cos, sin of angle position * inv_freq[i], read from a table that is computed once, in float32, at load
+// The first rotary_dim elements of a head are turned in pairs (a, b), i < rotary_dim / 2, the others stay as they are:
+//
+//   kHalves         (a, b) = (x[i], x[i + rotary_dim / 2])     GPT-NeoX, Llama, Qwen, Phi-3, ...
+//   kInterleaved    (a, b) = (x[2 i], x[2 i + 1])              RoFormer, GPT-J, DeepSeek
+//   kNone           nothing is turned (ALiBi, learned positions)
+//
+//   (a, b) := (a cos - b sin, b cos + a sin),  cos and sin of angle position * inv_freq[i], from tables that are
+//   computed once, in float32, at load; a factor on both (YaRN, longrope) is in the tables
 //
 // q is rotated in place; k is rotated, rounded to the cache's dtype and written to its slot; v is rounded and written.
 // Example: head_dim 2, position 1, inv_freq [pi/2]: (1, 0) becomes (0, 1).
@@ -16,16 +22,24 @@
 
 namespace quire {
 
+enum class RopePairing : uint8_t { kHalves, kInterleaved, kNone };
+
 struct RopeKvWriteArgs {
   Tensor q;                  // in and out: float32 [num_rows, q_heads * head_dim]
   Tensor k;                  // float32 [num_rows, kv_heads * head_dim], not rotated; unchanged
   Tensor v;                  // float32 [num_rows, kv_heads * head_dim]
-  const int32_t* positions;  // [num_rows], each < number of table rows
+  const int32_t* positions;  // [num_rows], each < number of table rows; unused with kNone
   const int64_t* slots;      // [num_rows]: block * block_size + slot, each different
-  const float* cos;          // [max_positions, head_dim / 2]
-  const float* sin;          // [max_positions, head_dim / 2]
+  const float* cos;          // [max_positions, rotary_dim / 2]; unused with kNone
+  const float* sin;          // [max_positions, rotary_dim / 2]; unused with kNone
   PagedKv kv;
+  RopePairing pairing = RopePairing::kHalves;
+  int32_t rotary_dim = 0;  // even, at most head_dim; 0: head_dim
 };
+
+inline int32_t RotaryDim(const RopeKvWriteArgs& args) {
+  return args.rotary_dim > 0 ? args.rotary_dim : args.kv.head_dim;
+}
 
 }  // namespace quire
 

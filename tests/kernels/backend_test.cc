@@ -114,7 +114,7 @@ TEST_P(BothBackends, ALayerRunsThroughThePublicOperations) {
   backend->Linear({normal.tensor(), &weight, nullptr, false, logits.tensor()});
   EXPECT_THAT(logits.Row(0), testing::ElementsAre(0, 1, 1, 4));
   gate_up.Fill({{0, 7}, {1, 2}});
-  backend->SwiGlu({gate_up.tensor(), y.tensor()});
+  backend->GatedActivation({gate_up.tensor(), y.tensor()});
   EXPECT_EQ(y.At(0, 0), 0);
   EXPECT_NEAR(y.At(1, 0), 1.462117f, 1e-6f);
   backend->Linear(
@@ -134,7 +134,7 @@ TEST_P(BothBackends, ABrokenContractAborts) {
   EXPECT_DEATH(backend->Linear({x.tensor(), &weight, nullptr, false, narrow.tensor()}), "Linear: widths");
   EXPECT_DEATH(backend->Linear({half.tensor(), &weight, nullptr, false, narrow.tensor()}),
                "Linear: x is not of the weight's dtype");
-  EXPECT_DEATH(backend->SwiGlu({narrow.tensor(), x.tensor()}), "SwiGlu: shapes");
+  EXPECT_DEATH(backend->GatedActivation({narrow.tensor(), x.tensor()}), "GatedActivation: shapes");
 }
 
 }  // namespace

@@ -8,10 +8,10 @@
 
 #include "kernels/cpu/host_memory.h"
 #include "kernels/embedding/impl.h"
+#include "kernels/gated_activation/impl.h"
 #include "kernels/linear/impl.h"
 #include "kernels/rms_norm/impl.h"
 #include "kernels/rope/impl.h"
-#include "kernels/swiglu/impl.h"
 #include "tests/kernels/cpu_problem.h"
 
 namespace quire {
@@ -120,7 +120,7 @@ TEST_P(ElementwiseTest, RmsNormOfARowIsTheSameInAnyCompany) {
 TEST(SwiGluRefTest, HandWorkedCase) {
   Matrix gate_up(DType::kFloat32, 2, 4), y(DType::kFloat32, 2, 2);
   gate_up.Fill({{0, 1, 5, 2}, {-1, 20, 1, 3}});  // g, g, u, u
-  RefSwiGlu({gate_up.tensor(), y.tensor()});
+  RefGatedActivation({gate_up.tensor(), y.tensor()});
   EXPECT_THAT(y.Row(0), ElementsAre(0, FloatNear(1.462117f, 1e-6f)));
   EXPECT_THAT(y.Row(1), ElementsAre(FloatNear(-0.268941f, 1e-6f), FloatNear(60.0f, 1e-5f)));
 }
@@ -131,8 +131,8 @@ TEST_P(ElementwiseTest, SwiGluAgreesWithTheDefinition) {
     for (int64_t cols : {1, 15, 16, 33, 200, 1500}) {
       Matrix gate_up(DType::kFloat32, 30, 2 * cols, 1), want(dtype, 30, cols), got(dtype, 30, cols, 3);
       gate_up.FillRandom(static_cast<uint32_t>(cols), 30.0f);
-      RefSwiGlu({gate_up.tensor(), want.tensor()});
-      CpuSwiGlu({gate_up.tensor(), got.tensor()}, kernels(), *pool);
+      RefGatedActivation({gate_up.tensor(), want.tensor()});
+      CpuGatedActivation({gate_up.tensor(), got.tensor()}, kernels(), *pool);
       for (int64_t r = 0; r < 30; ++r) {
         for (int64_t i = 0; i < cols; ++i)
           ExpectClose(got.At(r, i), want.At(r, i), dtype, 1e-6f, "cols " + std::to_string(cols));
@@ -147,7 +147,7 @@ TEST_P(ElementwiseTest, SwiGluOfExtremeGates) {
   Matrix gate_up(DType::kFloat32, 1, 10), y(DType::kFloat32, 1, 5);
   const float nan = std::numeric_limits<float>::quiet_NaN();
   gate_up.Fill({{1000, -1000, -88, nan, 1e30f, 1, 1, 1, 1, 1}});
-  CpuSwiGlu({gate_up.tensor(), y.tensor()}, kernels(), *pool);
+  CpuGatedActivation({gate_up.tensor(), y.tensor()}, kernels(), *pool);
   EXPECT_EQ(y.At(0, 0), 1000.0f);
   EXPECT_NEAR(y.At(0, 1), 0.0f, 1e-30f);
   EXPECT_NEAR(y.At(0, 2), 0.0f, 1e-30f);
