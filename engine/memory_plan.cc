@@ -37,6 +37,8 @@ absl::Status CheckFlags(const EngineOptions& options) {
   absl::Status status = CheckRange("--max-num-seqs", options.max_num_seqs, 1, kMaxNumSeqs);
   status.Update(CheckRange("--max-num-batched-tokens", options.max_num_batched_tokens, 1, kMaxNumBatchedTokens));
   status.Update(
+      CheckRange("--chunked-prefill-size", options.chunked_prefill_size.value_or(1), 1, kMaxNumBatchedTokens));
+  status.Update(
       CheckRange("--max-waiting-requests", options.max_waiting_requests, 1, std::numeric_limits<int32_t>::max()));
   status.Update(CheckRange("--max-waiting-tokens", options.max_waiting_tokens, 1, std::numeric_limits<int64_t>::max()));
   return status;
@@ -62,12 +64,21 @@ absl::StatusOr<int32_t> ModelLen(const ModelConfig& config, const EngineOptions&
   return len;
 }
 
+// Prompt tokens of one step. A CPU is bound by arithmetic from a few dozen rows on: larger steps than this read the
+// weights less often, which hardly shows, and everyone waits for their end (figures in tests/bench/README.md).
+int32_t ChunkedPrefillSize(const EngineOptions& options, const Backend& backend) {
+  constexpr int32_t kCpu = 256;
+  const int32_t size = options.chunked_prefill_size.value_or(
+      backend.kind() == BackendKind::kCpu ? kCpu : options.max_num_batched_tokens);
+  return std::min(size, options.max_num_batched_tokens);
+}
+
 // The largest shapes of a step.
 void PlanWorkspaces(const ModelConfig& config, const EngineOptions& options, const Backend& backend, MemoryPlan& plan) {
   const int64_t q = int64_t{config.q_heads} * config.head_dim, kv = int64_t{config.kv_heads} * config.head_dim;
   plan.activation_shape = {
       .dtype = plan.dtype,
-      .max_rows = options.max_num_batched_tokens,
+      .max_rows = std::min(options.max_num_batched_tokens, ChunkedPrefillSize(options, backend) + options.max_num_seqs),
       .max_head_rows = std::min(options.max_num_seqs, options.max_num_batched_tokens),
   };
   plan.workspace_shape = {
@@ -118,6 +129,7 @@ absl::StatusOr<MemoryPlan> MakeMemoryPlan(const ModelConfig& config, const Engin
       .num_blocks = plan.num_blocks,
       .max_num_seqs = options.max_num_seqs,
       .max_num_batched_tokens = options.max_num_batched_tokens,
+      .chunked_prefill_size = ChunkedPrefillSize(options, backend),
       .max_model_len = plan.max_model_len,
       .enable_prefix_caching = options.enable_prefix_caching,
   };

@@ -31,6 +31,7 @@ struct EngineOptions {
   uint64_t kv_cache_bytes = uint64_t{1} << 30;
   int32_t max_num_seqs = 128;
   int32_t max_num_batched_tokens = 2048;
+  std::optional<int32_t> chunked_prefill_size;  // tokens; absent: see MakeMemoryPlan
   int32_t max_waiting_requests = 1024;
   int64_t max_waiting_tokens = 4194304;
   bool enable_prefix_caching = true;

@@ -45,7 +45,7 @@ class CpuBackend final : public Backend {
     return text;
   }
 
-  absl::StatusOr<Buffer> Allocate(size_t bytes) override { return AllocateHostMemory(bytes); }
+  absl::StatusOr<Buffer> Allocate(size_t bytes) override { return AllocateFaultedHostMemory(bytes); }
 
   absl::StatusOr<LinearWeight> PackLinear(absl::Span<const Tensor> parts, DType dtype) override {
     LinearWeight weight = PackedShape(parts, dtype);

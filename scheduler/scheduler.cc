@@ -32,7 +32,8 @@ TokenEvent& AppendEvent(EventKind kind, const Sequence& sequence, absl::Time tim
 
 Scheduler::Scheduler(const SchedulerOptions& options)
     : options_(options), pool_(options.num_blocks), first_waiting_(sequences_.end()) {
-  Check(options.block_size >= 1 && options.max_num_seqs >= 1 && options.max_num_batched_tokens >= 1,
+  Check(options.block_size >= 1 && options.max_num_seqs >= 1 && options.max_num_batched_tokens >= 1 &&
+            options.chunked_prefill_size >= 1,
         "scheduler options out of range");
   in_flight_.reserve(options.max_num_seqs);
 }
@@ -131,6 +132,7 @@ void Scheduler::Remove(Sequence& sequence) {
 void Scheduler::Schedule(absl::Time now, Batch& batch, std::vector<TokenEvent>& events) {
   Check(in_flight_.empty(), "the previous batch is not committed");
   batch.clear();
+  num_chunked_ = 0;
   if (std::exchange(must_park_, false)) ParkPaused();
   // What was preempted a moment ago stands first in the queue: to admit it again at once would only undo the
   // preemption.
@@ -159,8 +161,8 @@ bool Scheduler::ScheduleRunning(Batch& batch) {
     while (it != first_waiting_ && !it->HasSlots(least) && pool_.num_available() == 0) PreemptYoungest();
     if (it == first_waiting_) break;  // it was the youngest itself
     // The budget has a token for each: all but the youngest have just one pending, as a prompt that takes what is left
-    // of the budget lets nobody in behind it; and nobody was admitted without a token of his own.
-    AddChunk(*it, options_.max_num_batched_tokens - batch.num_tokens, batch);
+    // of a step lets nobody in behind it; and nobody was admitted without a token of his own.
+    AddChunk(*it, batch);
   }
   return counters_.preemptions == preemptions_before;
 }
@@ -169,8 +171,7 @@ void Scheduler::AdmitWaiting(absl::Time now, Batch& batch, std::vector<TokenEven
   auto next = first_waiting_;
   const auto may_admit = [&] {
     while (next != sequences_.end() && next->paused_) ++next;
-    return next != sequences_.end() && num_running_ < options_.max_num_seqs &&
-           batch.num_tokens < options_.max_num_batched_tokens;
+    return next != sequences_.end() && num_running_ < options_.max_num_seqs && MaxCount(batch) > 0;
   };
   if (head_is_blocked_ || !may_admit()) return;
 
@@ -191,7 +192,7 @@ void Scheduler::AdmitWaiting(absl::Time now, Batch& batch, std::vector<TokenEven
       sequences_.splice(first_waiting_, sequences_, admitted);
     }
     ++num_running_;
-    AddChunk(sequence, options_.max_num_batched_tokens - batch.num_tokens, batch);
+    AddChunk(sequence, batch);
     reserved += sequence.NumBlocksSoon();
   }
 }
@@ -238,9 +239,13 @@ void Scheduler::ReleaseBlocks(Sequence& sequence) {
   sequence.num_computed_ = 0;
 }
 
-void Scheduler::AddChunk(Sequence& sequence, int32_t max_count, Batch& batch) {
+int32_t Scheduler::MaxCount(const Batch& batch) const {
+  return std::min(options_.max_num_batched_tokens - batch.num_tokens, options_.chunked_prefill_size - num_chunked_);
+}
+
+void Scheduler::AddChunk(Sequence& sequence, Batch& batch) {
   const int32_t begin = sequence.num_computed_;
-  int32_t count = std::min(max_count, sequence.num_pending());
+  int32_t count = std::min(std::max(MaxCount(batch), 1), sequence.num_pending());
   if (!sequence.HasSlots(begin + count)) count = AppendBlocks(sequence, count);
 
   const int32_t end = begin + count;
@@ -255,6 +260,7 @@ void Scheduler::AddChunk(Sequence& sequence, int32_t max_count, Batch& batch) {
           std::max(begin, sequence.max_computed_) < end_scored && sequence.request().num_prompt_logprobs.has_value(),
   });
   batch.num_tokens += count;
+  if (sequence.num_pending() > 1) num_chunked_ += count;
   sequence.in_flight_ = true;
   in_flight_.push_back(&sequence);
 }

@@ -1,11 +1,12 @@
 // Scheduler: continuous batching over a paged cache.
 //
 // Schedule decides, a runner computes, Commit writes. Each step has one budget of tokens, shared by sequences that
-// decode (one token each) and by chunks of prompts. Sequences that run are served first, in order of arrival, each at
-// least one token; then waiting ones are admitted while the limit of sequences, the budget and the blocks allow. When a
-// running sequence needs a block and none is available, the youngest running sequence is preempted: its blocks are
-// released and it goes back to the head of the queue, to be computed again (recomputation). The oldest is never
-// preempted for a younger one, and Add refuses what could not run even alone; so there is always progress (law 2).
+// decode (one token each) and by chunks of prompts, which have a limit of their own inside it. Sequences that run are
+// served first, in order of arrival, each at least one token; then waiting ones are admitted while the limit of
+// sequences, the budget and the blocks allow. When a running sequence needs a block and none is available, the youngest
+// running sequence is preempted: its blocks are released and it goes back to the head of the queue, to be computed
+// again (recomputation). The oldest is never preempted for a younger one, and Add refuses what could not run even
+// alone; so there is always progress (law 2).
 //
 // First come, first served makes one list enough: in order of arrival, the running sequences are a prefix of it and the
 // waiting ones the rest. Admission moves the border one sequence down, preemption one up.
@@ -17,6 +18,7 @@
 #define QUIRE_SCHEDULER_SCHEDULER_H_
 
 #include <cstdint>
+#include <limits>
 #include <list>
 #include <memory>
 #include <utility>
@@ -39,7 +41,10 @@ struct SchedulerOptions {
   int32_t num_blocks = 0;                 // of the pool
   int32_t max_num_seqs = 128;             // sequences that run at once
   int32_t max_num_batched_tokens = 2048;  // token budget of one step
-  int32_t max_model_len = 0;              // prompt + output, tokens
+  // Tokens of a step that belong to sequences with more than one pending. Where a device is busy with fewer than the
+  // whole budget, more only makes everybody wait for the end of the step.
+  int32_t chunked_prefill_size = std::numeric_limits<int32_t>::max();
+  int32_t max_model_len = 0;  // prompt + output, tokens
   bool enable_prefix_caching = true;
 };
 
@@ -128,9 +133,11 @@ class Scheduler {
   void PreemptYoungest();
   // What it holds goes back; it is to run again from the beginning.
   static void ReleaseBlocks(Sequence& sequence);
-  // Appends a chunk of the pending tokens, `max_count` at most, or fewer if blocks lack. REQUIRES: a block is available
+  // Tokens that one more chunk of the batch may have; above zero while a sequence may be admitted.
+  int32_t MaxCount(const Batch& batch) const;
+  // Appends a chunk of the pending tokens, as many as may be, or fewer if blocks lack. REQUIRES: a block is available
   // for the first.
-  void AddChunk(Sequence& sequence, int32_t max_count, Batch& batch);
+  void AddChunk(Sequence& sequence, Batch& batch);
   // Gives the sequence blocks for `count` more positions, or for as many as there are blocks: returns that count.
   int32_t AppendBlocks(Sequence& sequence, int32_t count);
 
@@ -154,6 +161,7 @@ class Scheduler {
   int32_t num_running_ = 0;               // sequences before first_waiting_
   SequenceList ended_;                    // over, but named by the batch in flight
   std::vector<Sequence*> in_flight_;      // of each chunk of the batch in flight
+  int32_t num_chunked_ = 0;               // tokens of its sequences with more than one pending
   absl::flat_hash_map<RequestId, SequenceList::iterator> by_id_;
   absl::btree_set<std::pair<absl::Time, RequestId>> deadlines_;  // the finite ones
   bool must_park_ = false;                                       // a sequence was paused that may be running

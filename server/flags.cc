@@ -206,6 +206,11 @@ constexpr Flag kFlags[] = {
     {"max-num-batched-tokens", "TOKENS", "2048",
      "token budget of one step: larger prefills faster, smaller keeps the time between tokens even",
      [](Options& o, absl::string_view v) { return StoreInteger(v, 1, 1048576, o.engine.max_num_batched_tokens); }},
+    {"chunked-prefill-size", "TOKENS", "256 on cpu, else the whole budget",
+     "prompt tokens in one step: smaller brings first tokens sooner and evens the time between tokens, larger reads "
+     "the "
+     "weights less often",
+     [](Options& o, absl::string_view v) { return StoreInteger(v, 1, 1048576, o.engine.chunked_prefill_size); }},
     {"enable-prefix-caching", "", "true", "reuse the KV blocks of a prompt's beginning that was seen before",
      [](Options& o, absl::string_view v) { return Store(ParseSwitch(v), o.engine.enable_prefix_caching); }},
     {"scheduling-policy", "POLICY", "fcfs", "who runs first: fcfs, in order of arrival", SetSchedulingPolicy},

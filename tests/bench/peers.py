@@ -107,6 +107,7 @@ def main():
     p.add_argument("--vllm-model", default="model")
     p.add_argument("--rounds", type=int, default=3)
     p.add_argument("--threads", type=int, default=2)
+    p.add_argument("--quired-flags", default="", help="more flags for quired, as one string")
     args = p.parse_args()
     with open(args.model + "/config.json", encoding="utf-8") as f:
         vocab = json.load(f)["vocab_size"]
@@ -114,7 +115,7 @@ def main():
     if args.llama_bench:
         ratios = []
         for i in range(args.rounds):
-            with Quired(args.model, args.threads) as quired:
+            with Quired(args.model, args.threads, *args.quired_flags.split()) as quired:
                 result = quired.load("--num-prompts", 2, "--max-concurrency", 1, "--random-input-len", 8, "--random-output-len", 64, "--seed", i)
                 ours, ready_s = 1e3 / result["median_tpot_ms"], quired.ready_s
             theirs = llama_decode(args.llama_bench, args.gguf, args.threads)
@@ -124,7 +125,7 @@ def main():
 
     if args.vllm_url:
         throughput, ttft = [], []
-        with Quired(args.model, args.threads) as quired:
+        with Quired(args.model, args.threads, *args.quired_flags.split()) as quired:
             for i in range(args.rounds):
                 result = quired.load("--num-prompts", 32, "--max-concurrency", 16, "--random-input-len", 256, "--random-output-len", 64, "--seed", 100 + i)
                 tokens_s, first_ms = vllm_serving(args.vllm_url, args.vllm_model, vocab, 200 + i)

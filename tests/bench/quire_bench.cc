@@ -1,9 +1,11 @@
 // quire_bench: how near the CPU backend comes to what the machine can do.
 //
-// Prints a Markdown table: whole decode steps at several batch sizes and a prefill step of a dummy model (random weights), through the real
-// scheduler and runner, and paged attention alone; each beside the DRAM bandwidth or the arithmetic rate measured right before and right after it.
-// See tests/bench/README.md for the command and the figures.
+// Prints a Markdown table: whole decode steps at several batch sizes and a prefill step of a dummy model (random
+// weights), through the real scheduler and runner, and paged attention alone; each beside the DRAM bandwidth or the
+// arithmetic rate measured right before and right after it. See tests/bench/README.md for the command and the figures.
 
+#include <pthread.h>
+#include <sched.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -18,6 +20,7 @@
 #include <memory>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "engine/engine.h"
@@ -170,8 +173,19 @@ void BenchModel(const Shape& shape, int threads, int steps) {
   std::fflush(stdout);
 }
 
-// Decode attention alone: 32 query over 4 KV heads of 64, bfloat16, blocks of 16 in shuffled order, caches flushed by the size of the pool.
+// The thread that creates a pool is not pinned by it (kernels/cpu/thread_pool.h), but is worker 0 of the benchmark.
+void PinToFirstCpu() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  CPU_SET(0, &set);
+  Check(pthread_setaffinity_np(pthread_self(), sizeof set, &set) == 0, "cannot pin to CPU 0");
+}
+
+// Decode attention alone: 32 query over 4 KV heads of 64, bfloat16, blocks of 16, each in a place of its own (shuffled)
+// or one after another as a fresh pool hands them out; caches flushed by the size of the pool.
 void BenchAttention(int threads, int rounds) {
+  constexpr std::pair<int, int> kCases[] = {{1, 512},  {1, 2048},  {1, 8192},  {1, 32768},
+                                            {16, 512}, {16, 2048}, {16, 8192}, {16, 32768}};
   constexpr int kQHeads = 32, kKvHeads = 4, kHeadDim = 64, kBlock = 16, kMaxContext = 32768;
   BackendOptions options;
   options.num_threads = threads;
@@ -180,8 +194,8 @@ void BenchAttention(int threads, int rounds) {
   Check(backend.ok(), "CreateBackend failed");
   // Enough layers that consecutive calls never find their K and V in a cache: every call reads another layer.
   constexpr int64_t kPoolTokens = int64_t{1} << 20;
-  KvCacheSpec spec{.num_layers = 1, .kv_heads = kKvHeads, .head_dim = kHeadDim, .block_size = kBlock,
-                   .dtype = DType::kBFloat16};
+  KvCacheSpec spec{
+      .num_layers = 1, .kv_heads = kKvHeads, .head_dim = kHeadDim, .block_size = kBlock, .dtype = DType::kBFloat16};
   const int num_blocks = kPoolTokens / kBlock;
   auto cache = KvCache::Create(spec, num_blocks, **backend);
   Check(cache.ok(), "KvCache::Create failed");
@@ -205,14 +219,17 @@ void BenchAttention(int threads, int rounds) {
   Check((*backend)->AllocateWorkspace(shape).ok(), "AllocateWorkspace failed");
   std::vector<BlockId> blocks(num_blocks);
   for (int i = 0; i < num_blocks; ++i) blocks[i] = i;
-  std::shuffle(blocks.begin(), blocks.end(), rng);
   std::vector<float> q(16 * kQHeads * kHeadDim, 0.1f), out(q.size());
 
-  std::printf("\npaged decode attention, %d query over %d KV heads of %d, bfloat16, block %d, %s\n\n", kQHeads, kKvHeads,
-              kHeadDim, kBlock, (*backend)->Description().c_str());
-  std::printf("| sequences x context | median us | achieved | measured DRAM read | fraction |\n|---|---|---|---|---|\n");
-  for (int sequences : {1, 16}) {
-    for (int context : {512, 2048, 8192, 32768}) {
+  std::printf("\npaged decode attention, %d query over %d KV heads of %d, bfloat16, block %d, %s\n\n", kQHeads,
+              kKvHeads, kHeadDim, kBlock, (*backend)->Description().c_str());
+  std::printf(
+      "| blocks | sequences x context | median us | achieved | measured DRAM read | fraction "
+      "|\n|---|---|---|---|---|---|\n");
+  PinToFirstCpu();
+  for (const bool shuffled : {false, true}) {
+    if (shuffled) std::shuffle(blocks.begin(), blocks.end(), rng);
+    for (const auto& [sequences, context] : kCases) {
       const int table = context / kBlock;
       std::vector<AttentionChunk> chunks(sequences);
       int at = 0;
@@ -239,8 +256,8 @@ void BenchAttention(int threads, int rounds) {
       const double dram = (before + MeasureDramReadBandwidth(threads)) / 2;
       const double median = Median(seconds);
       const double bandwidth = double(spec.BytesPerToken()) * context * sequences / median;
-      std::printf("| %d x %d | %.1f | %.1f GB/s | %.1f GB/s | %.2f |\n", sequences, context, median * 1e6,
-                  bandwidth / 1e9, dram / 1e9, bandwidth / dram);
+      std::printf("| %s | %d x %d | %.1f | %.1f GB/s | %.1f GB/s | %.2f |\n", shuffled ? "shuffled" : "in order",
+                  sequences, context, median * 1e6, bandwidth / 1e9, dram / 1e9, bandwidth / dram);
       std::fflush(stdout);
     }
   }

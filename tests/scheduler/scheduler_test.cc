@@ -97,6 +97,18 @@ class Harness {
 
 using Chunks = std::vector<std::vector<int64_t>>;
 
+TEST(Scheduler, ChunksOfPromptsShareALimitOfTheirOwnThatDecodesDoNotCountIn) {
+  SchedulerOptions options = SmallOptions();
+  options.chunked_prefill_size = 6;
+  Harness h(options);
+  h.Add(MakeRequest(1, 4, 9));
+  h.Add(MakeRequest(2, 9, 9));
+  h.Add(MakeRequest(3, 1, 9));
+  EXPECT_EQ(h.Step(), (Chunks{{1, 0, 4}, {2, 0, 2}}));
+  EXPECT_EQ(h.Step(), (Chunks{{1, 4, 1}, {2, 2, 6}}));
+  EXPECT_EQ(h.Step(), (Chunks{{1, 5, 1}, {2, 8, 1}, {3, 0, 1}}));
+}
+
 TEST(Scheduler, OneBudgetIsSharedByDecodesAndChunksOfPrompts) {
   SchedulerOptions options = SmallOptions();
   options.max_num_batched_tokens = 10;

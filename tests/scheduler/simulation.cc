@@ -19,6 +19,7 @@ SchedulerOptions RandomOptions(Stress stress, TestRandom& random) {
   options.enable_prefix_caching = random.Percent(70);
   options.max_num_seqs = random.Between(1, 16);
   options.max_num_batched_tokens = random.Between(1, stress == Stress::kChunks ? 12 : 64);
+  if (random.Between(0, 1) == 0) options.chunked_prefill_size = random.Between(1, 16);
   options.block_size = random.Percent(50) ? 8 : 16;
   if (random.Percent(20)) options.block_size = random.Between(1, 7);
   if (stress == Stress::kPrefixHits) options.enable_prefix_caching = true;
