@@ -114,8 +114,10 @@ void BackendModelRunner::SampleSlice(absl::Span<const int32_t> slice, const Batc
     const bool bans = sequence.BansStopIds();
     sample_rows_.push_back({.params = &params_.back(),  // has room for all: it stays where it is
                             .position = sequence.tokens().size(),
-                            .banned = bans ? request.stop_ids.data() : nullptr,
-                            .num_banned = bans ? static_cast<int32_t>(request.stop_ids.size()) : 0,
+                            .allowed = request.allowed_ids,
+                            .banned = bans ? absl::MakeConstSpan(request.stop_ids) : absl::Span<const uint32_t>(),
+                            .bias = request.logit_bias,
+                            .counts = sequence.counts(),
                             .wants_logprob = request.num_logprobs.has_value(),
                             .num_top = static_cast<int32_t>(request.num_logprobs.value_or(0))});
     Check(sample_rows_.back().num_top <= kMaxTop, "more log-probabilities asked for than the sampler gives");

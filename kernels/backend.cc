@@ -265,8 +265,7 @@ void Backend::Sample(const SampleArgs& args) {
   Check(args.rows != nullptr && args.tokens != nullptr, "Sample: rows, tokens");
   for (int64_t r = 0; r < args.logits.rows; ++r) {
     const SampleRow& row = args.rows[r];
-    Check(row.params != nullptr && (row.banned != nullptr || row.num_banned == 0) && row.num_banned >= 0,
-          "Sample: row");
+    Check(row.params != nullptr, "Sample: row");
     const int32_t num_top = row.wants_logprob ? row.num_top : 0;
     Check(num_top >= 0 && num_top <= args.top_stride && (num_top == 0 || args.top != nullptr), "Sample: num_top");
   }

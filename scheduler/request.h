@@ -28,8 +28,10 @@ struct Request {
   bool use_prefix_cache = true;   // false: its blocks are neither looked up nor published
   bool read_prefix_cache = true;  // false: published, but not looked up (prompt log-probabilities need every position)
   SamplingParams sampling;
-  uint32_t max_tokens = 1;         // >= 1; prompt + max_tokens <= max_model_len
-  uint32_t min_tokens = 0;         // below it, stop_ids are banned
+  std::vector<TokenBias> logit_bias;  // each id once
+  std::vector<uint32_t> allowed_ids;  // each once; empty: all
+  uint32_t max_tokens = 1;            // >= 1; prompt + max_tokens <= max_model_len
+  uint32_t min_tokens = 0;            // below it, stop_ids are banned
   std::vector<uint32_t> stop_ids;  // eos ids (unless ignored) and the client's stop ids: the token that ends the output
   std::optional<uint32_t> num_logprobs;         // of generated tokens: top-k to report beside the chosen one
   std::optional<uint32_t> num_prompt_logprobs;  // of prompt tokens, from position 1 on

@@ -361,7 +361,7 @@ void Scheduler::CommitChunk(absl::Time now, const ChunkResult& result, Sequence&
   if (!chunk.samples) return;
 
   const uint32_t token = result.sampled->id;
-  sequence.tokens_.push_back(token);
+  sequence.Append(token);
   ++counters_.sampled_tokens;
   TokenEvent& event = AppendEvent(EventKind::kToken, sequence, now, events);
   event.finish = FinishOf(sequence, token);

@@ -12,6 +12,7 @@ Sequence::Sequence(std::shared_ptr<const Request> request, uint32_t index, Block
       index_(index),
       block_size_(block_size),
       num_prompt_(static_cast<int32_t>(request_->prompt.size())),
+      has_penalties_(request_->sampling.HasPenalties()),
       tokens_(request_->prompt),
       block_table_(pool) {
   const auto num_hashes = static_cast<int32_t>(request_->prompt_hashes.size());
@@ -41,12 +42,21 @@ int32_t Sequence::NumBlocksSoon() const {
   return static_cast<int32_t>(blocks) - block_table_.size();
 }
 
+void Sequence::Append(uint32_t token) {
+  tokens_.push_back(token);
+  if (has_penalties_) seen_.AddOutput(token);
+}
+
 void Sequence::Reserve() {
   const int64_t max_blocks = (max_len() + block_size_ - 1) / block_size_;
   tokens_.reserve(static_cast<size_t>(max_len()));
   block_table_.Reserve(max_blocks);
   if (FeedsPrefixCache()) {
     output_hashes_.reserve(static_cast<size_t>(max_blocks) - request_->prompt_hashes.size());
+  }
+  if (has_penalties_) {
+    seen_.Reserve(static_cast<size_t>(max_len()));
+    seen_.AddPrompt(request_->prompt);
   }
 }
 

@@ -19,6 +19,7 @@
 #include "kvcache/block_hash.h"
 #include "kvcache/block_table.h"
 #include "scheduler/request.h"
+#include "scheduler/seen_tokens.h"
 
 namespace quire {
 
@@ -34,6 +35,8 @@ class Sequence {
   int32_t num_output() const { return static_cast<int32_t>(tokens_.size()) - num_prompt_; }
   int32_t num_computed() const { return num_computed_; }
   const BlockTable& block_table() const { return block_table_; }
+  // Of all tokens, if the request has penalties; else empty.
+  absl::Span<const TokenCount> counts() const { return seen_.counts(); }
 
   // Tokens that have yet to run; at least one while the sequence is alive.
   int32_t num_pending() const { return static_cast<int32_t>(tokens_.size()) - num_computed_; }
@@ -63,6 +66,9 @@ class Sequence {
   // Its blocks have a slot for each position below `end`.
   bool HasSlots(int32_t end) const { return end <= int64_t{block_table_.size()} * block_size_; }
 
+  // Takes the token that was drawn.
+  void Append(uint32_t token);
+
   // Room for the longest output: from here on appending tokens or blocks allocates nothing.
   void Reserve();
 
@@ -73,6 +79,7 @@ class Sequence {
   int32_t num_prompt_;
   bool feeds_prefix_cache_;
   bool reads_prefix_cache_;
+  bool has_penalties_;
   std::vector<uint32_t> tokens_;
   int32_t num_computed_ = 0;
   // The largest value that num_computed had: positions below it that run again are recomputed, and their prompt
@@ -84,6 +91,7 @@ class Sequence {
   bool ended_ = false;      // over, but kept for the batch in flight
   // Of the full blocks after those of request().prompt_hashes, as far as asked for.
   std::vector<BlockHash> output_hashes_;
+  SeenTokens seen_;  // if has_penalties_
   BlockTable block_table_;
 };
 

@@ -45,11 +45,16 @@ absl::Status ReadNumber(const Json& json, const char* key, const Range& range, d
 
 absl::Status ReadSampling(const Json& json, SamplingParams& sampling) {
   double temperature = sampling.temperature, top_k = sampling.top_k, top_p = sampling.top_p, min_p = sampling.min_p;
+  double repetition_penalty = sampling.repetition_penalty, frequency_penalty = sampling.frequency_penalty,
+         presence_penalty = sampling.presence_penalty;
   for (const absl::Status& status :
        {ReadNumber(json, "temperature", {0, 100, false, "0 to 100"}, temperature),
         ReadNumber(json, "top_k", {0, 4294967295.0, false, "a whole number from 0 (off) on"}, top_k),
         ReadNumber(json, "top_p", {0, 1, true, "above 0 to 1"}, top_p),
-        ReadNumber(json, "min_p", {0, 1, false, "0 to 1"}, min_p)}) {
+        ReadNumber(json, "min_p", {0, 1, false, "0 to 1"}, min_p),
+        ReadNumber(json, "repetition_penalty", {0, 100, true, "above 0 to 100"}, repetition_penalty),
+        ReadNumber(json, "frequency_penalty", {-2, 2, false, "-2 to 2"}, frequency_penalty),
+        ReadNumber(json, "presence_penalty", {-2, 2, false, "-2 to 2"}, presence_penalty)}) {
     if (!status.ok()) return status;
   }
   if (top_k != std::floor(top_k))
@@ -59,13 +64,9 @@ absl::Status ReadSampling(const Json& json, SamplingParams& sampling) {
   sampling.top_k = static_cast<uint32_t>(top_k);
   sampling.top_p = static_cast<float>(top_p);
   sampling.min_p = static_cast<float>(min_p);
-  for (const char* key : {"repetition_penalty", "frequency_penalty", "presence_penalty"}) {
-    const double neutral = key[0] == 'r' ? 1 : 0;
-    if (json.contains(key) && json[key].is_number() && json[key].get<double>() != neutral) {
-      return Invalid("generation_config.json", key, json[key],
-                     absl::StrCat(neutral, "; others are not built yet, --generation-config none serves without them"));
-    }
-  }
+  sampling.repetition_penalty = static_cast<float>(repetition_penalty);
+  sampling.frequency_penalty = static_cast<float>(frequency_penalty);
+  sampling.presence_penalty = static_cast<float>(presence_penalty);
   return absl::OkStatus();
 }
 

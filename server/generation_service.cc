@@ -141,6 +141,8 @@ std::shared_ptr<Request> GenerationService::MakeRequest(const Admission& admissi
     request->prompt_hashes = HashBlocks(job.cache_salt, request->prompt, options_.block_size);
   }
   request->sampling = job.sampling;
+  request->logit_bias = job.logit_bias;
+  request->allowed_ids = job.allowed_ids;
   if (!job.has_seed) request->sampling.seed = RandomNumber();
   const uint32_t room = options_.limits.max_model_len - static_cast<uint32_t>(request->prompt.size());
   request->max_tokens = std::min(job.max_tokens.value_or(room), room);

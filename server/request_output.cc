@@ -78,9 +78,11 @@ void RequestOutput::TakeStarted(const TokenEvent& event, std::vector<Response>& 
   sampling.set_top_k(request_->sampling.top_k);
   sampling.set_top_p(request_->sampling.top_p);
   sampling.set_min_p(request_->sampling.min_p);
-  sampling.set_repetition_penalty(1);
-  sampling.set_frequency_penalty(0);
-  sampling.set_presence_penalty(0);
+  sampling.set_repetition_penalty(request_->sampling.repetition_penalty);
+  sampling.set_frequency_penalty(request_->sampling.frequency_penalty);
+  sampling.set_presence_penalty(request_->sampling.presence_penalty);
+  for (const TokenBias& token : request_->logit_bias) (*sampling.mutable_logit_bias())[token.id] = token.bias;
+  sampling.mutable_allowed_token_ids()->Add(request_->allowed_ids.begin(), request_->allowed_ids.end());
   sampling.set_seed(request_->sampling.seed);
   responses.push_back(std::move(response));
 }

@@ -170,17 +170,11 @@ void CheckRest(const v1::GenerateRequest& request, Violations& violations) {
 
 // What is in range and this build cannot do.
 absl::Status CheckSupported(const v1::GenerateRequest& request) {
-  const v1::SamplingParams& sampling = request.sampling();
   const v1::SchedulingOptions& scheduling = request.scheduling();
   const bool no_constraint = request.constraint_case() == v1::GenerateRequest::CONSTRAINT_NOT_SET ||
                              (request.constraint_case() == v1::GenerateRequest::kJsonObject && !request.json_object());
   const std::pair<absl::string_view, bool> kUnsupported[] = {
       {"chat", request.prompt_case() == v1::GenerateRequest::kChat},
-      {"sampling.repetition_penalty", sampling.has_repetition_penalty() && sampling.repetition_penalty() != 1},
-      {"sampling.frequency_penalty", sampling.frequency_penalty() != 0},
-      {"sampling.presence_penalty", sampling.presence_penalty() != 0},
-      {"sampling.logit_bias", !sampling.logit_bias().empty()},
-      {"sampling.allowed_token_ids", !sampling.allowed_token_ids().empty()},
       {"scheduling.priority", scheduling.priority() != 0},
       {"scheduling.tenant", !scheduling.tenant().empty()},
       {"scheduling.max_queue_time", scheduling.has_max_queue_time()},
@@ -200,8 +194,17 @@ SamplingParams EffectiveSampling(const v1::SamplingParams& asked, const Sampling
   if (asked.has_top_k()) sampling.top_k = asked.top_k();
   if (asked.has_top_p()) sampling.top_p = asked.top_p();
   if (asked.has_min_p()) sampling.min_p = asked.min_p();
+  if (asked.has_repetition_penalty()) sampling.repetition_penalty = asked.repetition_penalty();
+  if (asked.has_frequency_penalty()) sampling.frequency_penalty = asked.frequency_penalty();
+  if (asked.has_presence_penalty()) sampling.presence_penalty = asked.presence_penalty();
   sampling.seed = asked.seed();
   return sampling;
+}
+
+// Sorts, and keeps one of each.
+void MakeSet(std::vector<uint32_t>& ids) {
+  std::sort(ids.begin(), ids.end());
+  ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
 }
 
 GenerateJob MakeJob(const v1::GenerateRequest& request, const RequestLimits& limits) {
@@ -215,13 +218,17 @@ GenerateJob MakeJob(const v1::GenerateRequest& request, const RequestLimits& lim
     job.prompt.assign(request.tokens().ids().begin(), request.tokens().ids().end());
   }
   job.sampling = EffectiveSampling(request.sampling(), limits.default_sampling);
+  for (const auto& [id, bias] : request.sampling().logit_bias()) job.logit_bias.push_back({id, bias});
+  std::sort(job.logit_bias.begin(), job.logit_bias.end(),
+            [](const TokenBias& a, const TokenBias& b) { return a.id < b.id; });
+  job.allowed_ids.assign(request.sampling().allowed_token_ids().begin(), request.sampling().allowed_token_ids().end());
+  MakeSet(job.allowed_ids);
   job.has_seed = request.sampling().has_seed();
   if (stopping.has_max_tokens()) job.max_tokens = stopping.max_tokens();
   job.min_tokens = stopping.min_tokens();
   job.stop_ids.assign(stopping.stop_token_ids().begin(), stopping.stop_token_ids().end());
   if (!stopping.ignore_eos()) job.stop_ids.insert(job.stop_ids.end(), limits.eos_ids.begin(), limits.eos_ids.end());
-  std::sort(job.stop_ids.begin(), job.stop_ids.end());
-  job.stop_ids.erase(std::unique(job.stop_ids.begin(), job.stop_ids.end()), job.stop_ids.end());
+  MakeSet(job.stop_ids);
   job.stop.assign(stopping.stop().begin(), stopping.stop().end());
   job.include_stop = stopping.include_stop();
   job.wants_text = !output.has_text() || output.text();
@@ -251,7 +258,14 @@ absl::StatusOr<GenerateJob> ValidateGenerate(const v1::GenerateRequest& request,
   CheckRest(request, violations);
   if (const absl::Status status = violations.status(); !status.ok()) return status;
   if (const absl::Status status = CheckSupported(request); !status.ok()) return status;
-  return MakeJob(request, limits);
+  GenerateJob job = MakeJob(request, limits);
+  // Below min_tokens a stop id cannot be drawn: something else must be there.
+  if (job.min_tokens > 1 && !job.allowed_ids.empty() &&
+      std::includes(job.stop_ids.begin(), job.stop_ids.end(), job.allowed_ids.begin(), job.allowed_ids.end())) {
+    return InvalidField("sampling.allowed_token_ids",
+                        "allows only tokens that end the output, which stopping.min_tokens forbids at first");
+  }
+  return job;
 }
 
 absl::Status ValidatePromptLength(absl::string_view field, size_t num_tokens, const RequestLimits& limits) {

@@ -40,6 +40,8 @@ struct GenerateJob {
   std::vector<uint32_t> prompt;  // if there is no text
 
   SamplingParams sampling;
+  std::vector<TokenBias> logit_bias;  // by rising id
+  std::vector<uint32_t> allowed_ids;  // rising; empty: all
   bool has_seed = false;
   std::optional<uint32_t> max_tokens;  // absent: to the context's end
   uint32_t min_tokens = 0;

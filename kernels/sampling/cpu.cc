@@ -12,6 +12,7 @@
 
 #include "absl/types/span.h"
 #include "kernels/check.h"
+#include "kernels/sampling/adjust.h"
 #include "kernels/sampling/impl.h"
 #include "kernels/sampling/philox.h"
 #include "kernels/sampling/sampling.h"
@@ -58,15 +59,17 @@ struct Scratch {
     sums = weights + vocab_size;
     ids = reinterpret_cast<uint32_t*>(sums + NumStretches(vocab_size));
     order = ids + vocab_size;
-    maxima = reinterpret_cast<float*>(order + vocab_size);
+    adjusted = reinterpret_cast<float*>(order + vocab_size);
+    maxima = adjusted + vocab_size;
     bounds = maxima + NumStretches(vocab_size);
   }
-  static int64_t Bytes(int64_t vocab_size) { return (vocab_size * 16 + NumStretches(vocab_size) * 16 + 63) / 64 * 64; }
+  static int64_t Bytes(int64_t vocab_size) { return (vocab_size * 20 + NumStretches(vocab_size) * 16 + 63) / 64 * 64; }
 
   uint64_t* weights;  // [vocab_size]: of the candidates
   uint64_t* sums;     // [stretches]
   uint32_t* ids;      // [vocab_size]: the candidates, rising
   uint32_t* order;    // [vocab_size]: indices of candidates
+  float* adjusted;    // [vocab_size]: the logits that are drawn from, where they are not the model's
   float* maxima;      // [stretches]
   float* bounds;      // [stretches]: for selection among maxima
 };
@@ -75,7 +78,7 @@ struct Scratch {
 class Row {
  public:
   Row(const SamplingKernels& kernels, const Scratch& scratch, float* logits, int64_t vocab_size)
-      : kernels_(kernels), scratch_(scratch), logits_(logits), vocab_size_(vocab_size) {}
+      : kernels_(kernels), scratch_(scratch), logits_(logits), raw_(logits), vocab_size_(vocab_size) {}
 
   // To be called first. False: a NaN, +inf, or nothing finite.
   bool Scan() {
@@ -84,23 +87,29 @@ class Row {
     return max_ > -kInfinity;
   }
 
-  // False: nothing finite is left.
-  bool Ban(absl::Span<const uint32_t> ids) {
-    for (uint32_t id : ids) {
-      logits_[id] = -kInfinity;
-      const int64_t begin = id / kStretch * kStretch;
-      kernels_.scan(logits_ + begin, std::min(kStretch, vocab_size_ - begin), scratch_.maxima + id / kStretch);
+  // Steps 1 to 4 of sampling.h. False: nothing finite is left. Only bans may write over the model's logits: what they
+  // touch is never drawn, so that its log-probability is not asked for.
+  bool Adjust(const SampleRow& row) {
+    if (row.allowed.empty() && row.bias.empty() && row.counts.empty()) return row.banned.empty() || Ban(row.banned);
+    if (row.allowed.empty()) {
+      std::copy_n(raw_, vocab_size_, scratch_.adjusted);
+    } else {
+      std::fill_n(scratch_.adjusted, vocab_size_, -kInfinity);
+      for (const uint32_t id : row.allowed) scratch_.adjusted[id] = raw_[id];
     }
-    max_ = *std::max_element(scratch_.maxima, scratch_.maxima + NumStretches(vocab_size_));
-    return max_ > -kInfinity;
+    logits_ = scratch_.adjusted;
+    for (const uint32_t id : row.banned) logits_[id] = -kInfinity;
+    for (const TokenBias& token : row.bias) logits_[token.id] = Biased(logits_[token.id], token.bias);
+    for (const TokenCount& token : row.counts) logits_[token.id] = Penalized(logits_[token.id], *row.params, token);
+    return Scan();
   }
 
-  // Sets what Logprob subtracts. The logits are those of the model, nothing banned.
+  // Sets what Logprob subtracts. The logits are those of the model, nothing adjusted.
   void Normalize() {
     logprob_max_ = max_;
     log_sum_ = std::log(static_cast<double>(kernels_.sum(logits_, vocab_size_, max_, 1.0f, nullptr)) / kWeightOne);
   }
-  float Logprob(uint32_t id) const { return static_cast<float>((double{logits_[id]} - logprob_max_) - log_sum_); }
+  float Logprob(uint32_t id) const { return static_cast<float>((double{raw_[id]} - logprob_max_) - log_sum_); }
 
   void Top(int32_t count, TokenLogprob* top) {
     if (count == 0) return;
@@ -136,6 +145,17 @@ class Row {
   }
 
  private:
+  // False: nothing finite is left.
+  bool Ban(absl::Span<const uint32_t> ids) {
+    for (uint32_t id : ids) {
+      logits_[id] = -kInfinity;
+      const int64_t begin = id / kStretch * kStretch;
+      kernels_.scan(logits_ + begin, std::min(kStretch, vocab_size_ - begin), scratch_.maxima + id / kStretch);
+    }
+    max_ = *std::max_element(scratch_.maxima, scratch_.maxima + NumStretches(vocab_size_));
+    return max_ > -kInfinity;
+  }
+
   // Compares candidates by index: falling logit, then rising id (indices rise with ids).
   struct BeforeInOrder {
     const float* logits;
@@ -301,7 +321,8 @@ class Row {
 
   const SamplingKernels& kernels_;
   const Scratch& scratch_;
-  float* logits_;
+  float* logits_;     // that are drawn from
+  const float* raw_;  // the model's, but for bans
   int64_t vocab_size_;
   int64_t num_candidates_ = 0;
   float max_ = 0;
@@ -321,8 +342,7 @@ void SampleOne(const SampleArgs& args, const SamplingKernels& kernels, const Scr
     row.Normalize();
     row.Top(params.num_top, top);
   }
-  if (token.finite && params.num_banned > 0)
-    token.finite = row.Ban({params.banned, static_cast<size_t>(params.num_banned)});
+  if (token.finite) token.finite = row.Adjust(params);
   if (!token.finite) {
     if (params.wants_logprob) std::fill_n(top, params.num_top, TokenLogprob{0, 0});
     return;

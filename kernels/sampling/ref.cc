@@ -8,6 +8,7 @@
 #include <numeric>
 #include <vector>
 
+#include "kernels/sampling/adjust.h"
 #include "kernels/sampling/impl.h"
 #include "kernels/sampling/philox.h"
 #include "kernels/sampling/sampling.h"
@@ -106,6 +107,19 @@ void Filter(const Logits& logits, const SamplingParams& params, std::vector<uint
   }
 }
 
+// Steps 1 to 4.
+Logits Adjusted(const Logits& raw, const SampleRow& row) {
+  Logits logits = raw;
+  if (!row.allowed.empty()) {
+    logits.assign(raw.size(), -kInfinity);
+    for (const uint32_t id : row.allowed) logits[id] = raw[id];
+  }
+  for (const uint32_t id : row.banned) logits[id] = -kInfinity;
+  for (const TokenBias& token : row.bias) logits[token.id] = Biased(logits[token.id], token.bias);
+  for (const TokenCount& token : row.counts) logits[token.id] = Penalized(logits[token.id], *row.params, token);
+  return logits;
+}
+
 uint32_t Draw(const Logits& logits, const SampleRow& row) {
   const SamplingParams& params = *row.params;
   if (params.temperature == 0) return Order(logits)[0];
@@ -132,14 +146,17 @@ void RefSample(const SampleArgs& args) {
     SampledToken& token = args.tokens[r] = {};
     TokenLogprob* top = args.top + r * args.top_stride;
 
-    Logits allowed = logits;
-    for (int32_t i = 0; i < row.num_banned; ++i) allowed[row.banned[i]] = -kInfinity;
-    token.finite = IsFinite(logits) && IsFinite(allowed);
+    token.finite = IsFinite(logits);
+    Logits adjusted;
+    if (token.finite) {
+      adjusted = Adjusted(logits, row);
+      token.finite = IsFinite(adjusted);
+    }
     if (!token.finite) {
       if (row.wants_logprob) std::fill_n(top, row.num_top, TokenLogprob{0, 0});
       continue;
     }
-    token.id = Draw(allowed, row);
+    token.id = Draw(adjusted, row);
     if (row.wants_logprob) {
       const Logprobs logprobs(logits);
       token.logprob = logprobs.Of(token.id);

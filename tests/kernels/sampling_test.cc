@@ -10,8 +10,11 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <fstream>
 #include <limits>
+#include <map>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <numeric>
 #include <optional>
 #include <random>
@@ -141,14 +144,16 @@ class Runner {
   }
 
   std::vector<int> Counts(const std::vector<float>& logits, const SamplingParams& params, int num_draws) {
+    SampleRow row;
+    row.params = &params;
+    return Counts(logits, row, num_draws);
+  }
+  std::vector<int> Counts(const std::vector<float>& logits, const SampleRow& row, int num_draws) {
     std::vector<int> counts(logits.size());
     constexpr int kBatch = 1000;
     for (int draw = 0; draw < num_draws; draw += kBatch) {
-      std::vector<SampleRow> rows(kBatch);
-      for (int i = 0; i < kBatch; ++i) {
-        rows[i].params = &params;
-        rows[i].position = draw + i;
-      }
+      std::vector<SampleRow> rows(kBatch, row);
+      for (int i = 0; i < kBatch; ++i) rows[i].position = draw + i;
       for (const SampledToken& token : Sample(std::vector<std::vector<float>>(kBatch, logits), rows).tokens)
         ++counts[token.id];
     }
@@ -184,6 +189,13 @@ SamplingParams Params(float temperature, uint32_t top_k = 0, float top_p = 1, fl
   params.top_p = top_p;
   params.min_p = min_p;
   params.seed = seed;
+  return params;
+}
+
+SamplingParams WithPenalties(SamplingParams params, float repetition, float frequency, float presence) {
+  params.repetition_penalty = repetition;
+  params.frequency_penalty = frequency;
+  params.presence_penalty = presence;
   return params;
 }
 
@@ -239,8 +251,7 @@ TEST_P(SamplingTest, BannedIdsAreNeverDrawn) {
     const SamplingParams params = Params(temperature);
     SampleRow row;
     row.params = &params;
-    row.banned = banned.data();
-    row.num_banned = 2;
+    row.banned = banned;
     row.wants_logprob = true;
     row.num_top = 1;
     for (row.position = 0; row.position < 50; ++row.position) {
@@ -257,9 +268,110 @@ TEST_P(SamplingTest, BannedIdsAreNeverDrawn) {
   const std::vector<uint32_t> all = {0, 1};
   SampleRow row;
   row.params = &params;
-  row.banned = all.data();
-  row.num_banned = 2;
+  row.banned = all;
   EXPECT_FALSE(runner_.Sample(std::vector<std::vector<float>>{{1, 2}}, {row}).tokens[0].finite);
+}
+
+// The logits of the row after bans, bias and penalties, as far as greedy draws tell: ids by falling logit, each banned
+// once it was drawn.
+std::vector<uint32_t> GreedyOrder(Runner& runner, const std::vector<float>& logits, SampleRow row) {
+  std::vector<uint32_t> order(row.banned.begin(), row.banned.end());
+  const size_t num_banned = order.size();
+  while (true) {
+    row.banned = order;
+    const SampledToken token = runner.Sample(std::vector<std::vector<float>>{logits}, {row}).tokens[0];
+    if (!token.finite) break;
+    order.push_back(token.id);
+  }
+  return {order.begin() + num_banned, order.end()};
+}
+
+TEST_P(SamplingTest, PenaltiesAreThoseOfVllm) {
+  // Prompt: 0, 1. Output: 2, 3, 3, 1.
+  const std::vector<TokenCount> counts = {{0, 0}, {1, 1}, {2, 1}, {3, 2}};
+  const std::vector<float> logits = {2, -2, 3, 3.5f, 1.2f, -2.5f};
+  SamplingParams params = Params(0);
+  SampleRow row;
+  row.params = &params;
+  row.counts = counts;
+  EXPECT_THAT(GreedyOrder(runner_, logits, row), ElementsAre(3, 2, 0, 4, 1, 5)) << "nothing asked for";
+  params.repetition_penalty = 2;  // 1, -4, 1.5, 1.75, 1.2, -2.5: of prompt and output
+  EXPECT_THAT(GreedyOrder(runner_, logits, row), ElementsAre(3, 2, 4, 0, 5, 1));
+  params.repetition_penalty = 0.5f;  // 4, -1, 6, 7, 1.2, -2.5
+  EXPECT_THAT(GreedyOrder(runner_, logits, row), ElementsAre(3, 2, 0, 4, 1, 5));
+  params = Params(0);
+  params.frequency_penalty = 1;  // 2, -3, 2, 1.5, 1.2, -2.5: by count, the output alone; the tie of 0 and 2 to 0
+  EXPECT_THAT(GreedyOrder(runner_, logits, row), ElementsAre(0, 2, 3, 4, 5, 1));
+  params = Params(0);
+  params.presence_penalty = 1.25f;  // 2, -3.25, 1.75, 2.25, 1.2, -2.5: once, the output alone
+  EXPECT_THAT(GreedyOrder(runner_, logits, row), ElementsAre(3, 0, 2, 4, 5, 1));
+  params.repetition_penalty = 2;  // first: 1, -5.25, 0.25, 0.5, 1.2, -2.5
+  EXPECT_THAT(GreedyOrder(runner_, logits, row), ElementsAre(4, 0, 3, 2, 5, 1));
+  params = Params(0);
+  params.frequency_penalty = -2;  // 2, 0, 5, 7.5, 1.2, -2.5: a negative one encourages
+  EXPECT_THAT(GreedyOrder(runner_, logits, row), ElementsAre(3, 2, 0, 4, 1, 5));
+}
+
+TEST_P(SamplingTest, BiasComesAfterBansAndBeforePenalties) {
+  const std::vector<TokenBias> bias = {{0, 3}, {2, -100}, {3, 100}};
+  const std::vector<uint32_t> banned = {3};
+  const std::vector<TokenCount> counts = {{0, 1}};
+  const std::vector<float> logits = {-1, 0.9f, 5, 4, -90};
+  SamplingParams params = Params(0);
+  SampleRow row;
+  row.params = &params;
+  row.bias = bias;
+  EXPECT_THAT(GreedyOrder(runner_, logits, row), ElementsAre(3, 0, 1, 4, 2));
+  row.banned = banned;  // 100 more than -inf is -inf
+  EXPECT_THAT(GreedyOrder(runner_, logits, row), ElementsAre(0, 1, 4, 2));
+  row.counts = counts;
+  params.repetition_penalty = 4;  // of 2, which was -1: divided
+  EXPECT_THAT(GreedyOrder(runner_, logits, row), ElementsAre(1, 0, 4, 2));
+}
+
+TEST_P(SamplingTest, OnlyAllowedIdsAreDrawnAndLogprobsStayThoseOfTheRawLogits) {
+  std::vector<float> logits(200);
+  for (size_t i = 0; i < logits.size(); ++i) logits[i] = static_cast<float>(i % 50) / 10;
+  const std::vector<uint32_t> allowed = {3, 130, 64};
+  const std::vector<TokenBias> bias = {{3, 2}, {49, 100}};
+  for (float temperature : {0.0f, 1.0f}) {
+    const SamplingParams params = Params(temperature);
+    SampleRow row;
+    row.params = &params;
+    row.allowed = allowed;
+    row.bias = bias;
+    row.wants_logprob = true;
+    row.num_top = 5;
+    for (row.position = 0; row.position < 50; ++row.position) {
+      const Answer answer = runner_.Sample(std::vector<std::vector<float>>{logits}, {row});
+      const Answer scored = runner_.Score({logits}, {answer.tokens[0].id}, 5);
+      EXPECT_TRUE(answer.tokens[0].id == 3 || answer.tokens[0].id == 130 || answer.tokens[0].id == 64);
+      if (temperature == 0) {
+        EXPECT_EQ(answer.tokens[0].id, 130u) << "3.0 against 2.3 and 1.4";
+      }
+      EXPECT_EQ(answer.tokens[0].logprob, scored.tokens[0].logprob);
+      EXPECT_EQ(std::memcmp(answer.top[0].data(), scored.top[0].data(), 5 * sizeof(TokenLogprob)), 0);
+    }
+    row.banned = allowed;
+    EXPECT_FALSE(runner_.Sample(std::vector<std::vector<float>>{logits}, {row}).tokens[0].finite);
+  }
+}
+
+TEST_P(SamplingTest, NoParameterMakesAFiniteRowInfinite) {
+  SamplingParams params = Params(0);
+  params.repetition_penalty = 1e-38f;
+  const std::vector<TokenCount> counts = {{1, 3}};
+  const std::vector<TokenBias> bias = {{0, 100}};
+  SampleRow row;
+  row.params = &params;
+  row.counts = counts;
+  row.bias = bias;
+  for (float frequency_penalty : {-2.0f, 0.0f, 2.0f}) {
+    params.frequency_penalty = frequency_penalty;
+    const SampledToken token = runner_.Sample(std::vector<std::vector<float>>{{1, 20, 2}}, {row}).tokens[0];
+    EXPECT_TRUE(token.finite);
+    EXPECT_EQ(token.id, 1u);
+  }
 }
 
 TEST_P(SamplingTest, TopKKeepsTheLargestWithTiesBySmallerId) {
@@ -295,7 +407,7 @@ TEST_P(SamplingTest, TopPIsOfWhatTopKLeftAndMinPOfWhatTopPLeft) {
   EXPECT_THAT(runner_.Support(logits, Params(1, 3, 0.99f, 0.7f)), ElementsAre(0, 1));
 }
 
-// Pearson's statistic of 100000 draws; its 0.9999 quantile for up to 11 degrees of freedom is below 38.
+// Pearson's statistic; its 0.9999 quantile for up to 11 degrees of freedom is below 38.
 double ChiSquare(const std::vector<int>& counts, std::vector<double> p, int num_draws) {
   const double sum = std::accumulate(p.begin(), p.end(), 0.0);
   double chi_square = 0;
@@ -308,7 +420,7 @@ double ChiSquare(const std::vector<int>& counts, std::vector<double> p, int num_
 }
 
 TEST_P(SamplingTest, DrawsFollowTheExactDistribution) {
-  constexpr int kDraws = 100000;
+  constexpr int kDraws = 1000000;
   const std::vector<float> logits = {0.3f,  -1,   2,    1.5f, 0,    0.7f,
                                      -0.5f, 1.9f, 0.1f, -2,   1.1f, 0.9f};  // falling: 2 7 3 10 11 5 0 ...
   const auto exact = [&](double temperature, const std::vector<uint32_t>& kept) {
@@ -329,6 +441,53 @@ TEST_P(SamplingTest, DrawsFollowTheExactDistribution) {
   EXPECT_LT(ChiSquare(runner_.Counts(logits, Params(1, 0, 1, 0.3f), kDraws), exact(1, {2, 7, 3, 10, 11}), kDraws), 38);
   // A wrong distribution is seen.
   EXPECT_GT(ChiSquare(runner_.Counts(logits, Params(1), kDraws), exact(0.95, {}), kDraws), 38);
+}
+
+// tests/oracle/make_sampling_fixtures.py: what transformers' logits processors leave of random rows, with every mix of
+// allowed and banned ids, bias, repetition penalty, temperature and filters.
+TEST_P(SamplingTest, DrawsFollowTheProbabilitiesOfTransformers) {
+  constexpr int kDraws = 20000;
+  std::ifstream file(QUIRE_SOURCE_DIR "/tests/oracle/fixtures/sampling.json");
+  const nlohmann::json cases = nlohmann::json::parse(file);
+  ASSERT_GE(cases.size(), 50u);
+  for (const nlohmann::json& c : cases) {
+    SamplingParams params = Params(c["temperature"], c["top_k"], c["top_p"], c["min_p"]);
+    params.repetition_penalty = c["repetition_penalty"];
+    const auto logits = c["logits"].get<std::vector<float>>();
+    const auto allowed = c["allowed"].get<std::vector<uint32_t>>();
+    const auto banned = c["banned"].get<std::vector<uint32_t>>();
+    std::vector<TokenBias> bias;
+    for (const nlohmann::json& entry : c["bias"]) bias.push_back({entry[0], entry[1]});
+    std::map<uint32_t, uint32_t> in_output;
+    for (const uint32_t id : c["prompt"]) in_output[id] += 0;
+    for (const uint32_t id : c["output"]) in_output[id] += 1;
+    std::vector<TokenCount> counts;
+    for (const auto& [id, count] : in_output) counts.push_back({id, count});
+    SampleRow row;
+    row.params = &params;
+    row.allowed = allowed;
+    row.banned = banned;
+    row.bias = bias;
+    if (params.HasPenalties()) row.counts = counts;
+
+    const std::vector<int> found = runner_.Counts(logits, row, kDraws);
+    // Rare tokens are taken together: Pearson's statistic wants to expect some of each.
+    std::vector<int> lumped(1, 0);
+    std::vector<double> p(1, 0);
+    for (size_t id = 0; id < logits.size(); ++id) {
+      const double probability = c["probabilities"][id];
+      if (probability == 0) {
+        EXPECT_EQ(found[id], 0) << "token " << id << " of " << c;
+      } else if (probability * kDraws < 10) {
+        lumped[0] += found[id];
+        p[0] += probability;
+      } else {
+        lumped.push_back(found[id]);
+        p.push_back(probability);
+      }
+    }
+    EXPECT_LT(ChiSquare(lumped, p, kDraws), 85) << "the 0.9999 quantile of 40 degrees of freedom is 83; " << c;
+  }
 }
 
 TEST_P(SamplingTest, ExtremeParametersAreNearTheirLimits) {
@@ -419,12 +578,22 @@ TEST_P(SamplingTest, EveryImplementationIsTheDefinition) {
                                                   Params(1, 0, 1, 0.05f),
                                                   Params(5, 3000, 0.3f),
                                                   Params(0.3f, 1, 0.5f),
-                                                  Params(100, 0, 0.5f)};
+                                                  Params(100, 0, 0.5f),
+                                                  WithPenalties(Params(0), 1.3f, 0.5f, -0.7f),
+                                                  WithPenalties(Params(1.2f, 30, 0.9f, 0.01f), 0.8f, -1, 2)};
   for (size_t size : {1, 2, 63, 64, 65, 1000, 4099}) {
     std::vector<std::vector<float>> rows;
     std::vector<SampleRow> params;
     std::vector<uint32_t> targets;
     const std::vector<uint32_t> banned = {0, static_cast<uint32_t>(size / 2)};
+    std::vector<uint32_t> allowed;
+    std::vector<TokenBias> bias;
+    std::vector<TokenCount> counts;
+    for (size_t id = 0; id < size; ++id) {
+      if (id % 3 != 1) allowed.push_back(size - 1 - id);
+      if (id % 17 == 1) bias.push_back({static_cast<uint32_t>(id), static_cast<float>(id % 7) - 3});
+      if (id % 5 == 0) counts.push_back({static_cast<uint32_t>(id), static_cast<uint32_t>(id % 4)});
+    }
     for (int i = 0; i < 60; ++i) {
       std::normal_distribution<float> normal(0, i % 3 == 0 ? 0.1f : i % 3 == 1 ? 2.0f : 8.0f);
       std::vector<float> logits(size);
@@ -438,9 +607,11 @@ TEST_P(SamplingTest, EveryImplementationIsTheDefinition) {
       row.wants_logprob = i % 2 == 0;
       row.num_top = i % 21;
       if (i % 7 == 0) {
-        row.banned = banned.data();
-        row.num_banned = 2;
+        row.banned = banned;
       }
+      if (i % 4 == 1) row.allowed = allowed;
+      if (i % 4 > 1) row.bias = bias;
+      if (i % 3 == 1) row.counts = counts;
       params.push_back(row);
       targets.push_back(random() % size);
     }

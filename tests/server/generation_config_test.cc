@@ -16,13 +16,17 @@ using ::testing::IsEmpty;
 
 TEST(GenerationConfigTest, FilesOwnValuesAreTheDefaults) {
   const auto config = ParseGenerationConfig(
-      R"({"temperature": 0.6, "top_k": 20, "top_p": 0.95, "min_p": 0.1, "eos_token_id": [7, 3, 7]})",
+      R"({"temperature": 0.6, "top_k": 20, "top_p": 0.95, "min_p": 0.1, "repetition_penalty": 1.05,
+          "frequency_penalty": 0.5, "presence_penalty": -0.5, "eos_token_id": [7, 3, 7]})",
       R"({"eos_token_id": 1})", 10);
   ASSERT_TRUE(config.ok()) << config.status();
   EXPECT_FLOAT_EQ(config->sampling.temperature, 0.6f);
   EXPECT_EQ(config->sampling.top_k, 20u);
   EXPECT_FLOAT_EQ(config->sampling.top_p, 0.95f);
   EXPECT_FLOAT_EQ(config->sampling.min_p, 0.1f);
+  EXPECT_FLOAT_EQ(config->sampling.repetition_penalty, 1.05f);
+  EXPECT_FLOAT_EQ(config->sampling.frequency_penalty, 0.5f);
+  EXPECT_FLOAT_EQ(config->sampling.presence_penalty, -0.5f);
   EXPECT_THAT(config->eos_ids, ElementsAre(3, 7));
 }
 
@@ -32,6 +36,7 @@ TEST(GenerationConfigTest, WithoutItTheDefaultsArePlainAndEosIsTheModels) {
   EXPECT_EQ(config->sampling.temperature, 1.0f);
   EXPECT_EQ(config->sampling.top_k, 0u);
   EXPECT_EQ(config->sampling.top_p, 1.0f);
+  EXPECT_FALSE(config->sampling.HasPenalties());
   EXPECT_THAT(config->eos_ids, ElementsAre(1));
   EXPECT_THAT(ParseGenerationConfig("{\"eos_token_id\": null}", "{}", 10)->eos_ids, IsEmpty());
 }
@@ -47,7 +52,8 @@ TEST(GenerationConfigTest, BadValuesAreNamedWithFileAndKey) {
       {R"({"eos_token_id": 10})", "eos_token_id: found 10, allowed: ids from 0 to 9"},
       {R"({"eos_token_id": [1, -1]})", "eos_token_id: found -1"},
       {R"({"eos_token_id": "x"})", "eos_token_id: found \"x\""},
-      {R"({"repetition_penalty": 1.1})", "repetition_penalty: found 1.1"},
+      {R"({"repetition_penalty": 0})", "repetition_penalty: found 0, allowed: above 0 to 100"},
+      {R"({"presence_penalty": 2.5})", "presence_penalty: found 2.5"},
       {"[1]", "allowed: an object"},
       {"{", "no JSON"},
   };

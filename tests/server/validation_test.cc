@@ -88,6 +88,7 @@ TEST(ValidationTest, EveryFieldOutOfRangeIsNamedByItsPath) {
       {"text: 'a' sampling { logit_bias { key: 5 value: 101 } }", "sampling.logit_bias[5]"},
       {"text: 'a' sampling { logit_bias { key: 100 value: 1 } }", "sampling.logit_bias[100]"},
       {"text: 'a' sampling { allowed_token_ids: [3, 100] }", "sampling.allowed_token_ids[1]"},
+      {"text: 'a' sampling { allowed_token_ids: [7, 1, 7] } stopping { min_tokens: 2 }", "sampling.allowed_token_ids"},
       {"text: 'a' stopping { max_tokens: 0 }", "stopping.max_tokens"},
       {"text: 'a' stopping { max_tokens: 4 min_tokens: 5 }", "stopping.min_tokens"},
       {"text: 'a' stopping { " + Repeated("stop: 's' ", 17) + "}", "stopping.stop"},
@@ -117,7 +118,9 @@ TEST(ValidationTest, TheEndsOfTheRangesAreAllowed) {
            "tokens { ids: [" + Repeated("1,", 30) + "99] }",
            "text: 'a' request_id: '" + std::string(128, '~') + "' model: 'tiny'",
            "text: 'a' sampling { temperature: 0 top_k: 4294967295 top_p: 1 min_p: 1 seed: 18446744073709551615 }",
-           "text: 'a' sampling { temperature: 100 repetition_penalty: 1 frequency_penalty: 0 presence_penalty: 0 }",
+           "text: 'a' sampling { temperature: 100 repetition_penalty: 100 frequency_penalty: 2 presence_penalty: -2 }",
+           "text: 'a' sampling { repetition_penalty: 1e-40 logit_bias { key: 99 value: -100 } }",
+           "text: 'a' sampling { allowed_token_ids: [99, 99, 0] }",
            "text: 'a' stopping { max_tokens: 4294967295 min_tokens: 4294967295 }",
            "text: 'a' stopping { " + Repeated("stop: '" + std::string(256, 'x') + "' ", 16) + "}",
            "text: 'a' output { logprobs: 20 prompt_logprobs: 0 }",
@@ -130,11 +133,8 @@ TEST(ValidationTest, TheEndsOfTheRangesAreAllowed) {
 
 TEST(ValidationTest, WhatIsNotBuiltIsRefusedByName) {
   for (const std::string& field : std::vector<std::string>{
-           "chat { messages { role: 'user' content: 'hi' } }", "text: 'a' sampling { repetition_penalty: 1.1 }",
-           "text: 'a' sampling { frequency_penalty: 0.5 }", "text: 'a' sampling { presence_penalty: 0.5 }",
-           "text: 'a' sampling { logit_bias { key: 5 value: 1 } }", "text: 'a' sampling { allowed_token_ids: 3 }",
-           "text: 'a' scheduling { priority: 3 }", "text: 'a' scheduling { tenant: 't' }",
-           "text: 'a' scheduling { max_queue_time { seconds: 5 } }",
+           "chat { messages { role: 'user' content: 'hi' } }", "text: 'a' scheduling { priority: 3 }",
+           "text: 'a' scheduling { tenant: 't' }", "text: 'a' scheduling { max_queue_time { seconds: 5 } }",
            "text: 'a' scheduling { time_limit { seconds: 5 } }", "text: 'a' n: 2", "text: 'a' json_schema: '{}'",
            "text: 'a' regex: 'a'", "text: 'a' grammar: 'x'", "text: 'a' choice { choices: 'x' }",
            "text: 'a' json_object: true"}) {
@@ -171,6 +171,29 @@ TEST(ValidationTest, AbsentIsNotZero) {
   EXPECT_TRUE(zero.has_seed);
   EXPECT_EQ(zero.num_logprobs, 0u);
   EXPECT_FALSE(zero.wants_text || zero.wants_token_ids);
+}
+
+TEST(ValidationTest, BiasAndAllowedIdsAreSorted) {
+  const GenerateJob job =
+      *ValidateGenerate(Parse("text: 'a' sampling { logit_bias { key: 9 value: 1.5 } logit_bias { key: 2 value: -100 } "
+                              "allowed_token_ids: [30, 4, 30] frequency_penalty: 1 }"),
+                        Limits());
+  ASSERT_EQ(job.logit_bias.size(), 2u);
+  EXPECT_EQ(job.logit_bias[0].id, 2u);
+  EXPECT_EQ(job.logit_bias[0].bias, -100);
+  EXPECT_EQ(job.logit_bias[1].id, 9u);
+  EXPECT_THAT(job.allowed_ids, ElementsAre(4, 30));
+  EXPECT_TRUE(job.sampling.HasPenalties());
+}
+
+TEST(ValidationTest, TooManyBiasesAreRefused) {
+  RequestLimits limits = Limits();
+  limits.vocab_size = 5000;
+  std::string text = "text: 'a' sampling {";
+  for (int id = 0; id < 1024; ++id) text += " logit_bias { key: " + std::to_string(id) + " value: 1 }";
+  EXPECT_TRUE(ValidateGenerate(Parse(text + " }"), limits).ok());
+  EXPECT_THAT(FieldsOf(ValidateGenerate(Parse(text + " logit_bias { key: 1024 value: 1 } }"), limits).status()),
+              ElementsAre("sampling.logit_bias"));
 }
 
 TEST(ValidationTest, IgnoreEosLeavesTheClientsStopIds) {
