@@ -31,6 +31,10 @@ class MappedFile {
   size_t size_ = 0;
 };
 
+// Gives back the memory of the whole pages within [begin, end), part of a mapped file: whoever reads them again waits
+// for the system's page cache or the disk. Any thread.
+void ReleasePages(const std::byte* begin, const std::byte* end);
+
 }  // namespace quire
 
 #endif  // QUIRE_ENGINE_MAPPED_FILE_H_

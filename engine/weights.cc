@@ -5,8 +5,6 @@
 #include <cstring>
 #include <functional>
 #include <map>
-#include <memory>
-#include <thread>
 #include <utility>
 
 #include "absl/status/status.h"
@@ -14,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "engine/json_text.h"
+#include "engine/mapped_file.h"
 #include "kernels/check.h"
 
 namespace quire {
@@ -23,14 +22,8 @@ std::string LayerName(int32_t layer, absl::string_view part) {
   return absl::StrCat("model.layers.", layer, ".", part, ".weight");
 }
 
-// A tensor in host memory: a view of a mapped file, or of memory of its own.
-struct HostTensor {
-  Tensor tensor;
-  std::unique_ptr<std::byte[]> owned;
-};
-
 // Where tensors come from: a checkpoint or a random generator.
-using TensorSource = std::function<HostTensor(const TensorSpec& spec)>;
+using TensorSource = std::function<MatrixSource(const TensorSpec& spec)>;
 
 // Builds the weights of a model from a source, matrix by matrix.
 class WeightLoader {
@@ -43,13 +36,9 @@ class WeightLoader {
   // The named matrices, stacked by rows, as one packed weight.
   LinearWeight Linear(const std::vector<std::string>& names) {
     if (!status_.ok()) return {};
-    std::vector<HostTensor> parts;
-    std::vector<Tensor> views;
-    for (const std::string& name : names) {
-      parts.push_back(source_(specs_.at(name)));
-      views.push_back(parts.back().tensor);
-    }
-    absl::StatusOr<LinearWeight> weight = backend_.PackLinear(views, dtype_);
+    std::vector<MatrixSource> parts;
+    for (const std::string& name : names) parts.push_back(source_(specs_.at(name)));
+    absl::StatusOr<LinearWeight> weight = backend_.PackLinear(parts, dtype_);
     if (weight.ok()) return *std::move(weight);
     status_ = weight.status();
     return {};
@@ -58,15 +47,16 @@ class WeightLoader {
   // A vector in float32. Both backends' memory is the host's, so it is filled in place.
   Buffer Norm(const std::string& name) {
     if (!status_.ok()) return {};
-    const HostTensor from = source_(specs_.at(name));
-    absl::StatusOr<Buffer> to = backend_.Allocate(from.tensor.cols * sizeof(float));
+    const MatrixSource from = source_(specs_.at(name));
+    absl::StatusOr<Buffer> to = backend_.Allocate(from.cols * sizeof(float));
     if (!to.ok()) {
       status_ = to.status();
       return {};
     }
-    for (int64_t i = 0; i < from.tensor.cols; ++i) {
-      static_cast<float*>(to->data())[i] = LoadFloat(from.tensor.data, from.tensor.dtype, i);
-    }
+    std::vector<std::byte> stored(static_cast<size_t>(RowBytes(from.format, from.cols)));
+    from.read_row(0, stored.data());
+    for (int64_t i = 0; i < from.cols; ++i)
+      static_cast<float*>(to->data())[i] = LoadFloat(stored.data(), from.format.dtype, i);
     return *std::move(to);
   }
 
@@ -103,19 +93,21 @@ absl::StatusOr<Weights> BuildWeights(const ModelConfig& config, DType dtype, con
   return weights;
 }
 
-// A checkpoint's tensor where it lies, or a copy where its address does not suit its type.
-HostTensor FromCheckpoint(const Checkpoint& checkpoint, const TensorSpec& spec) {
+// Bytes of a mapped file that may be in memory behind the row that is read: enough to give back many pages at a time.
+constexpr int64_t kReleaseBytes = int64_t{4} << 20;
+
+// A checkpoint's tensor, whose pages are given back as it is read: a model must not be in memory twice.
+MatrixSource FromCheckpoint(const Checkpoint& checkpoint, const TensorSpec& spec) {
   const StoredTensor& stored = checkpoint.tensors().at(spec.name).tensor;
-  HostTensor host;
-  const void* data = stored.data;
-  if (reinterpret_cast<uintptr_t>(data) % DTypeBytes(stored.dtype) != 0) {
-    host.owned = std::make_unique_for_overwrite<std::byte[]>(stored.bytes);
-    std::memcpy(host.owned.get(), data, stored.bytes);
-    data = host.owned.get();
-  }
-  // Tensor is a view for reading and writing alike; PackLinear only reads.
-  host.tensor = Tensor::Contiguous(const_cast<void*>(data), stored.dtype, spec.rows, spec.cols);
-  return host;
+  const int64_t row_bytes = RowBytes(stored.dtype, spec.cols), end = row_bytes * spec.rows;
+  const auto read_row = [data = stored.data, row_bytes, end](int64_t row, void* to) {
+    const int64_t at = row * row_bytes, next = at + row_bytes;
+    std::memcpy(to, data + at, static_cast<size_t>(row_bytes));
+    const int64_t begin = at / kReleaseBytes * kReleaseBytes;
+    if (next == end || next >= begin + kReleaseBytes)
+      ReleasePages(data + begin, data + (next == end ? end : next / kReleaseBytes * kReleaseBytes));
+  };
+  return {.format = stored.dtype, .rows = spec.rows, .cols = spec.cols, .read_row = read_row};
 }
 
 // A bijection of 64 bits that leaves no trace of the input's order (SplitMix64, Steele 2014).
@@ -126,44 +118,35 @@ uint64_t Mix(uint64_t x) {
   return x ^ (x >> 31);
 }
 
-// Elements [begin, end) of a tensor of random numbers, uniform in (-bound, bound): four of each 64 bits. REQUIRES:
-// begin % 4 == 0.
-void FillRandom(uint64_t key, float bound, int64_t begin, int64_t end, BFloat16* values) {
-  for (int64_t i = begin; i < end; i += 4) {
-    const uint64_t bits = Mix(key + static_cast<uint64_t>(i));
-    for (int64_t j = i; j < std::min(i + 4, end); ++j) {
-      const auto number = static_cast<int16_t>(bits >> (16 * (j - i)));
-      values[j] = ToBFloat16((static_cast<float>(number) + 0.5f) * (bound / 32768.0f));
-    }
+// Elements [begin, begin + count) of a tensor of random numbers, uniform in (-bound, bound): four of each 64 bits.
+void FillRandom(uint64_t key, float bound, int64_t begin, int64_t count, BFloat16* values) {
+  constexpr int64_t kWords = 64;
+  uint64_t words[kWords];
+  int16_t numbers[kWords * 4];
+  for (int64_t i = 0; i < count;) {
+    const int64_t first = (begin + i) / 4 * 4, skipped = begin + i - first;
+    for (int64_t w = 0; w < kWords; ++w) words[w] = Mix(key + static_cast<uint64_t>(first + 4 * w));
+    std::memcpy(numbers, words, sizeof numbers);
+    const int64_t here = std::min(count - i, kWords * 4 - skipped);
+    for (int64_t j = 0; j < here; ++j)
+      values[i + j] = ToBFloat16((static_cast<float>(numbers[skipped + j]) + 0.5f) * (bound / 32768.0f));
+    i += here;
   }
 }
 
-HostTensor RandomTensor(uint64_t seed, const TensorSpec& spec) {
-  const int64_t count = spec.rows * spec.cols;
-  HostTensor host;
-  host.owned = std::make_unique_for_overwrite<std::byte[]>(count * sizeof(BFloat16));
-  auto* values = reinterpret_cast<BFloat16*>(host.owned.get());
-  host.tensor = Tensor::Contiguous(values, DType::kBFloat16, spec.rows, spec.cols);
-  if (spec.is_vector) {
-    std::fill_n(values, count, ToBFloat16(1.0f));
-    return host;
-  }
+MatrixSource RandomTensor(uint64_t seed, const TensorSpec& spec) {
   uint64_t key = Mix(seed);
   for (const char c : spec.name) key = Mix(key ^ static_cast<uint8_t>(c));
   const float bound = std::sqrt(3.0f / static_cast<float>(spec.cols));  // variance bound^2 / 3 = 1 / cols
-
-  constexpr int64_t kChunk = int64_t{1} << 22;  // elements; a few milliseconds of work
-  const int64_t num_chunks = (count + kChunk - 1) / kChunk;
-  const int64_t num_threads = std::clamp<int64_t>(std::thread::hardware_concurrency(), 1, num_chunks);
-  const auto fill_every = [&](int64_t first) {
-    for (int64_t c = first; c < num_chunks; c += num_threads)
-      FillRandom(key, bound, c * kChunk, std::min(count, (c + 1) * kChunk), values);
+  const auto read_row = [=, cols = spec.cols, is_vector = spec.is_vector](int64_t row, void* to) {
+    auto* const values = static_cast<BFloat16*>(to);
+    if (is_vector) {
+      std::fill_n(values, cols, ToBFloat16(1.0f));
+    } else {
+      FillRandom(key, bound, row * cols, cols, values);
+    }
   };
-  std::vector<std::thread> threads;
-  for (int64_t t = 1; t < num_threads; ++t) threads.emplace_back(fill_every, t);
-  fill_every(0);
-  for (std::thread& thread : threads) thread.join();
-  return host;
+  return {.format = DType::kBFloat16, .rows = spec.rows, .cols = spec.cols, .read_row = read_row};
 }
 
 std::string ShapeText(absl::Span<const int64_t> shape) { return absl::StrCat("[", absl::StrJoin(shape, ", "), "]"); }

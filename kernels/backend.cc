@@ -1,5 +1,7 @@
 #include "kernels/backend.h"
 
+#include <vector>
+
 #include "kernels/backend_cpu.h"
 #include "kernels/backend_ref.h"
 #include "kernels/check.h"
@@ -296,13 +298,23 @@ void Backend::DoRoute(const RouteArgs&) { Check(false, "this backend has no Rout
 void Backend::DoMoe(const MoeArgs&) { Check(false, "this backend has no Moe"); }
 void Backend::DoCopyBlocks(const CopyBlocksArgs&) { Check(false, "this backend has no CopyBlocks"); }
 
-LinearWeight PackedShape(absl::Span<const Tensor> parts, DType dtype) {
+absl::StatusOr<LinearWeight> Backend::PackLinear(absl::Span<const Tensor> parts, WeightFormat format) {
+  std::vector<MatrixSource> sources;
+  for (const Tensor& part : parts) {
+    CheckTensor(part, "PackLinear: part");
+    sources.push_back(SourceOf(part));
+  }
+  return PackLinear(sources, format);
+}
+
+LinearWeight PackedShape(absl::Span<const MatrixSource> parts, WeightFormat format) {
   Check(!parts.empty(), "PackLinear: no parts");
   LinearWeight weight;
   weight.k = parts[0].cols;
-  weight.dtype = dtype;
-  for (const Tensor& part : parts) {
-    CheckTensor(part, "PackLinear: part");
+  weight.dtype = format.dtype;
+  weight.blocks = format.blocks;
+  for (const MatrixSource& part : parts) {
+    Check(part.rows >= 0 && part.cols > 0 && part.read_row != nullptr, "PackLinear: part");
     Check(part.cols == weight.k, "PackLinear: parts of different widths");
     weight.n += part.rows;
   }

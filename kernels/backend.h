@@ -62,12 +62,14 @@ class Backend {
   // `bytes` of zeroed device memory, aligned to at least 64 bytes. RESOURCE_EXHAUSTED says what was asked for.
   virtual absl::StatusOr<Buffer> Allocate(size_t bytes) = 0;
 
-  // Packs the matrices `parts` (each [n_i, k], same k, any dtype, host memory), stacked by rows, as one weight of
-  // `dtype`. Runs in parallel; the sources may be unmapped afterwards.
-  virtual absl::StatusOr<LinearWeight> PackLinear(absl::Span<const Tensor> parts, DType dtype) = 0;
+  // Packs the matrices `parts` (same cols), stacked by rows, as one weight. Runs in parallel, reading each row once;
+  // the sources may go afterwards. RESOURCE_EXHAUSTED.
+  virtual absl::StatusOr<LinearWeight> PackLinear(absl::Span<const MatrixSource> parts, WeightFormat format) = 0;
+  // The same of matrices in host memory.
+  absl::StatusOr<LinearWeight> PackLinear(absl::Span<const Tensor> parts, WeightFormat format);
 
   // Device bytes that a weight [n, k] takes once packed: what PackLinear allocates.
-  virtual size_t PackedBytes(int64_t n, int64_t k, DType dtype) const = 0;
+  virtual size_t PackedBytes(int64_t n, int64_t k, WeightFormat format) const = 0;
 
   // Scratch that the operations need at these largest shapes, allocated here and not later. Part of the memory plan.
   using WorkspaceShape = ::quire::WorkspaceShape;
@@ -114,7 +116,7 @@ class Backend {
 };
 
 // The weight, without its data, that packing `parts` gives. Checks PackLinear's contract for the backends.
-LinearWeight PackedShape(absl::Span<const Tensor> parts, DType dtype);
+LinearWeight PackedShape(absl::Span<const MatrixSource> parts, WeightFormat format);
 
 // INVALID_ARGUMENT names the option, what was found and what is allowed.
 absl::StatusOr<std::unique_ptr<Backend>> CreateBackend(const BackendOptions& options);

@@ -47,16 +47,17 @@ class CpuBackend final : public Backend {
 
   absl::StatusOr<Buffer> Allocate(size_t bytes) override { return AllocateFaultedHostMemory(bytes); }
 
-  absl::StatusOr<LinearWeight> PackLinear(absl::Span<const Tensor> parts, DType dtype) override {
-    LinearWeight weight = PackedShape(parts, dtype);
-    absl::StatusOr<Buffer> data = AllocateHostMemory(PackedBytes(weight.n, weight.k, dtype));
+  using Backend::PackLinear;
+  absl::StatusOr<LinearWeight> PackLinear(absl::Span<const MatrixSource> parts, WeightFormat format) override {
+    LinearWeight weight = PackedShape(parts, format);
+    absl::StatusOr<Buffer> data = AllocateHostMemory(PackedBytes(weight.n, weight.k, format));
     if (!data.ok()) return data.status();
     weight.data = *std::move(data);
-    CpuPackLinear(parts, dtype, *pool_, weight.data.data());
+    CpuPackLinear(parts, format, *pool_, weight.data.data());
     return weight;
   }
-  size_t PackedBytes(int64_t n, int64_t k, DType dtype) const override {
-    return static_cast<size_t>(NumPanels(n) * PanelElements(k, dtype)) * DTypeBytes(dtype);
+  size_t PackedBytes(int64_t n, int64_t k, WeightFormat format) const override {
+    return static_cast<size_t>(NumPanels(n) * PanelElements(k, format.dtype)) * DTypeBytes(format.dtype);
   }
 
   // Operations never run at the same time: one workspace serves them all.

@@ -27,16 +27,17 @@ class RefBackend final : public Backend {
 
   absl::StatusOr<Buffer> Allocate(size_t bytes) override { return AllocateHostMemory(bytes); }
 
-  absl::StatusOr<LinearWeight> PackLinear(absl::Span<const Tensor> parts, DType dtype) override {
-    LinearWeight weight = PackedShape(parts, dtype);
-    absl::StatusOr<Buffer> data = AllocateHostMemory(PackedBytes(weight.n, weight.k, dtype));
+  using Backend::PackLinear;
+  absl::StatusOr<LinearWeight> PackLinear(absl::Span<const MatrixSource> parts, WeightFormat format) override {
+    LinearWeight weight = PackedShape(parts, format);
+    absl::StatusOr<Buffer> data = AllocateHostMemory(PackedBytes(weight.n, weight.k, format));
     if (!data.ok()) return data.status();
     weight.data = *std::move(data);
-    RefPackLinear(parts, dtype, weight.data.data());
+    RefPackLinear(parts, format, weight.data.data());
     return weight;
   }
-  size_t PackedBytes(int64_t n, int64_t k, DType dtype) const override {
-    return static_cast<size_t>(n) * static_cast<size_t>(k) * DTypeBytes(dtype);
+  size_t PackedBytes(int64_t n, int64_t k, WeightFormat format) const override {
+    return static_cast<size_t>(n) * static_cast<size_t>(RowBytes(format, k));
   }
 
   // The definitions take what they need as they go.

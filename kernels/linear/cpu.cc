@@ -1,6 +1,4 @@
 #include <algorithm>
-#include <cstring>
-#include <type_traits>
 
 #include "kernels/cpu/parallel.h"
 #include "kernels/linear/impl.h"
@@ -12,77 +10,7 @@ namespace {
 // a Run costs.
 constexpr int64_t kParallelMultiplyAdds = int64_t{192} << 10;
 
-// Elements of k that PackPanel moves at once: 64 rows of them, read and written, stay in L1.
-constexpr int64_t kPackCols = 64;
-
-template <class T>
-T Convert(float value) {
-  if constexpr (std::is_same_v<T, BFloat16>) return ToBFloat16(value);
-  if constexpr (std::is_same_v<T, Float16>) return ToFloat16(value);
-  if constexpr (std::is_same_v<T, float>) return value;
-}
-
-// Elements [begin, begin + count) of a row of `part`, as T.
-template <class T>
-void LoadRow(const Tensor& part, DType dtype, int64_t row, int64_t begin, int64_t count, T* to) {
-  const int64_t at = row * part.row_stride + begin;
-  if (part.dtype == dtype) {
-    std::memcpy(to, static_cast<const T*>(part.data) + at, static_cast<size_t>(count) * sizeof(T));
-    return;
-  }
-  for (int64_t i = 0; i < count; ++i) to[i] = Convert<T>(LoadFloat(part.data, part.dtype, at + i));
-}
-
-// Where row `row` of the stacked parts lies.
-struct SourceRow {
-  const Tensor* part;
-  int64_t row;
-};
-SourceRow FindRow(absl::Span<const Tensor> parts, int64_t row) {
-  const Tensor* part = parts.data();
-  while (row >= part->rows) row -= (part++)->rows;
-  return {part, row};
-}
-
-template <class T>
-void PackPanel(absl::Span<const Tensor> parts, DType dtype, int64_t n, int64_t panel, T* packed) {
-  const int64_t k = parts[0].cols;
-  T* const to = packed + panel * PanelElements(k, dtype);
-  const int64_t lanes = std::min(kPanelRows, n - panel * kPanelRows);
-  for (int64_t begin = 0; begin < k; begin += kPackCols) {
-    const int64_t count = std::min(kPackCols, k - begin);
-    for (int64_t lane = 0; lane < lanes; ++lane) {
-      const SourceRow source = FindRow(parts, panel * kPanelRows + lane);
-      T values[kPackCols];
-      LoadRow(*source.part, dtype, source.row, begin, count, values);
-      for (int64_t i = 0; i < count; ++i) to[PanelIndex(lane, begin + i, dtype)] = values[i];
-    }
-  }
-}
-
 }  // namespace
-
-void CpuPackLinear(absl::Span<const Tensor> parts, DType dtype, ThreadPool& pool, void* packed) {
-  int64_t n = 0;
-  for (const Tensor& part : parts) n += part.rows;
-  // The split of CpuLinear: pages lie in the memory of the worker that will read them.
-  pool.Run([&](int worker) {
-    const Share share = ShareOf(NumPanels(n), worker, pool.num_threads());
-    for (int64_t panel = share.begin; panel < share.end; ++panel) {
-      switch (dtype) {
-        case DType::kFloat32:
-          PackPanel(parts, dtype, n, panel, static_cast<float*>(packed));
-          break;
-        case DType::kBFloat16:
-          PackPanel(parts, dtype, n, panel, static_cast<BFloat16*>(packed));
-          break;
-        case DType::kFloat16:
-          PackPanel(parts, dtype, n, panel, static_cast<Float16*>(packed));
-          break;
-      }
-    }
-  });
-}
 
 void CpuLinear(const LinearArgs& args, const CpuKernels& kernels, ThreadPool& pool) {
   const LinearWeight& w = *args.weight;

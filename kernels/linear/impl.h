@@ -23,7 +23,7 @@
 
 namespace quire {
 
-void RefPackLinear(absl::Span<const Tensor> parts, DType dtype, void* packed);
+void RefPackLinear(absl::Span<const MatrixSource> parts, WeightFormat format, void* packed);
 void RefLinear(const LinearArgs& args);
 
 constexpr int64_t NumPanels(int64_t n) { return (n + kPanelRows - 1) / kPanelRows; }
@@ -39,7 +39,7 @@ constexpr int64_t PanelIndex(int64_t lane, int64_t k, DType dtype) {
 }
 
 // REQUIRES: `packed` is NumPanels(n) * PanelElements(k, dtype) zeroed elements.
-void CpuPackLinear(absl::Span<const Tensor> parts, DType dtype, ThreadPool& pool, void* packed);
+void CpuPackLinear(absl::Span<const MatrixSource> parts, WeightFormat format, ThreadPool& pool, void* packed);
 void CpuLinear(const LinearArgs& args, const CpuKernels& kernels, ThreadPool& pool);
 
 }  // namespace quire

@@ -11,17 +11,22 @@
 
 #include <cstdint>
 
+#include "kernels/linear/weight_format.h"
 #include "kernels/tensor.h"
 
 namespace quire {
 
 // A weight matrix W[n, k] as its backend likes it (`Backend::PackLinear` makes it; its layout is the backend's secret).
 struct LinearWeight {
-  int64_t n = 0;  // rows of W: outputs
-  int64_t k = 0;  // columns of W: inputs
-  DType dtype = DType::kFloat32;
+  int64_t n = 0;                  // rows of W: outputs
+  int64_t k = 0;                  // columns of W: inputs
+  DType dtype = DType::kFloat32;  // of x, and of W's elements unless they are quantised
   Buffer data;
+  BlockFormat blocks = BlockFormat::kNone;  // how W is quantised
 };
+
+// A matrix in host memory, which must outlive the source, as PackLinear takes it.
+MatrixSource SourceOf(const Tensor& tensor);
 
 struct LinearArgs {
   Tensor x;                    // weight->dtype [num_rows, k]

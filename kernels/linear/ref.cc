@@ -1,16 +1,26 @@
+#include <cstddef>
+#include <cstring>
 #include <vector>
 
 #include "kernels/linear/impl.h"
 
 namespace quire {
 
-void RefPackLinear(absl::Span<const Tensor> parts, DType dtype, void* packed) {
-  int64_t row = 0;
-  for (const Tensor& part : parts) {
-    for (int64_t r = 0; r < part.rows; ++r, ++row) {
-      for (int64_t i = 0; i < part.cols; ++i) {
-        StoreFloat(packed, dtype, row * part.cols + i, LoadFloat(part.data, part.dtype, r * part.row_stride + i));
-      }
+MatrixSource SourceOf(const Tensor& tensor) {
+  const size_t bytes = static_cast<size_t>(tensor.cols) * DTypeBytes(tensor.dtype);
+  return {.format = tensor.dtype, .rows = tensor.rows, .cols = tensor.cols, .read_row = [=](int64_t row, void* to) {
+            std::memcpy(to, tensor.Rows(row, 1).data, bytes);
+          }};
+}
+
+void RefPackLinear(absl::Span<const MatrixSource> parts, WeightFormat format, void* packed) {
+  int64_t begin = 0;
+  for (const MatrixSource& part : parts) {
+    std::vector<std::byte> row(static_cast<size_t>(RowBytes(part.format, part.cols)));
+    for (int64_t r = 0; r < part.rows; ++r, begin += part.cols) {
+      part.read_row(r, row.data());
+      for (int64_t i = 0; i < part.cols; ++i)
+        StoreFloat(packed, format.dtype, begin + i, LoadFloat(row.data(), part.format.dtype, i));
     }
   }
 }

@@ -51,7 +51,7 @@ TEST(EmbeddingCpuTest, ReadsRowsOutOfThePackedWeight) {
       LinearWeight table{
           150, k, dtype,
           *AllocateHostMemory(static_cast<size_t>(NumPanels(150) * PanelElements(k, dtype)) * DTypeBytes(dtype))};
-      CpuPackLinear({rows.tensor()}, dtype, *pool, table.data.data());
+      CpuPackLinear({SourceOf(rows.tensor())}, dtype, *pool, table.data.data());
       std::vector<uint32_t> ids = {149, 0, 63, 64, 127, 128, 5, 5};
       for (uint32_t id = 0; id < 150; ++id) ids.push_back(id);
       Matrix x(DType::kFloat32, static_cast<int64_t>(ids.size()), k, 2);

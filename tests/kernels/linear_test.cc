@@ -14,13 +14,19 @@ namespace {
 
 using testing::ElementsAre;
 
+std::vector<MatrixSource> Sources(const std::vector<Tensor>& parts) {
+  std::vector<MatrixSource> sources;
+  for (const Tensor& part : parts) sources.push_back(SourceOf(part));
+  return sources;
+}
+
 LinearWeight RefWeight(const std::vector<Tensor>& parts, DType dtype) {
   LinearWeight w;
   w.k = parts[0].cols;
   w.dtype = dtype;
   for (const Tensor& part : parts) w.n += part.rows;
   w.data = *AllocateHostMemory(static_cast<size_t>(w.n * w.k) * DTypeBytes(dtype));
-  RefPackLinear(parts, dtype, w.data.data());
+  RefPackLinear(Sources(parts), dtype, w.data.data());
   return w;
 }
 
@@ -30,7 +36,7 @@ LinearWeight CpuWeight(const std::vector<Tensor>& parts, DType dtype, ThreadPool
   w.dtype = dtype;
   for (const Tensor& part : parts) w.n += part.rows;
   w.data = *AllocateHostMemory(static_cast<size_t>(NumPanels(w.n) * PanelElements(w.k, dtype)) * DTypeBytes(dtype));
-  CpuPackLinear(parts, dtype, pool, w.data.data());
+  CpuPackLinear(Sources(parts), dtype, pool, w.data.data());
   return w;
 }
 
