@@ -39,10 +39,10 @@ enum class RouteScore : uint8_t { kSoftmax, kSigmoid };
 enum class RouteGroupScore : uint8_t { kMax, kTopTwoSum };
 
 struct RouteArgs {
-  Tensor logits;     // float32 [num_rows, num_experts], at most kMaxExperts
-  int32_t top_k;     // 1 .. num_experts of the allowed groups
-  int32_t* experts;  // out: [num_rows, top_k]
-  float* weights;    // out: [num_rows, top_k]
+  Tensor logits = {};          // float32 [num_rows, num_experts], at most kMaxExperts
+  int32_t top_k = 1;           // 1 .. num_experts of the allowed groups
+  int32_t* experts = nullptr;  // out: [num_rows, top_k]
+  float* weights = nullptr;    // out: [num_rows, top_k]
   RouteScore score = RouteScore::kSoftmax;
   bool normalize = false;
   float scale = 1;

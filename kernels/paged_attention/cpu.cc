@@ -301,6 +301,7 @@ int64_t LongestContext(const PagedAttentionArgs& args) {
 }  // namespace
 
 size_t CpuPagedAttentionWorkspaceBytes(const WorkspaceShape& shape, int num_threads) {
+  if (shape.kv_heads == 0) return 0;
   const Layout layout(shape.q_heads, shape.kv_heads, shape.head_dim, shape.max_context, num_threads);
   return static_cast<size_t>(layout.Bytes(num_threads));
 }

@@ -1,5 +1,4 @@
-// Embedding, RMSNorm, SwiGLU, and RoPE with the write of K and V: hand-worked cases for the definitions, agreement for
-// everything else.
+// Embedding, RMSNorm and SwiGLU: hand-worked cases for the definitions, agreement for everything else.
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -11,7 +10,6 @@
 #include "kernels/gated_activation/impl.h"
 #include "kernels/linear/impl.h"
 #include "kernels/rms_norm/impl.h"
-#include "kernels/rope/impl.h"
 #include "tests/kernels/cpu_problem.h"
 
 namespace quire {
@@ -40,6 +38,23 @@ TEST(EmbeddingRefTest, HandWorkedCase) {
   EXPECT_THAT(x.Row(0), ElementsAre(3, 4));
   EXPECT_THAT(x.Row(1), ElementsAre(1, 2));
   EXPECT_THAT(x.Row(2), ElementsAre(3, 4));
+}
+
+TEST(EmbeddingTest, ScalesAndAdds) {
+  const std::unique_ptr<ThreadPool> pool = MakePool(1);
+  Matrix rows(DType::kFloat32, 2, 2), x(DType::kFloat32, 1, 2), cpu_x(DType::kFloat32, 1, 2);
+  rows.Fill({{1, 2}, {3, 4}});
+  LinearWeight table{.n = 2, .k = 2, .dtype = DType::kFloat32, .data = *AllocateHostMemory(16)};
+  RefPackLinear({rows.tensor()}, DType::kFloat32, table.data.data());
+  LinearWeight packed{2, 2, DType::kFloat32, *AllocateHostMemory(PanelElements(2, DType::kFloat32) * 4)};
+  CpuPackLinear({rows.tensor()}, DType::kFloat32, *pool, packed.data.data());
+  for (const uint32_t id : {1, 0}) {
+    const bool accumulate = id == 0;
+    RefEmbedding({&id, &table, x.tensor(), 10.0f, accumulate});
+    CpuEmbedding({&id, &packed, cpu_x.tensor(), 10.0f, accumulate}, *pool);
+  }
+  EXPECT_THAT(x.Row(0), ElementsAre(40, 60));
+  EXPECT_TRUE(SameBits(x, cpu_x));
 }
 
 TEST(EmbeddingCpuTest, ReadsRowsOutOfThePackedWeight) {
@@ -153,96 +168,6 @@ TEST_P(ElementwiseTest, SwiGluOfExtremeGates) {
   EXPECT_NEAR(y.At(0, 2), 0.0f, 1e-30f);
   EXPECT_TRUE(std::isnan(y.At(0, 3)));
   EXPECT_EQ(y.At(0, 4), 1e30f);
-}
-
-// A paged cache full of NaN.
-struct Cache {
-  Cache(DType dtype, int32_t num_blocks, int32_t block_size, int32_t kv_heads, int32_t head_dim)
-      : k(dtype, 1, int64_t{num_blocks} * block_size * kv_heads * head_dim), v(dtype, 1, k.tensor().cols) {
-    kv = {k.tensor().data, v.tensor().data, dtype, num_blocks, block_size, kv_heads, head_dim};
-  }
-  Matrix k, v;
-  PagedKv kv;
-};
-
-TEST(RopeRefTest, HandWorkedCase) {
-  // head_dim 2, inv_freq [pi / 2]: position 1 turns (1, 0) into (0, 1); position 2 turns by pi.
-  const float cos[] = {1, 0, -1}, sin[] = {0, 1, 0};
-  Matrix q(DType::kFloat32, 2, 4), k(DType::kFloat32, 2, 2), v(DType::kFloat32, 2, 2);
-  q.Fill({{1, 0, 2, 3}, {1, 0, 0, 1}});  // two heads
-  k.Fill({{5, 7}, {5, 7}});
-  v.Fill({{8, 9}, {10, 11}});
-  Cache cache(DType::kFloat32, 2, 8, 1, 2);
-  const int32_t positions[] = {1, 2};
-  const int64_t slots[] = {11, 0};  // block 1 slot 3, block 0 slot 0
-  RefRopeKvWrite({q.tensor(), k.tensor(), v.tensor(), positions, slots, cos, sin, cache.kv});
-  EXPECT_THAT(q.Row(0), ElementsAre(0, 1, -3, 2));
-  EXPECT_THAT(q.Row(1), ElementsAre(-1, 0, 0, -1));
-  EXPECT_THAT(k.Row(0), ElementsAre(5, 7));  // unchanged
-  // K: [block][kv_head][head_dim / 2][block_size][2]: with one pair of dims a slot's two follow each other.
-  EXPECT_EQ(cache.k.At(0, 16 + 3 * 2), -7);
-  EXPECT_EQ(cache.k.At(0, 16 + 3 * 2 + 1), 5);
-  EXPECT_EQ(cache.k.At(0, 0), -5);
-  EXPECT_EQ(cache.k.At(0, 1), -7);
-  EXPECT_EQ(cache.v.At(0, 16 + 3 * 2), 8);
-  EXPECT_EQ(cache.v.At(0, 16 + 3 * 2 + 1), 9);
-  EXPECT_EQ(cache.v.At(0, 0), 10);
-  int written = 0;
-  for (int64_t i = 0; i < 32; ++i) written += !std::isnan(cache.k.At(0, i)) + !std::isnan(cache.v.At(0, i));
-  EXPECT_EQ(written, 8);
-}
-
-TEST(RopeRefTest, DimsOfKLieInPairsAcrossSlots) {
-  const float cos[] = {1, 1}, sin[] = {0, 0};  // no turn
-  Matrix q(DType::kFloat32, 1, 8), k(DType::kFloat32, 1, 8), v(DType::kFloat32, 1, 8);
-  q.FillRandom(1);
-  k.Fill({{0, 1, 2, 3, 10, 11, 12, 13}});  // two kv heads of four dims
-  v.Fill({{0, 1, 2, 3, 10, 11, 12, 13}});
-  Cache cache(DType::kBFloat16, 1, 8, 2, 4);
-  const int32_t positions[] = {0};
-  const int64_t slots[] = {5};
-  RefRopeKvWrite({q.tensor(), k.tensor(), v.tensor(), positions, slots, cos, sin, cache.kv});
-  EXPECT_EQ(cache.k.At(0, 5 * 2), 0);  // head 0, pair 0, slot 5
-  EXPECT_EQ(cache.k.At(0, 5 * 2 + 1), 1);
-  EXPECT_EQ(cache.k.At(0, (8 + 5) * 2), 2);  // pair 1
-  EXPECT_EQ(cache.k.At(0, (8 + 5) * 2 + 1), 3);
-  EXPECT_EQ(cache.k.At(0, 32 + 5 * 2), 10);  // head 1
-  EXPECT_EQ(cache.v.At(0, 5 * 4 + 2), 2);    // V: [block][kv_head][slot][dim]
-  EXPECT_EQ(cache.v.At(0, 32 + 5 * 4 + 3), 13);
-}
-
-TEST_P(ElementwiseTest, RopeKvWriteHasTheBitsOfTheDefinition) {
-  const std::unique_ptr<ThreadPool> pool = MakePool(3);
-  for (DType dtype : kAllDTypes) {
-    for (int32_t head_dim : {2, 6, 10, 64, 128, 258}) {
-      constexpr int32_t kQHeads = 3, kKvHeads = 2, kBlocks = 12, kBlockSize = 8, kPositions = 90, kRows = 71;
-      const int32_t half = head_dim / 2;
-      Matrix cos(DType::kFloat32, kPositions, half), sin(DType::kFloat32, kPositions, half);
-      cos.FillRandom(1);
-      sin.FillRandom(2);
-      Matrix q(DType::kFloat32, kRows, kQHeads * head_dim, 4), q_want(DType::kFloat32, kRows, kQHeads * head_dim, 4);
-      Matrix k(DType::kFloat32, kRows, kKvHeads * head_dim, 1), v(DType::kFloat32, kRows, kKvHeads * head_dim, 2);
-      q.FillRandom(3);
-      q_want.FillRandom(3);
-      k.FillRandom(4);
-      v.FillRandom(5);
-      Cache got(dtype, kBlocks, kBlockSize, kKvHeads, head_dim), want(dtype, kBlocks, kBlockSize, kKvHeads, head_dim);
-      std::vector<int32_t> positions;
-      std::vector<int64_t> slots;
-      for (int32_t r = 0; r < kRows; ++r) {
-        positions.push_back((r * 7) % kPositions);
-        slots.push_back((r * 41) % (kBlocks * kBlockSize));  // 41 and 96 have no common factor: each is another
-      }
-      RefRopeKvWrite({q_want.tensor(), k.tensor(), v.tensor(), positions.data(), slots.data(),
-                      cos.tensor().Row<float>(0), sin.tensor().Row<float>(0), want.kv});
-      CpuRopeKvWrite({q.tensor(), k.tensor(), v.tensor(), positions.data(), slots.data(), cos.tensor().Row<float>(0),
-                      sin.tensor().Row<float>(0), got.kv},
-                     kernels(), *pool);
-      EXPECT_TRUE(SameBits(q, q_want)) << DTypeName(dtype) << " head_dim " << head_dim;
-      EXPECT_TRUE(SameBits(got.k, want.k)) << DTypeName(dtype) << " head_dim " << head_dim;
-      EXPECT_TRUE(SameBits(got.v, want.v)) << DTypeName(dtype) << " head_dim " << head_dim;
-    }
-  }
 }
 
 }  // namespace
