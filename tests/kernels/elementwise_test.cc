@@ -45,9 +45,9 @@ TEST(EmbeddingTest, ScalesAndAdds) {
   Matrix rows(DType::kFloat32, 2, 2), x(DType::kFloat32, 1, 2), cpu_x(DType::kFloat32, 1, 2);
   rows.Fill({{1, 2}, {3, 4}});
   LinearWeight table{.n = 2, .k = 2, .dtype = DType::kFloat32, .data = *AllocateHostMemory(16)};
-  RefPackLinear({rows.tensor()}, DType::kFloat32, table.data.data());
+  RefPackLinear({SourceOf(rows.tensor())}, DType::kFloat32, table.data.data());
   LinearWeight packed{2, 2, DType::kFloat32, *AllocateHostMemory(PanelElements(2, DType::kFloat32) * 4)};
-  CpuPackLinear({rows.tensor()}, DType::kFloat32, *pool, packed.data.data());
+  CpuPackLinear({SourceOf(rows.tensor())}, DType::kFloat32, *pool, packed.data.data());
   for (const uint32_t id : {1, 0}) {
     const bool accumulate = id == 0;
     RefEmbedding({&id, &table, x.tensor(), 10.0f, accumulate});
