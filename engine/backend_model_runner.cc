@@ -37,8 +37,12 @@ BackendModelRunner::BackendModelRunner(const MemoryPlan& plan, std::unique_ptr<B
   const auto max_chunks = static_cast<size_t>(plan.scheduler.max_num_seqs);
   ids_.reserve(max_rows);
   positions_.reserve(max_rows);
-  slots_.reserve(max_rows);
-  chunks_.reserve(max_chunks);
+  groups_.resize(cache_.spec().groups.size());
+  for (GroupRows& group : groups_) {
+    group.slots.reserve(max_rows);
+    group.chunks.reserve(max_chunks);
+  }
+  group_inputs_.resize(groups_.size());
   sampling_chunks_.reserve(max_chunks);
   head_rows_.reserve(max_head_rows_);
   params_.reserve(max_head_rows_);
@@ -55,14 +59,13 @@ absl::Status BackendModelRunner::Launch(const Batch& batch) {
   model_.Forward({.num_rows = static_cast<int64_t>(ids_.size()),
                   .ids = ids_.data(),
                   .positions = positions_.data(),
-                  .slots = slots_.data(),
-                  .chunks = chunks_},
+                  .groups = group_inputs_},
                  cache_, activations_);
   Sample(batch);
   result_.prompt_logprobs.clear();
   result_.prompt_top.clear();
   for (size_t c = 0; c < batch.chunks.size(); ++c) {
-    if (batch.chunks[c].scores_prompt) ScorePrompt(batch.chunks[c], chunks_[c].first_row);
+    if (batch.chunks[c].scores_prompt) ScorePrompt(batch.chunks[c], groups_[0].chunks[c].first_row);
   }
   return absl::OkStatus();
 }
@@ -71,22 +74,38 @@ void BackendModelRunner::FlattenRows(const Batch& batch) {
   Check(batch.num_tokens <= activations_.residual.rows, "a batch has more rows than planned");
   ids_.clear();
   positions_.clear();
-  slots_.clear();
-  chunks_.clear();
+  for (GroupRows& group : groups_) {
+    group.slots.clear();
+    group.chunks.clear();
+  }
   const int32_t block_size = cache_.spec().block_size;
   for (const Chunk& chunk : batch.chunks) {
+    const auto first_row = static_cast<int32_t>(ids_.size());
+    const int32_t end = chunk.begin + chunk.count;
     const absl::Span<const uint32_t> tokens = chunk.sequence->tokens();
-    const BlockTable& table = chunk.sequence->block_table();
-    chunks_.push_back({.block_table = table.data(),
-                       .first_row = static_cast<int32_t>(ids_.size()),
-                       .num_rows = chunk.count,
-                       .first_position = chunk.begin});
-    for (int32_t position = chunk.begin; position < chunk.begin + chunk.count; ++position) {
+    for (int32_t position = chunk.begin; position < end; ++position) {
       ids_.push_back(tokens[position]);
       positions_.push_back(position);
-      slots_.push_back(int64_t{table[position / block_size]} * block_size + position % block_size);
+    }
+    for (size_t g = 0; g < groups_.size(); ++g) {
+      const BlockTable& table = chunk.sequence->block_table(static_cast<int32_t>(g));
+      groups_[g].chunks.push_back({.block_table = table.data(),
+                                   .first_row = first_row,
+                                   .num_rows = chunk.count,
+                                   .first_position = chunk.begin});
+      for (int32_t position = chunk.begin; position < end; ++position) {
+        groups_[g].slots.push_back(int64_t{table[position / block_size]} * block_size + position % block_size);
+      }
     }
   }
+  for (size_t g = 0; g < groups_.size(); ++g) {
+    group_inputs_[g] = {.slots = groups_[g].slots.data(), .chunks = groups_[g].chunks};
+  }
+}
+
+int32_t BackendModelRunner::LastRow(size_t chunk) const {
+  const AttentionChunk& rows = groups_[0].chunks[chunk];
+  return rows.first_row + rows.num_rows - 1;
 }
 
 void BackendModelRunner::Sample(const Batch& batch) {
@@ -108,7 +127,7 @@ void BackendModelRunner::SampleSlice(absl::Span<const int32_t> slice, const Batc
   for (const int32_t c : slice) {
     const Sequence& sequence = *batch.chunks[c].sequence;
     const Request& request = sequence.request();
-    head_rows_.push_back(chunks_[c].first_row + chunks_[c].num_rows - 1);
+    head_rows_.push_back(LastRow(c));
     params_.push_back(request.sampling);
     params_.back().seed += sequence.index();
     const bool bans = sequence.BansStopIds();

@@ -41,8 +41,10 @@ class BackendModelRunner : public ModelRunner {
   BackendModelRunner(const MemoryPlan& plan, std::unique_ptr<Backend> backend, Model model, KvCache cache,
                      Activations activations);
 
-  // Fills ids_, positions_, slots_ and chunks_ from the batch.
+  // Fills ids_, positions_ and groups_ from the batch.
   void FlattenRows(const Batch& batch);
+  // The last row of a chunk of the batch.
+  int32_t LastRow(size_t chunk) const;
   // Draws a token for each chunk that samples: result_.sampled and .top.
   void Sample(const Batch& batch);
   void SampleSlice(absl::Span<const int32_t> slice, const Batch& batch);
@@ -58,8 +60,13 @@ class BackendModelRunner : public ModelRunner {
   // Rows of the step, [num_rows] each.
   std::vector<uint32_t> ids_;
   std::vector<int32_t> positions_;
-  std::vector<int64_t> slots_;
-  std::vector<AttentionChunk> chunks_;  // [chunks of the batch]
+  // The same for each group of layers.
+  struct GroupRows {
+    std::vector<int64_t> slots;          // [num_rows]
+    std::vector<AttentionChunk> chunks;  // [chunks of the batch]
+  };
+  std::vector<GroupRows> groups_;           // [groups of the cache's spec]
+  std::vector<KvGroupInput> group_inputs_;  // views of groups_
 
   std::vector<int32_t> sampling_chunks_;  // indices of the chunks that sample
 

@@ -46,9 +46,8 @@ absl::Status CheckFlags(const EngineOptions& options) {
 
 // The tokens that one sequence may have: what is asked for, or as many of the model's as the cache holds.
 absl::StatusOr<int32_t> ModelLen(const ModelConfig& config, const EngineOptions& options, const MemoryPlan& plan) {
-  const int64_t cache_len = int64_t{plan.num_blocks} * plan.kv.block_size;
-  if (!options.max_model_len.has_value())
-    return static_cast<int32_t>(std::min<int64_t>(config.max_position_embeddings, cache_len));
+  const int64_t cache_len = plan.kv.TokensIn(plan.num_blocks, config.max_position_embeddings);
+  if (!options.max_model_len.has_value()) return static_cast<int32_t>(cache_len);
   const int32_t len = *options.max_model_len;
   if (len < kMinModelLen || len > config.max_position_embeddings) {
     return FlagError(
@@ -104,18 +103,17 @@ absl::StatusOr<MemoryPlan> MakeMemoryPlan(const ModelConfig& config, const Engin
   if (absl::Status status = CheckFlags(options); !status.ok()) return status;
   MemoryPlan plan;
   plan.dtype = options.dtype.value_or(config.dtype);
-  plan.kv = {
-      .num_layers = config.num_layers,
-      .kv_heads = config.kv_heads,
-      .head_dim = config.head_dim,
-      .block_size = options.block_size,
-      .dtype = options.kv_cache_dtype.value_or(plan.dtype),
-  };
+  plan.kv = MakeKvCacheSpec(KvShape{.kv_heads = config.kv_heads,
+                                    .head_dim = config.head_dim,
+                                    .block_size = options.block_size,
+                                    .dtype = options.kv_cache_dtype.value_or(plan.dtype)},
+                            config.num_layers);
   const uint64_t num_blocks = plan.kv.BlocksIn(options.kv_cache_bytes);
-  if (num_blocks == 0) {
-    return FlagError(
-        "--kv-cache-memory", absl::StrCat(options.kv_cache_bytes, " bytes"),
-        absl::StrCat("at least ", plan.kv.BytesPerBlock(), " bytes: one block of ", options.block_size, " tokens"));
+  const auto min_blocks = static_cast<uint64_t>(plan.kv.BlocksFor(kMinModelLen));
+  if (num_blocks < min_blocks) {
+    return FlagError("--kv-cache-memory", absl::StrCat(options.kv_cache_bytes, " bytes"),
+                     absl::StrCat("at least ", min_blocks * plan.kv.BytesPerBlock(), " bytes: one block of ",
+                                  options.block_size, " tokens for each of ", min_blocks, " groups of layers"));
   }
   plan.num_blocks = static_cast<int32_t>(std::min<uint64_t>(num_blocks, std::numeric_limits<BlockId>::max()));
   plan.kv_bytes = plan.num_blocks * plan.kv.BytesPerBlock();
@@ -132,6 +130,7 @@ absl::StatusOr<MemoryPlan> MakeMemoryPlan(const ModelConfig& config, const Engin
       .chunked_prefill_size = ChunkedPrefillSize(options, backend),
       .max_model_len = plan.max_model_len,
       .enable_prefix_caching = options.enable_prefix_caching,
+      .kv_windows = plan.kv.Windows(),
   };
   return plan;
 }

@@ -38,6 +38,7 @@ void Model::Forward(const ModelInput& input, const KvCache& cache, Activations& 
   for (int32_t l = 0; l < config_.num_layers; ++l) {
     const LayerWeights& w = weights_.layers[l];
     const PagedKv kv = cache.LayerView(l);
+    const KvGroupInput& group = input.groups[cache.spec().GroupOf(l)];
 
     // x += o(attention(rope(qkv(norm(x)))))
     backend_->RmsNorm({.x = x, .weight = Floats(w.attention_norm), .epsilon = epsilon, .rows = nullptr, .y = normed});
@@ -46,13 +47,13 @@ void Model::Forward(const ModelInput& input, const KvCache& cache, Activations& 
                            .k = k,
                            .v = v,
                            .positions = input.positions,
-                           .slots = input.slots,
+                           .slots = group.slots,
                            .cos = rope_.cos(),
                            .sin = rope_.sin(),
                            .kv = kv});
     backend_->PagedAttention({.q = q,
-                              .chunks = input.chunks.data(),
-                              .num_chunks = static_cast<int32_t>(input.chunks.size()),
+                              .chunks = group.chunks.data(),
+                              .num_chunks = static_cast<int32_t>(group.chunks.size()),
                               .q_heads = config_.q_heads,
                               .scale = scale,
                               .kv = kv,

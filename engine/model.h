@@ -20,13 +20,18 @@
 
 namespace quire {
 
+// Where the rows of a step stand in the cache, in one group of layers.
+struct KvGroupInput {
+  const int64_t* slots = nullptr;  // [num_rows]: block * block_size + slot, where the row's K and V go
+  absl::Span<const AttentionChunk> chunks;
+};
+
 // The rows of one step: the chunks of all its sequences, one after another.
 struct ModelInput {
   int64_t num_rows = 0;
-  const uint32_t* ids = nullptr;       // [num_rows]
-  const int32_t* positions = nullptr;  // [num_rows]
-  const int64_t* slots = nullptr;      // [num_rows]: block * block_size + slot, where the row's K and V go
-  absl::Span<const AttentionChunk> chunks;
+  const uint32_t* ids = nullptr;          // [num_rows]
+  const int32_t* positions = nullptr;     // [num_rows]
+  absl::Span<const KvGroupInput> groups;  // [groups of the cache's spec]
 };
 
 class Model {

@@ -5,6 +5,8 @@
 // A hash names the whole prefix up to and including its block, so equal hashes mean equal prefixes under the same salt
 // (SHA-256: a client cannot forge a collision, CVE-2025-25183). The salt separates tenants (CVE-2025-46570).
 //
+// Each group of layers has blocks of its own for the same tokens; InGroup tells their names apart.
+//
 // Thread: functions of their arguments; any thread. Hashing a prompt is done where it is tokenized, not on the engine
 // thread.
 
@@ -30,6 +32,14 @@ BlockHash NextHash(const BlockHash& parent, absl::Span<const uint32_t> block_tok
 
 // The hashes of all full blocks of `tokens`, in order: floor(tokens.size() / block_size) of them.
 std::vector<BlockHash> HashBlocks(absl::string_view salt, absl::Span<const uint32_t> tokens, int32_t block_size);
+
+// The name, in the index, of the block of a group. Of the group 0 it is the hash itself. Two names are equal only where
+// two hashes differ in nothing but the bits of the groups, which nobody can find, no more than a collision.
+inline BlockHash InGroup(BlockHash hash, int32_t group) {
+  hash[0] ^= static_cast<uint8_t>(group);
+  hash[1] ^= static_cast<uint8_t>(group >> 8);
+  return hash;
+}
 
 }  // namespace quire
 

@@ -19,19 +19,25 @@ absl::StatusOr<KvCache> KvCache::Create(const KvCacheSpec& spec, int32_t num_blo
   return KvCache(spec, num_blocks, *std::move(buffer));
 }
 
+char* KvCache::LayerBegin(int32_t layer) const {
+  const uint64_t place_bytes =
+      spec_.BytesPerTokenPerLayer() * static_cast<uint64_t>(spec_.block_size) * static_cast<uint64_t>(num_blocks_);
+  return static_cast<char*>(bytes_.data()) + static_cast<uint64_t>(spec_.PlaceInGroup(layer)) * place_bytes;
+}
+
 PagedKv KvCache::LayerView(int32_t layer) const {
-  Check(layer >= 0 && layer < spec_.num_layers, "no such layer");
+  Check(!spec_.is_latent(), "the cache keeps latents");
   PagedKv view{
+      .k = LayerBegin(layer),
       .dtype = spec_.dtype,
       .num_blocks = num_blocks_,
       .block_size = spec_.block_size,
       .kv_heads = spec_.kv_heads,
       .head_dim = spec_.head_dim,
   };
-  const uint64_t layer_bytes =
-      spec_.BytesPerTokenPerLayer() * static_cast<uint64_t>(spec_.block_size) * static_cast<uint64_t>(num_blocks_);
-  view.k = static_cast<char*>(bytes_.data()) + static_cast<uint64_t>(layer) * layer_bytes;
-  view.v = static_cast<char*>(view.k) + layer_bytes / 2;
+  const uint64_t k_bytes =
+      static_cast<uint64_t>(view.BlockElements()) * static_cast<uint64_t>(num_blocks_) * DTypeBytes(spec_.dtype);
+  view.v = static_cast<char*>(view.k) + k_bytes;
   return view;
 }
 

@@ -1,6 +1,7 @@
 // KvCache: the bytes of the paged KV cache, all layers. It never sees policy.
 //
-// One allocation at start: for each layer K of all blocks, then V of all blocks. Block ids index every layer alike.
+// One allocation at start: for each place in a group, K of all blocks, then V of all blocks. The layers that have the
+// same place in different groups share these bytes block by block: a block belongs to one group at a time.
 //
 // Thread: the engine thread, below ModelRunner.
 
@@ -26,16 +27,19 @@ class KvCache {
   const KvCacheSpec& spec() const { return spec_; }
   int32_t num_blocks() const { return num_blocks_; }
 
-  // REQUIRES: 0 <= layer < spec().num_layers.
+  // REQUIRES: 0 <= layer < spec().NumLayers(), heads, no latents.
   PagedKv LayerView(int32_t layer) const;
 
  private:
   KvCache(const KvCacheSpec& spec, int32_t num_blocks, Buffer bytes)
       : spec_(spec), num_blocks_(num_blocks), bytes_(std::move(bytes)) {}
 
+  // Where the blocks of a layer begin.
+  char* LayerBegin(int32_t layer) const;
+
   KvCacheSpec spec_;
   int32_t num_blocks_;
-  Buffer bytes_;  // num_blocks * spec.BytesPerBlock(): [layer][K, V][block]
+  Buffer bytes_;  // num_blocks * spec.BytesPerBlock(): [place in the group][K, V][block]
 };
 
 }  // namespace quire

@@ -31,9 +31,13 @@ TokenEvent& AppendEvent(EventKind kind, const Sequence& sequence, absl::Time tim
 }  // namespace
 
 Scheduler::Scheduler(const SchedulerOptions& options)
-    : options_(options), pool_(options.num_blocks), first_waiting_(sequences_.end()) {
-  Check(options.block_size >= 1 && options.max_num_seqs >= 1 && options.max_num_batched_tokens >= 1 &&
-            options.chunked_prefill_size >= 1,
+    : options_(options),
+      layout_{.block_size = options.block_size, .windows = options.kv_windows},
+      has_windows_(layout_.has_windows()),
+      pool_(options.num_blocks),
+      first_waiting_(sequences_.end()) {
+  Check(options.block_size >= 1 && !options.kv_windows.empty() && options.max_num_seqs >= 1 &&
+            options.max_num_batched_tokens >= 1 && options.chunked_prefill_size >= 1,
         "scheduler options out of range");
   in_flight_.reserve(options.max_num_seqs);
 }
@@ -50,17 +54,16 @@ absl::Status Scheduler::Add(std::shared_ptr<const Request> request) {
                         request->prompt.size(), request->max_tokens, len, options_.max_model_len));
   }
   // The last token is drawn but never run: it needs no slot.
-  const uint64_t num_slots =
-      uint64_t{static_cast<uint32_t>(options_.num_blocks)} * static_cast<uint32_t>(options_.block_size);
-  if (len - 1 > num_slots) {
+  const int64_t num_blocks = layout_.MaxBlocks(static_cast<int64_t>(len - 1));
+  if (num_blocks > options_.num_blocks) {
     return absl::InvalidArgumentError(
-        absl::StrFormat("prompt of %d tokens and max_tokens %d need %d slots of the KV cache; it has %d",
-                        request->prompt.size(), request->max_tokens, len - 1, num_slots));
+        absl::StrFormat("prompt of %d tokens and max_tokens %d need %d blocks of the KV cache; it has %d",
+                        request->prompt.size(), request->max_tokens, num_blocks, options_.num_blocks));
   }
 
   const RequestId id = request->id;
   const absl::Time deadline = request->deadline;
-  const auto it = sequences_.emplace(sequences_.end(), std::move(request), /*index=*/0, pool_, options_.block_size);
+  const auto it = sequences_.emplace(sequences_.end(), std::move(request), /*index=*/0, layout_, pool_);
   if (first_waiting_ == sequences_.end()) first_waiting_ = it;
   Check(by_id_.emplace(id, it).second, "a request's id was used before");
   if (deadline != absl::InfiniteFuture()) deadlines_.emplace(deadline, id);
@@ -118,6 +121,7 @@ void Scheduler::Remove(Sequence& sequence) {
   if (sequence.is_running()) --num_running_;
   if (it == first_waiting_) ++first_waiting_;
   head_is_blocked_ = false;
+  PublishBlocks(sequence, sequence.blocks_.size());
   if (sequence.in_flight_) {
     sequence.ended_ = true;
     ended_.splice(ended_.end(), sequences_, it);
@@ -158,7 +162,8 @@ bool Scheduler::ScheduleRunning(Batch& batch) {
   const uint64_t preemptions_before = counters_.preemptions;
   for (auto it = sequences_.begin(); it != first_waiting_; ++it) {
     const int32_t least = it->num_computed() + 1;
-    while (it != first_waiting_ && !it->HasSlots(least) && pool_.num_available() == 0) PreemptYoungest();
+    while (it != first_waiting_ && !it->HasSlots(least) && pool_.num_available() < layout_.num_groups())
+      PreemptYoungest();
     if (it == first_waiting_) break;  // it was the youngest itself
     // The budget has a token for each: all but the youngest have just one pending, as a prompt that takes what is left
     // of a step lets nobody in behind it; and nobody was admitted without a token of his own.
@@ -201,17 +206,16 @@ bool Scheduler::TakePrefix(Sequence& sequence, int64_t reserved) {
   if (options_.enable_prefix_caching && sequence.ReadsPrefixCache()) {
     // The last token always runs: the next one is drawn from its row.
     const int32_t max_blocks = (sequence.num_pending() - 1) / options_.block_size;
-    for (int32_t i = 0; i < max_blocks; ++i) {
-      const std::optional<BlockId> block = pool_.Lookup(sequence.HashOf(i));
-      if (!block) break;
-      sequence.block_table_.AppendShared(*block);
-    }
+    const auto name = [&sequence](int32_t index) -> const BlockHash& { return sequence.HashOf(index); };
+    sequence.blocks_.AppendHit(name, max_blocks);
   }
-  if (pool_.num_available() < reserved + sequence.NumBlocksSoon()) {
-    sequence.block_table_.Clear();
+  // Alone it is admitted whatever it needs: Add has seen to it that it fits.
+  if (num_running_ > 0 && pool_.num_available() < reserved + sequence.NumBlocksSoon()) {
+    sequence.blocks_.Clear();
     return false;
   }
-  sequence.num_computed_ = sequence.block_table_.size() * options_.block_size;
+  sequence.num_published_ = sequence.blocks_.size();
+  sequence.num_computed_ = sequence.blocks_.size() * options_.block_size;
   return true;
 }
 
@@ -232,11 +236,6 @@ void Scheduler::PreemptYoungest() {
   ReleaseBlocks(*first_waiting_);
   head_is_blocked_ = false;
   ++counters_.preemptions;
-}
-
-void Scheduler::ReleaseBlocks(Sequence& sequence) {
-  sequence.block_table_.Clear();
-  sequence.num_computed_ = 0;
 }
 
 int32_t Scheduler::MaxCount(const Batch& batch) const {
@@ -266,10 +265,10 @@ void Scheduler::AddChunk(Sequence& sequence, Batch& batch) {
 }
 
 int32_t Scheduler::AppendBlocks(Sequence& sequence, int32_t count) {
-  BlockTable& table = sequence.block_table_;
-  const int64_t num_slots = (int64_t{table.size()} + pool_.num_available()) * options_.block_size;
-  count = static_cast<int32_t>(std::min<int64_t>(count, num_slots - sequence.num_computed_));
-  while (!sequence.HasSlots(sequence.num_computed_ + count)) table.AppendNew();
+  BlockTables& blocks = sequence.blocks_;
+  const int64_t max_indices = int64_t{blocks.size()} + pool_.num_available() / layout_.num_groups();
+  count = static_cast<int32_t>(std::min<int64_t>(count, max_indices * options_.block_size - sequence.num_computed_));
+  while (!sequence.HasSlots(sequence.num_computed_ + count)) blocks.AppendNew();
   return count;
 }
 
@@ -357,7 +356,9 @@ void Scheduler::CommitChunk(absl::Time now, const ChunkResult& result, Sequence&
 
   sequence.num_computed_ = chunk.begin + chunk.count;
   sequence.max_computed_ = std::max(sequence.max_computed_, sequence.num_computed_);
-  PublishBlocks(sequence, chunk.begin);
+  // A prompt is published while it runs, so that others with the same beginning find it; an output when it ends.
+  PublishBlocks(sequence, sequence.num_prompt_hashes_);
+  if (has_windows_) sequence.blocks_.ReleasePassed(sequence.num_computed_);
   if (!chunk.samples) return;
 
   const uint32_t token = result.sampled->id;
@@ -371,12 +372,19 @@ void Scheduler::CommitChunk(absl::Time now, const ChunkResult& result, Sequence&
   if (event.finish != FinishReason::kNone) Remove(sequence);
 }
 
-void Scheduler::PublishBlocks(Sequence& sequence, int32_t begin) {
+void Scheduler::PublishBlocks(Sequence& sequence, int32_t end) {
   if (!options_.enable_prefix_caching || !sequence.FeedsPrefixCache()) return;
-  int32_t block = begin / options_.block_size;
-  for (; (block + 1) * options_.block_size <= sequence.num_computed_; ++block) {
-    pool_.Publish(sequence.block_table_[block], sequence.HashOf(block));
+  end = std::min(end, sequence.num_computed_ / options_.block_size);
+  for (int32_t& index = sequence.num_published_; index < end; ++index) {
+    sequence.blocks_.Publish(index, sequence.HashOf(index));
   }
+}
+
+void Scheduler::ReleaseBlocks(Sequence& sequence) {
+  PublishBlocks(sequence, sequence.blocks_.size());
+  sequence.blocks_.Clear();
+  sequence.num_published_ = 0;
+  sequence.num_computed_ = 0;
 }
 
 void Scheduler::EmitPromptLogprobs(absl::Time now, const ChunkResult& result, const Sequence& sequence,
@@ -394,7 +402,8 @@ void Scheduler::EmitPromptLogprobs(absl::Time now, const ChunkResult& result, co
 }
 
 void Scheduler::Fail(absl::Time now, Sequence& sequence, std::vector<TokenEvent>& events) {
-  for (const BlockId block : sequence.block_table_.blocks()) pool_.Unpublish(block);
+  sequence.blocks_.Unpublish();
+  sequence.num_published_ = sequence.blocks_.size();  // and so they stay
   AppendEvent(EventKind::kEnded, sequence, now, events).ending = Ending::kFailed;
   Remove(sequence);
 }

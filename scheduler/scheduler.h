@@ -29,6 +29,7 @@
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "kvcache/block_pool.h"
+#include "kvcache/kv_table_layout.h"
 #include "scheduler/batch.h"
 #include "scheduler/request.h"
 #include "scheduler/sequence.h"
@@ -46,6 +47,8 @@ struct SchedulerOptions {
   int32_t chunked_prefill_size = std::numeric_limits<int32_t>::max();
   int32_t max_model_len = 0;  // prompt + output, tokens
   bool enable_prefix_caching = true;
+  // Of each group of layers: how many tokens a row sees, itself included; 0: all (KvCacheSpec::Windows).
+  std::vector<int32_t> kv_windows = {0};
 };
 
 // Gauges of this moment, then counters since start, each counted where it happens.
@@ -131,8 +134,6 @@ class Scheduler {
   // soon would not be available beside `reserved` others.
   bool TakePrefix(Sequence& sequence, int64_t reserved);
   void PreemptYoungest();
-  // What it holds goes back; it is to run again from the beginning.
-  static void ReleaseBlocks(Sequence& sequence);
   // Tokens that one more chunk of the batch may have; above zero while a sequence may be admitted.
   int32_t MaxCount(const Batch& batch) const;
   // Appends a chunk of the pending tokens, as many as may be, or fewer if blocks lack. REQUIRES: a block is available
@@ -143,8 +144,10 @@ class Scheduler {
 
   // Takes in one chunk of a sequence that is alive.
   void CommitChunk(absl::Time now, const ChunkResult& result, Sequence& sequence, std::vector<TokenEvent>& events);
-  // Publishes the blocks that the positions [begin, num_computed) have filled.
-  void PublishBlocks(Sequence& sequence, int32_t begin);
+  // Publishes the full blocks before index `end` that are not published yet.
+  void PublishBlocks(Sequence& sequence, int32_t end);
+  // Publishes what it has computed and gives its blocks back; it is to run again from the beginning.
+  void ReleaseBlocks(Sequence& sequence);
   void EmitPromptLogprobs(absl::Time now, const ChunkResult& result, const Sequence& sequence,
                           std::vector<TokenEvent>& events);
   // Ends a sequence whose logits were not finite.
@@ -154,7 +157,9 @@ class Scheduler {
   void Remove(Sequence& sequence);
 
   SchedulerOptions options_;
-  BlockPool pool_;  // before the sequences: their tables refer to it
+  KvTableLayout layout_;
+  bool has_windows_;
+  BlockPool pool_;  // before the sequences: their tables refer to both
 
   SequenceList sequences_;                // in order of arrival: running ones, then waiting ones
   SequenceList::iterator first_waiting_;  // end() if none waits

@@ -3,8 +3,9 @@
 // One number says where it is: num_computed of tokens().size(). Prefill, a chunk of it, decode and the resume after a
 // preemption are one act: run tokens [begin, begin + count). There is no phase flag.
 //
-// tokens() is prompt, then output. K and V of positions [0, num_computed) are in the blocks of block_table(). A chunk
-// that reaches tokens().size() yields one new token.
+// tokens() is prompt, then output. K and V of positions [0, num_computed) are in the blocks of block_table(), in a
+// group with a sliding window those that a row still to come sees. A chunk that reaches tokens().size() yields one new
+// token.
 //
 // Owned by the Scheduler, which alone changes it. Thread: the engine thread.
 
@@ -17,7 +18,8 @@
 
 #include "absl/types/span.h"
 #include "kvcache/block_hash.h"
-#include "kvcache/block_table.h"
+#include "kvcache/block_tables.h"
+#include "kvcache/kv_table_layout.h"
 #include "scheduler/request.h"
 #include "scheduler/seen_tokens.h"
 
@@ -25,8 +27,9 @@ namespace quire {
 
 class Sequence {
  public:
-  // REQUIRES: request->prompt_hashes is empty or has one hash for each full block of the prompt (Check).
-  Sequence(std::shared_ptr<const Request> request, uint32_t index, BlockPool& pool, int32_t block_size);
+  // `layout` and `pool` outlive it. REQUIRES: request->prompt_hashes is empty or has one hash for each full block of
+  // the prompt (Check).
+  Sequence(std::shared_ptr<const Request> request, uint32_t index, const KvTableLayout& layout, BlockPool& pool);
 
   const Request& request() const { return *request_; }
   uint32_t index() const { return index_; }  // which of the request's n outputs
@@ -34,9 +37,11 @@ class Sequence {
   int32_t num_prompt() const { return num_prompt_; }
   int32_t num_output() const { return static_cast<int32_t>(tokens_.size()) - num_prompt_; }
   int32_t num_computed() const { return num_computed_; }
-  const BlockTable& block_table() const { return block_table_; }
   // Of all tokens, if the request has penalties; else empty.
   absl::Span<const TokenCount> counts() const { return seen_.counts(); }
+  // Of a group of layers, numbered as in KvCacheSpec.
+  const BlockTable& block_table(int32_t group = 0) const { return blocks_[group]; }
+  int32_t num_groups() const { return blocks_.num_groups(); }
 
   // Tokens that have yet to run; at least one while the sequence is alive.
   int32_t num_pending() const { return static_cast<int32_t>(tokens_.size()) - num_computed_; }
@@ -55,16 +60,17 @@ class Sequence {
   // the block is full.
   const BlockHash& HashOf(int32_t block);
 
-  // Blocks missing for its tokens and the next block_size ones, but never for more than it can come to need.
-  int32_t NumBlocksSoon() const;
+  // Blocks missing, over all groups, for its tokens and the next block_size ones, but never for more than it can come
+  // to need.
+  int64_t NumBlocksSoon() const;
 
  private:
   friend class Scheduler;
 
   // A sequence holds blocks exactly while it runs: admission gives the first, preemption takes all.
-  bool is_running() const { return block_table_.size() > 0; }
+  bool is_running() const { return blocks_.size() > 0; }
   // Its blocks have a slot for each position below `end`.
-  bool HasSlots(int32_t end) const { return end <= int64_t{block_table_.size()} * block_size_; }
+  bool HasSlots(int32_t end) const { return end <= int64_t{blocks_.size()} * layout_->block_size; }
 
   // Takes the token that was drawn.
   void Append(uint32_t token);
@@ -74,9 +80,10 @@ class Sequence {
 
   std::shared_ptr<const Request> request_;
   uint32_t index_;
-  int32_t block_size_;
+  const KvTableLayout* layout_;
   // From the request, so that a decode step need not touch it for them.
   int32_t num_prompt_;
+  int32_t num_prompt_hashes_;
   bool feeds_prefix_cache_;
   bool reads_prefix_cache_;
   bool has_penalties_;
@@ -92,7 +99,9 @@ class Sequence {
   // Of the full blocks after those of request().prompt_hashes, as far as asked for.
   std::vector<BlockHash> output_hashes_;
   SeenTokens seen_;  // if has_penalties_
-  BlockTable block_table_;
+  // Blocks, from the first on, whose names the prefix cache knows or need not know.
+  int32_t num_published_ = 0;
+  BlockTables blocks_;
 };
 
 }  // namespace quire

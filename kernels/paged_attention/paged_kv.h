@@ -24,6 +24,9 @@ namespace quire {
 // A block of the KV cache by number, 0 .. num_blocks - 1. An id is not bytes.
 using BlockId = int32_t;
 
+// The entry of a block table whose block a sliding window has passed. It is never read.
+inline constexpr BlockId kNoBlock = -1;
+
 struct PagedKv {
   void* k = nullptr;  // num_blocks * BlockElements() elements of dtype
   void* v = nullptr;  // the same

@@ -194,8 +194,7 @@ void BenchAttention(int threads, int rounds) {
   Check(backend.ok(), "CreateBackend failed");
   // Enough layers that consecutive calls never find their K and V in a cache: every call reads another layer.
   constexpr int64_t kPoolTokens = int64_t{1} << 20;
-  KvCacheSpec spec{
-      .num_layers = 1, .kv_heads = kKvHeads, .head_dim = kHeadDim, .block_size = kBlock, .dtype = DType::kBFloat16};
+  const KvCacheSpec spec = MakeKvCacheSpec({.kv_heads = kKvHeads, .head_dim = kHeadDim, .block_size = kBlock}, 1);
   const int num_blocks = kPoolTokens / kBlock;
   auto cache = KvCache::Create(spec, num_blocks, **backend);
   Check(cache.ok(), "KvCache::Create failed");

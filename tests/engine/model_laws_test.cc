@@ -21,7 +21,8 @@ namespace {
 constexpr uint32_t kVocab = 4096;
 
 // Passes batches on, after it has overwritten with NaN every slot of the cache that no sequence of the batch has
-// computed. It holds as long as every running sequence is in every batch, and nothing is kept for the prefix cache.
+// computed, or that its window has passed. It holds as long as every running sequence is in every batch, and nothing is
+// kept for the prefix cache.
 class PoisoningRunner : public ModelRunner {
  public:
   explicit PoisoningRunner(std::unique_ptr<ModelRunner> runner) : runner_(std::move(runner)) {}
@@ -29,13 +30,18 @@ class PoisoningRunner : public ModelRunner {
   absl::Status Launch(const Batch& batch) override {
     const KvCache& cache = dynamic_cast<const BackendModelRunner&>(*runner_).kv_cache();
     const int32_t block_size = cache.spec().block_size;
-    std::vector<bool> owned(size_t(cache.num_blocks()) * block_size, false);
+    const size_t num_slots = size_t(cache.num_blocks()) * block_size;
+    // A block is of one group, and layers of other groups have the same bytes: what anybody owns is spared everywhere.
+    std::vector<bool> owned(num_slots, false);
     for (const Chunk& chunk : batch.chunks) {
-      for (int32_t position = 0; position < chunk.begin; ++position) {
-        owned[size_t(chunk.sequence->block_table()[position / block_size]) * block_size + position % block_size] = true;
+      for (int32_t group = 0; group < chunk.sequence->num_groups(); ++group) {
+        const BlockTable& table = chunk.sequence->block_table(group);
+        for (int32_t position = table.num_absent() * block_size; position < chunk.begin; ++position) {
+          owned[size_t(table[position / block_size]) * block_size + position % block_size] = true;
+        }
       }
     }
-    for (int32_t layer = 0; layer < cache.spec().num_layers; ++layer) Poison(cache.LayerView(layer), owned);
+    for (int32_t layer = 0; layer < cache.spec().NumLayers(); ++layer) Poison(cache.LayerView(layer), owned);
     return runner_->Launch(batch);
   }
   absl::StatusOr<const StepResult*> Collect() override { return runner_->Collect(); }

@@ -38,5 +38,31 @@ TEST(BlockTable, SharesBlocksAndMovesWithoutReleasing) {
   EXPECT_EQ(pool.num_free(), 2);
 }
 
+TEST(BlockTable, GivesBackWhatAWindowHasPassedAndKeepsItsPlace) {
+  BlockPool pool(4);
+  BlockTable table(pool);
+  for (int i = 0; i < 3; ++i) table.AppendNew();
+  table.ReleaseBefore(2);
+  EXPECT_EQ(pool.num_free(), 3);
+  EXPECT_EQ(table.size(), 3);
+  EXPECT_EQ(table.num_absent(), 2);
+  EXPECT_EQ(table[0], kNoBlock);
+  EXPECT_EQ(table[1], kNoBlock);
+  EXPECT_EQ(table[2], 2);
+  EXPECT_EQ(table.blocks().size(), 1u);
+  table.ReleaseBefore(1);  // long gone
+  EXPECT_EQ(table.num_absent(), 2);
+  table.PopBack();
+  EXPECT_EQ(pool.num_free(), 4);
+  table.PopBack();
+  EXPECT_EQ(table.num_absent(), 1);
+  table.Clear();
+  EXPECT_EQ(table.size(), 0);
+  EXPECT_EQ(table.num_absent(), 0);
+  table.AppendAbsent(2);
+  table.AppendNew();
+  EXPECT_EQ(table.size(), 3);
+}
+
 }  // namespace
 }  // namespace quire

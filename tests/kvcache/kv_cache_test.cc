@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <memory>
+#include <vector>
 
 namespace quire {
 namespace {
@@ -10,7 +11,8 @@ namespace {
 std::unique_ptr<Backend> RefBackend() { return *CreateBackend({.kind = BackendKind::kRef}); }
 
 TEST(KvCache, LayersTileTheAllocationWithoutOverlap) {
-  const KvCacheSpec spec = {.num_layers = 3, .kv_heads = 2, .head_dim = 4, .block_size = 8, .dtype = DType::kFloat32};
+  const KvCacheSpec spec =
+      MakeKvCacheSpec({.kv_heads = 2, .head_dim = 4, .block_size = 8, .dtype = DType::kFloat32}, 3);
   const std::unique_ptr<Backend> backend = RefBackend();
   const auto cache = KvCache::Create(spec, 5, *backend);
   ASSERT_TRUE(cache.ok()) << cache.status();
@@ -31,8 +33,19 @@ TEST(KvCache, LayersTileTheAllocationWithoutOverlap) {
   EXPECT_EQ(2 * kBytes * 3, spec.BytesPerBlock() * 5);
 }
 
+TEST(KvCache, LayersOfTheSamePlaceInDifferentGroupsShareTheirBytes) {
+  const KvCacheSpec spec = MakeKvCacheSpec({.kv_heads = 2, .head_dim = 4, .block_size = 8, .dtype = DType::kFloat32},
+                                           std::vector<int32_t>{16, 0, 16, 0});
+  const std::unique_ptr<Backend> backend = RefBackend();
+  const auto cache = KvCache::Create(spec, 5, *backend);
+  ASSERT_TRUE(cache.ok()) << cache.status();
+  EXPECT_EQ(cache->LayerView(0).k, cache->LayerView(1).k);
+  EXPECT_EQ(cache->LayerView(2).v, cache->LayerView(3).v);
+  EXPECT_NE(cache->LayerView(0).k, cache->LayerView(2).k);
+}
+
 TEST(KvCache, MoreThanTheDeviceHasIsAnErrorThatNamesTheSize) {
-  const KvCacheSpec spec = {.num_layers = 1 << 12, .kv_heads = 1 << 10, .head_dim = 1 << 10, .block_size = 256};
+  const KvCacheSpec spec = MakeKvCacheSpec({.kv_heads = 1 << 10, .head_dim = 1 << 10, .block_size = 256}, 1 << 12);
   const std::unique_ptr<Backend> backend = RefBackend();
   const auto cache = KvCache::Create(spec, 1 << 20, *backend);
   ASSERT_FALSE(cache.ok());

@@ -26,7 +26,8 @@ uint64_t FingerprintOfSalt(const Request& request) {
 }  // namespace
 
 FakeRunner::FakeRunner(const SchedulerOptions& options)
-    : block_size_(options.block_size), slots_(size_t(options.num_blocks) * options.block_size, 0) {}
+    : layout_{.block_size = options.block_size, .windows = options.kv_windows},
+      slots_(size_t(options.num_blocks) * options.block_size, 0) {}
 
 uint32_t FakeRunner::TokenAt(const Request& request, int32_t position) {
   uint32_t token = TestRandom::Mix(request.sampling.seed * 1000003 + position) % kVocabSize;
@@ -88,26 +89,39 @@ void FakeRunner::RunChunk(const Chunk& chunk) {
   if (chunk.begin != sequence.num_computed()) Violation(chunk, "begins elsewhere than at num_computed");
   if (chunk.count < 1 || end > num_tokens) return Violation(chunk, "is empty or runs past the tokens");
   if (chunk.samples != (end == num_tokens)) Violation(chunk, "samples though it is not the last, or does not");
-  if (sequence.block_table().size() * block_size_ < end) return Violation(chunk, "has not blocks enough");
   if (sequence.BansStopIds() != BansStopIdsAt(request, num_tokens)) Violation(chunk, "bans stop ids wrongly");
-
-  uint64_t fingerprint = FingerprintOfSalt(request);
-  for (int32_t position = 0; position < end; ++position) {
-    fingerprint = TestRandom::Mix(fingerprint + sequence.tokens()[position] + 1);
-    const BlockId block = sequence.block_table()[position / block_size_];
-    uint64_t& slot = slots_[size_t(block) * block_size_ + position % block_size_];
-    if (position >= chunk.begin) {
-      slot = fingerprint;
-    } else if (slot != fingerprint) {
-      return Violation(chunk, absl::StrCat("finds other contents at position ", position, ", block ", block));
-    }
-  }
+  if (sequence.num_groups() != layout_.num_groups()) return Violation(chunk, "has not a table for each group");
+  for (int32_t group = 0; group < layout_.num_groups(); ++group) RunChunkInGroup(chunk, group);
 
   int32_t& max_end = max_end_[request.id];
   max_end = std::max(max_end, chunk.begin);  // what came from the prefix cache counts as run
   recomputed_tokens_ += std::max(0, std::min(end, max_end) - chunk.begin);
   max_end = std::max(max_end, end);
   partial_chunks_ += chunk.samples ? 0 : 1;
+}
+
+void FakeRunner::RunChunkInGroup(const Chunk& chunk, int32_t group) {
+  const Sequence& sequence = *chunk.sequence;
+  const BlockTable& table = sequence.block_table(group);
+  const int32_t window = layout_.windows[group], block_size = layout_.block_size;
+  const int32_t end = chunk.begin + chunk.count;
+  if (table.size() * block_size < end) return Violation(chunk, "has not blocks enough");
+  if (table.num_absent() != layout_.NumPassed(window, chunk.begin)) {
+    return Violation(chunk, absl::StrCat("keeps ", table.num_absent(), " blocks too many or too few of group ", group));
+  }
+  const int32_t first_seen = window == 0 ? 0 : std::max(0, chunk.begin - window + 1);
+  uint64_t fingerprint = FingerprintOfSalt(sequence.request()) + static_cast<uint64_t>(group);
+  for (int32_t position = 0; position < end; ++position) {
+    fingerprint = TestRandom::Mix(fingerprint + sequence.tokens()[position] + 1);
+    if (position < first_seen) continue;
+    const BlockId block = table[position / block_size];
+    uint64_t& slot = slots_[size_t(block) * block_size + position % block_size];
+    if (position >= chunk.begin) {
+      slot = fingerprint;
+    } else if (slot != fingerprint) {
+      return Violation(chunk, absl::StrCat("finds other contents at position ", position, ", block ", block));
+    }
+  }
 }
 
 void FakeRunner::Score(const Chunk& chunk, StepResult& result) {

@@ -1,10 +1,11 @@
 // FakeRunner: a model whose token is a function of (request, position), over a KV cache that remembers what was written
 // where.
 //
-// For each slot of each block the fake keeps a fingerprint of all tokens up to the slot's position, and of the salt. A
-// chunk first verifies the slots of all earlier positions of its sequence, then writes its own. So a stale block, a
-// wrong prefix hit, a block reused too early or a wrong num_computed is found in the step in which a real kernel would
-// have read it.
+// For each slot of each block the fake keeps a fingerprint of all tokens up to the slot's position, of the salt and of
+// the group of layers. A chunk first verifies the slots of all earlier positions of its sequence, in a group with a
+// window of those that its first row sees, then writes its own. So a stale block, a wrong prefix hit, a block reused
+// too early or a wrong num_computed is found in the step in which a real kernel would have read it. A block that the
+// window has passed must be gone.
 
 #ifndef QUIRE_TESTS_SCHEDULER_FAKE_RUNNER_H_
 #define QUIRE_TESTS_SCHEDULER_FAKE_RUNNER_H_
@@ -71,10 +72,11 @@ class FakeRunner {
 
  private:
   void RunChunk(const Chunk& chunk);
+  void RunChunkInGroup(const Chunk& chunk, int32_t group);
   void Score(const Chunk& chunk, StepResult& result);
   void Violation(const Chunk& chunk, const std::string& what);
 
-  int32_t block_size_;
+  KvTableLayout layout_;
   std::vector<uint64_t> slots_;                     // [num_blocks, block_size]: fingerprints; 0: never written
   std::unordered_map<RequestId, int32_t> max_end_;  // of each request: the end of what has run
   uint64_t recomputed_tokens_ = 0;

@@ -60,5 +60,14 @@ TEST(SchedulerLaws, Law7PrefixHitsAreInvisible) {
   EXPECT_GT(tally.cached_tokens, kNumSchedules);
 }
 
+// All of them, where layers are of several groups, with and without sliding windows.
+TEST(SchedulerLaws, AllLawsHoldForMixedGroupsOfLayers) {
+  const Tally tally = RunSchedules(Stress::kGroups);
+  EXPECT_GT(tally.accepted, 2 * kNumSchedules);
+  EXPECT_GT(tally.refused, 0u);
+  EXPECT_GT(tally.preemptions, 0u);
+  EXPECT_GT(tally.cached_tokens_of_windows, 0u);
+}
+
 }  // namespace
 }  // namespace quire

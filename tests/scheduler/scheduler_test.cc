@@ -220,7 +220,7 @@ TEST(Scheduler, RefusesWhatCouldNeverRun) {
   EXPECT_THAT(std::string(scheduler.Add(MakeRequest(2, 1, 0)).message()), HasSubstr("max_tokens is 0"));
   EXPECT_THAT(std::string(scheduler.Add(MakeRequest(3, 20, 6)).message()), HasSubstr("are 26 tokens; at most 25"));
   EXPECT_THAT(std::string(scheduler.Add(MakeRequest(4, 1, UINT32_MAX)).message()), HasSubstr("are 4294967296 tokens"));
-  EXPECT_THAT(std::string(scheduler.Add(MakeRequest(5, 20, 2)).message()), HasSubstr("need 21 slots"));
+  EXPECT_THAT(std::string(scheduler.Add(MakeRequest(5, 20, 2)).message()), HasSubstr("need 6 blocks"));
   EXPECT_TRUE(scheduler.Add(MakeRequest(6, 20, 1)).ok());  // its last token needs no slot
   EXPECT_EQ(scheduler.stats().num_waiting, 1);
 }

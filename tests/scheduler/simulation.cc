@@ -12,6 +12,21 @@ constexpr int32_t kMaxSteps = 20'000;  // of a life; one of them takes some hund
 
 bool IsPreemption(Stress stress) { return stress == Stress::kPreemption || stress == Stress::kPreemptionWithoutCache; }
 
+// Blocks that a sequence of `len` tokens needs if it runs token by token: of each group those in which the positions
+// that a row sees lie.
+int64_t MaxBlocks(const SchedulerOptions& options, int32_t len) {
+  int64_t blocks = 0;
+  for (const int32_t window : options.kv_windows) {
+    int32_t most = 0;
+    for (int32_t row = 0; row < len; ++row) {
+      const int32_t first_seen = window == 0 ? 0 : std::max(0, row - window + 1);
+      most = std::max(most, row / options.block_size - first_seen / options.block_size + 1);
+    }
+    blocks += most;
+  }
+  return blocks;
+}
+
 // Pools from one that just holds the longest sequence to one in which nothing lacks.
 SchedulerOptions RandomOptions(Stress stress, TestRandom& random) {
   SchedulerOptions options;
@@ -30,7 +45,11 @@ SchedulerOptions RandomOptions(Stress stress, TestRandom& random) {
     options.block_size = random.Percent(70) ? random.Between(1, 5) : 8;
     longest_sequences = random.Between(1, 2);
   }
-  options.num_blocks = longest_sequences * ((kMaxModelLen + options.block_size - 1) / options.block_size);
+  if (stress == Stress::kGroups || random.Percent(20)) {
+    for (int32_t i = random.Between(0, 3); i > 0; --i) options.kv_windows.push_back(0);
+    for (int32_t& window : options.kv_windows) window = random.Percent(40) ? 0 : random.Between(1, 40);
+  }
+  options.num_blocks = longest_sequences * static_cast<int32_t>(MaxBlocks(options, kMaxModelLen));
   return options;
 }
 
@@ -46,6 +65,7 @@ Tally& Tally::operator+=(const Tally& other) {
   partial_chunks += other.partial_chunks;
   preemptions += other.preemptions;
   cached_tokens += other.cached_tokens;
+  cached_tokens_of_windows += other.cached_tokens_of_windows;
   return *this;
 }
 
@@ -130,8 +150,8 @@ void Simulation::AddRandomRequest() {
   --num_to_come_;
   const std::shared_ptr<const Request> request = RandomRequest();
   const int64_t len = int64_t(request->prompt.size()) + request->max_tokens;
-  const bool can_run =
-      !request->prompt.empty() && len <= kMaxModelLen && len - 1 <= int64_t{options_.num_blocks} * options_.block_size;
+  const bool can_run = !request->prompt.empty() && len <= kMaxModelLen &&
+                       MaxBlocks(options_, static_cast<int32_t>(len) - 1) <= options_.num_blocks;
   const bool accepted = scheduler_.Add(request).ok();
   Require(accepted == can_run, "law 2, progress", "a request that could never run is taken, or another refused");
   Client& client = clients_[request->id];
@@ -236,7 +256,9 @@ void Simulation::CheckConservation() {
   std::vector<bool> is_held(options_.num_blocks, false);
   for (const Chunk& chunk : batch_.chunks) {
     if (chunk.sequence == nullptr) continue;
-    for (const BlockId block : chunk.sequence->block_table().blocks()) is_held[block] = true;
+    for (int32_t group = 0; group < chunk.sequence->num_groups(); ++group) {
+      for (const BlockId block : chunk.sequence->block_table(group).blocks()) is_held[block] = true;
+    }
   }
   Require(stats.blocks_held == std::count(is_held.begin(), is_held.end(), true), "law 1, conservation",
           "the held blocks are not those in the tables of running sequences");
@@ -278,6 +300,8 @@ void Simulation::TakeEvents() {
         Require(event.cached_tokens < request.prompt.size(), "law 7, prefix hits", "no token is left to run");
         client.started = true;
         tally_.cached_tokens += event.cached_tokens;
+        const bool has_windows = *std::max_element(options_.kv_windows.begin(), options_.kv_windows.end()) > 0;
+        tally_.cached_tokens_of_windows += has_windows ? event.cached_tokens : 0;
         break;
       }
       case EventKind::kPromptLogprobs:

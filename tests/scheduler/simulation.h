@@ -21,7 +21,7 @@
 namespace quire {
 
 // What the schedules of a test have more of than others.
-enum class Stress { kNothing, kChunks, kPreemption, kPreemptionWithoutCache, kPrefixHits, kDepartures };
+enum class Stress { kNothing, kChunks, kPreemption, kPreemptionWithoutCache, kPrefixHits, kDepartures, kGroups };
 
 // What happened in a life, so that a test can see that its law was tried at all.
 struct Tally {
@@ -31,6 +31,7 @@ struct Tally {
   uint64_t partial_chunks = 0;
   uint64_t preemptions = 0;
   uint64_t cached_tokens = 0;
+  uint64_t cached_tokens_of_windows = 0;  // in lives of which a group has a window
 
   Tally& operator+=(const Tally& other);
 };

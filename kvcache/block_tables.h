@@ -1,0 +1,69 @@
+// BlockTables: the block tables of one sequence, one for each group of layers, all of the same length.
+//
+// Owns its blocks. Thread: the engine thread. Owned by its Sequence. It knows neither tokens nor why it grows.
+
+#ifndef QUIRE_KVCACHE_BLOCK_TABLES_H_
+#define QUIRE_KVCACHE_BLOCK_TABLES_H_
+
+#include <cstdint>
+
+#include "absl/container/inlined_vector.h"
+#include "absl/functional/function_ref.h"
+#include "kvcache/block_hash.h"
+#include "kvcache/block_pool.h"
+#include "kvcache/block_table.h"
+#include "kvcache/kv_table_layout.h"
+
+namespace quire {
+
+class BlockTables {
+ public:
+  // `layout` and `pool` outlive it.
+  BlockTables(const KvTableLayout& layout, BlockPool& pool);
+  ~BlockTables() { Clear(); }
+
+  BlockTables(const BlockTables&) = delete;
+  BlockTables& operator=(const BlockTables&) = delete;
+
+  const BlockTable& operator[](int32_t group) const { return tables_[group]; }
+  int32_t num_groups() const { return static_cast<int32_t>(tables_.size()); }
+  // Indices of each table.
+  int32_t size() const { return tables_[0].size(); }
+  // Blocks that are missing, over all groups, for a sequence of `num_tokens` tokens that runs one in each step.
+  int64_t NumMissing(int64_t num_tokens) const;
+
+  // Room for `num_indices` indices: until then nothing below allocates memory.
+  void Reserve(int64_t num_indices);
+
+  // One more index: a new block in each group. REQUIRES: num_groups() blocks are available (Check).
+  void AppendNew();
+
+  // Shares with the cache the longest prefix that it has: of which every group without a window has all blocks and
+  // every one with a window those that the next row sees. name(i) is the hash of the full block at index i <
+  // max_indices. REQUIRES: the tables are empty.
+  void AppendHit(absl::FunctionRef<const BlockHash&(int32_t)> name, int32_t max_indices);
+
+  // Names the blocks at `index` for the cache.
+  void Publish(int32_t index, const BlockHash& hash);
+  // Takes all blocks out of the cache: their contents are suspect.
+  void Unpublish();
+
+  // Gives back what the rows at positions `next`, next + 1, ... do not see.
+  void ReleasePassed(int64_t next);
+
+  // Gives all back. The end goes first, in all groups, for it is the first that a cached prefix can do without.
+  void Clear();
+
+ private:
+  // The longest run of indices that ends at `end` or before, such that this group's cache has what the row after it
+  // sees: returns where it ends.
+  int32_t HitInWindow(int32_t group, absl::FunctionRef<const BlockHash&(int32_t)> name, int32_t end) const;
+
+  const KvTableLayout* layout_;
+  BlockPool* pool_;
+  absl::InlinedVector<BlockTable, 1> tables_;  // [groups]
+};
+
+}  // namespace quire
+
+#endif  // QUIRE_KVCACHE_BLOCK_TABLES_H_
