@@ -43,7 +43,7 @@ BackendModelRunner::BackendModelRunner(const MemoryPlan& plan, std::unique_ptr<B
     group.chunks.reserve(max_chunks);
   }
   group_inputs_.resize(groups_.size());
-  sampling_chunks_.reserve(max_chunks);
+  draws_.reserve(max_chunks);
   head_rows_.reserve(max_head_rows_);
   params_.reserve(max_head_rows_);
   sample_rows_.reserve(max_head_rows_);
@@ -55,6 +55,12 @@ BackendModelRunner::BackendModelRunner(const MemoryPlan& plan, std::unique_ptr<B
 }
 
 absl::Status BackendModelRunner::Launch(const Batch& batch) {
+  if (!batch.copies.empty()) {
+    backend_->CopyBlocks({.regions = cache_.regions().data(),
+                          .num_regions = static_cast<int32_t>(cache_.regions().size()),
+                          .copies = batch.copies.data(),
+                          .num_copies = static_cast<int32_t>(batch.copies.size())});
+  }
   FlattenRows(batch);
   model_.Forward({.num_rows = static_cast<int64_t>(ids_.size()),
                   .ids = ids_.data(),
@@ -109,27 +115,30 @@ int32_t BackendModelRunner::LastRow(size_t chunk) const {
 }
 
 void BackendModelRunner::Sample(const Batch& batch) {
-  sampling_chunks_.clear();
+  draws_.clear();
   for (size_t c = 0; c < batch.chunks.size(); ++c) {
-    if (batch.chunks[c].samples) sampling_chunks_.push_back(static_cast<int32_t>(c));
+    if (!batch.chunks[c].samples) continue;
+    for (int32_t output = 0; output < batch.chunks[c].num_draws; ++output)
+      draws_.push_back({.chunk = static_cast<int32_t>(c), .output = static_cast<uint32_t>(output)});
   }
   result_.sampled.resize(batch.chunks.size());
+  result_.more_sampled.clear();
   result_.top.clear();
-  const absl::Span<const int32_t> all = sampling_chunks_;
+  const absl::Span<const Draw> all = draws_;
   for (size_t begin = 0; begin < all.size(); begin += max_head_rows_)
     SampleSlice(all.subspan(begin, max_head_rows_), batch);
 }
 
-void BackendModelRunner::SampleSlice(absl::Span<const int32_t> slice, const Batch& batch) {
+void BackendModelRunner::SampleSlice(absl::Span<const Draw> slice, const Batch& batch) {
   head_rows_.clear();
   params_.clear();
   sample_rows_.clear();
-  for (const int32_t c : slice) {
-    const Sequence& sequence = *batch.chunks[c].sequence;
+  for (const Draw& draw : slice) {
+    const Sequence& sequence = *batch.chunks[draw.chunk].sequence;
     const Request& request = sequence.request();
-    head_rows_.push_back(LastRow(c));
+    head_rows_.push_back(LastRow(draw.chunk));
     params_.push_back(request.sampling);
-    params_.back().seed += sequence.index();
+    params_.back().seed += sequence.index() + draw.output;
     const bool bans = sequence.BansStopIds();
     sample_rows_.push_back({.params = &params_.back(),  // has room for all: it stays where it is
                             .position = sequence.tokens().size(),
@@ -148,7 +157,11 @@ void BackendModelRunner::SampleSlice(absl::Span<const int32_t> slice, const Batc
                     .top = top_.data(),
                     .top_stride = kMaxTop});
   for (size_t r = 0; r < slice.size(); ++r) {
-    result_.sampled[slice[r]] = sampled_[r];
+    if (slice[r].output == 0) {
+      result_.sampled[slice[r].chunk] = sampled_[r];
+    } else {
+      result_.more_sampled.push_back(sampled_[r]);
+    }
     const auto top = top_.begin() + static_cast<int64_t>(r) * kMaxTop;
     result_.top.insert(result_.top.end(), top, top + sample_rows_[r].num_top);
   }

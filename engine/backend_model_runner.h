@@ -1,9 +1,10 @@
 // BackendModelRunner: the ModelRunner that runs a Model on a Backend over a paged cache.
 //
-// Launch flattens the batch's chunks into rows, runs the model over them, draws a token from the last row of each chunk
-// that samples and scores the prompt rows that a request asked for. The head runs over slices of at most max_head_rows
-// rows, so that logits never need more memory than planned. Everything that a step touches is allocated at start; only
-// prompt log-probabilities may grow their result.
+// Launch copies the blocks that outputs of one prompt share no longer, flattens the batch's chunks into rows, runs the
+// model over them, draws tokens from the last row of each chunk that samples and scores the prompt rows that a request
+// asked for. The head runs over slices of at most max_head_rows rows, so that logits never need more memory than
+// planned. Everything that a step touches is allocated at start; only prompt log-probabilities, and many outputs of one
+// prompt, may grow their result.
 //
 // Thread: the engine thread.
 
@@ -45,9 +46,15 @@ class BackendModelRunner : public ModelRunner {
   void FlattenRows(const Batch& batch);
   // The last row of a chunk of the batch.
   int32_t LastRow(size_t chunk) const;
-  // Draws a token for each chunk that samples: result_.sampled and .top.
+  // One token to draw: from the last row of a chunk of the batch, for its sequence's output or one after it.
+  struct Draw {
+    int32_t chunk;
+    uint32_t output;
+  };
+
+  // Draws the tokens of each chunk that samples: result_.sampled, .more_sampled and .top.
   void Sample(const Batch& batch);
-  void SampleSlice(absl::Span<const int32_t> slice, const Batch& batch);
+  void SampleSlice(absl::Span<const Draw> slice, const Batch& batch);
   // Scores the rows of a chunk whose successor is a prompt token: appends to result_.prompt_logprobs and .prompt_top.
   void ScorePrompt(const Chunk& chunk, int32_t first_row);
 
@@ -68,7 +75,7 @@ class BackendModelRunner : public ModelRunner {
   std::vector<GroupRows> groups_;           // [groups of the cache's spec]
   std::vector<KvGroupInput> group_inputs_;  // views of groups_
 
-  std::vector<int32_t> sampling_chunks_;  // indices of the chunks that sample
+  std::vector<Draw> draws_;  // of the step
 
   // Of one slice of the head.
   std::vector<int32_t> head_rows_;      // [<= max_head_rows]

@@ -47,7 +47,7 @@ class BlockPool {
   // One reference less; the last makes the block reclaimable if the index knows it, else free. REQUIRES: held (Check).
   void Release(BlockId block);
 
-  bool IsHeld(BlockId block) const { return references_[block] > 0; }
+  int32_t NumReferences(BlockId block) const { return references_[block]; }
 
   // The block that holds the full block named `hash`, held or reclaimable.
   std::optional<BlockId> Lookup(const BlockHash& hash) const { return index_.Find(hash); }

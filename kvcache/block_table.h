@@ -13,6 +13,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -63,6 +64,13 @@ class BlockTable {
   void AppendShared(BlockId block) {
     pool_->AddReference(block);
     blocks_.push_back(block);
+  }
+
+  // A new block from the pool in the place of another. REQUIRES: one is available (Check); the entry is not absent.
+  void ReplaceNew(int32_t index) {
+    const std::optional<BlockId> block = pool_->Allocate();
+    Check(block.has_value(), "no block is available");
+    pool_->Release(std::exchange(blocks_[index], *block));
   }
 
   // Entries for blocks that the window has passed already. REQUIRES: the table holds nothing yet.

@@ -30,6 +30,29 @@ void BlockTables::AppendNew() {
   for (BlockTable& table : tables_) table.AppendNew();
 }
 
+void BlockTables::ShareAll(const BlockTables& other) {
+  for (int32_t group = 0; group < num_groups(); ++group) {
+    BlockTable& table = tables_[group];
+    table.AppendAbsent(other.tables_[group].num_absent());
+    for (const BlockId block : other.tables_[group].blocks()) table.AppendShared(block);
+  }
+}
+
+int32_t BlockTables::NumShared(int32_t index) const {
+  int32_t num_shared = 0;
+  for (const BlockTable& table : tables_) num_shared += pool_->NumReferences(table[index]) > 1 ? 1 : 0;
+  return num_shared;
+}
+
+void BlockTables::Unshare(int32_t index, std::vector<BlockCopy>& copies) {
+  for (BlockTable& table : tables_) {
+    const BlockId shared = table[index];
+    if (pool_->NumReferences(shared) == 1) continue;
+    table.ReplaceNew(index);
+    copies.push_back({.from = shared, .to = table[index]});
+  }
+}
+
 void BlockTables::AppendHit(absl::FunctionRef<const BlockHash&(int32_t)> name, int32_t max_indices) {
   Check(size() == 0, "a sequence that has blocks looks for its prefix");
   int32_t hit = max_indices;

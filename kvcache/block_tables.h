@@ -6,9 +6,11 @@
 #define QUIRE_KVCACHE_BLOCK_TABLES_H_
 
 #include <cstdint>
+#include <vector>
 
 #include "absl/container/inlined_vector.h"
 #include "absl/functional/function_ref.h"
+#include "kernels/copy_blocks/copy_blocks.h"
 #include "kvcache/block_hash.h"
 #include "kvcache/block_pool.h"
 #include "kvcache/block_table.h"
@@ -37,6 +39,15 @@ class BlockTables {
 
   // One more index: a new block in each group. REQUIRES: num_groups() blocks are available (Check).
   void AppendNew();
+
+  // Takes over what `other` holds, every block shared by both. REQUIRES: this one is empty.
+  void ShareAll(const BlockTables& other);
+
+  // Copy-on-write (Kwon 2023, section 4.4). How many blocks at `index` somebody else holds too, and what makes them
+  // this table's own: a new block in the place of each, appended to `copies`, which must be carried out before anybody
+  // writes. REQUIRES: as many are available (Check).
+  int32_t NumShared(int32_t index) const;
+  void Unshare(int32_t index, std::vector<BlockCopy>& copies);
 
   // Shares with the cache the longest prefix that it has: of which every group without a window has all blocks and
   // every one with a window those that the next row sees. name(i) is the hash of the full block at index i <

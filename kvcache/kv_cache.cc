@@ -19,26 +19,40 @@ absl::StatusOr<KvCache> KvCache::Create(const KvCacheSpec& spec, int32_t num_blo
   return KvCache(spec, num_blocks, *std::move(buffer));
 }
 
-char* KvCache::LayerBegin(int32_t layer) const {
-  const uint64_t place_bytes =
-      spec_.BytesPerTokenPerLayer() * static_cast<uint64_t>(spec_.block_size) * static_cast<uint64_t>(num_blocks_);
-  return static_cast<char*>(bytes_.data()) + static_cast<uint64_t>(spec_.PlaceInGroup(layer)) * place_bytes;
+KvCache::KvCache(const KvCacheSpec& spec, int32_t num_blocks, Buffer bytes)
+    : spec_(spec), num_blocks_(num_blocks), bytes_(std::move(bytes)) {
+  const int32_t regions_per_layer = spec.is_latent() ? 1 : 2;  // K and V
+  const uint64_t block_bytes = spec.BytesPerTokenPerLayer() * spec.block_size / regions_per_layer;
+  char* region = static_cast<char*>(bytes_.data());
+  for (int32_t i = 0; i < spec.layers_per_group * regions_per_layer; ++i, region += block_bytes * num_blocks) {
+    regions_.push_back({.data = region, .block_bytes = block_bytes, .num_blocks = num_blocks});
+  }
 }
 
 PagedKv KvCache::LayerView(int32_t layer) const {
   Check(!spec_.is_latent(), "the cache keeps latents");
-  PagedKv view{
-      .k = LayerBegin(layer),
+  const BlockRegion* region = &regions_[2 * spec_.PlaceInGroup(layer)];
+  return {
+      .k = region[0].data,
+      .v = region[1].data,
       .dtype = spec_.dtype,
       .num_blocks = num_blocks_,
       .block_size = spec_.block_size,
       .kv_heads = spec_.kv_heads,
       .head_dim = spec_.head_dim,
   };
-  const uint64_t k_bytes =
-      static_cast<uint64_t>(view.BlockElements()) * static_cast<uint64_t>(num_blocks_) * DTypeBytes(spec_.dtype);
-  view.v = static_cast<char*>(view.k) + k_bytes;
-  return view;
+}
+
+LatentKv KvCache::LatentView(int32_t layer) const {
+  Check(spec_.is_latent(), "the cache keeps heads");
+  return {
+      .data = regions_[spec_.PlaceInGroup(layer)].data,
+      .dtype = spec_.dtype,
+      .num_blocks = num_blocks_,
+      .block_size = spec_.block_size,
+      .latent_dim = spec_.latent_dim,
+      .rope_dim = spec_.rope_dim,
+  };
 }
 
 }  // namespace quire

@@ -9,10 +9,13 @@
 #define QUIRE_KVCACHE_KV_CACHE_H_
 
 #include <cstdint>
-#include <utility>
+#include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 #include "kernels/backend.h"
+#include "kernels/copy_blocks/copy_blocks.h"
+#include "kernels/latent_attention/latent_kv.h"
 #include "kernels/paged_attention/paged_kv.h"
 #include "kernels/tensor.h"
 #include "kvcache/kv_cache_spec.h"
@@ -29,16 +32,17 @@ class KvCache {
 
   // REQUIRES: 0 <= layer < spec().NumLayers(), heads, no latents.
   PagedKv LayerView(int32_t layer) const;
+  // REQUIRES: 0 <= layer < spec().NumLayers(), latents.
+  LatentKv LatentView(int32_t layer) const;
+  // All bytes, as regions of whole blocks: what copying a block has to copy.
+  absl::Span<const BlockRegion> regions() const { return regions_; }
 
  private:
-  KvCache(const KvCacheSpec& spec, int32_t num_blocks, Buffer bytes)
-      : spec_(spec), num_blocks_(num_blocks), bytes_(std::move(bytes)) {}
-
-  // Where the blocks of a layer begin.
-  char* LayerBegin(int32_t layer) const;
+  KvCache(const KvCacheSpec& spec, int32_t num_blocks, Buffer bytes);
 
   KvCacheSpec spec_;
   int32_t num_blocks_;
+  std::vector<BlockRegion> regions_;
   Buffer bytes_;  // num_blocks * spec.BytesPerBlock(): [place in the group][K, V][block]
 };
 

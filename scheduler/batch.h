@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "kernels/copy_blocks/copy_blocks.h"
 #include "kernels/sampling/sampling.h"
 #include "scheduler/sequence.h"
 
@@ -16,18 +17,23 @@ struct Chunk {
   const Sequence* sequence = nullptr;  // alive until the batch is committed
   int32_t begin = 0;
   int32_t count = 0;
-  // begin + count == tokens().size(): the last row feeds the head and one token is drawn from it.
+  // begin + count == tokens().size(): the last row feeds the head and tokens are drawn from it, for the outputs
+  // sequence->index() and following: one, but all n where the prompt of a request of n outputs is complete.
   bool samples = false;
+  int32_t num_draws = 1;  // if it samples
   // Every row whose successor is a prompt token is scored against it (prompt log-probabilities).
   bool scores_prompt = false;
 };
 
 struct Batch {
+  // Carried out before any chunk writes: copy-on-write. No block that is written is named in another copy.
+  std::vector<BlockCopy> copies;
   std::vector<Chunk> chunks;
   int32_t num_tokens = 0;  // sum of the chunks' counts: rows of the step
 
   bool empty() const { return chunks.empty(); }
   void clear() {
+    copies.clear();
     chunks.clear();
     num_tokens = 0;
   }
@@ -36,7 +42,10 @@ struct Batch {
 // What a step brought, chunk by chunk. Reused from step to step: vectors keep their capacity.
 struct StepResult {
   std::vector<SampledToken> sampled;  // [chunks]: of chunks that sample; others are unspecified
-  std::vector<TokenLogprob> top;  // the best log-probabilities of sampled tokens, chunk after chunk (num_logprobs each)
+  // Of chunks with num_draws > 1, one after another: the tokens of their outputs 1 to num_draws - 1.
+  std::vector<SampledToken> more_sampled;
+  // The best log-probabilities of all sampled tokens, chunk after chunk, output after output (num_logprobs each).
+  std::vector<TokenLogprob> top;
   // Of chunks with scores_prompt, one after another: the row of position p scores the prompt token at p + 1, for p from
   // `begin` to min(begin + count, num_prompt - 1), exclusive.
   std::vector<float> prompt_logprobs;

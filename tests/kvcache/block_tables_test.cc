@@ -132,6 +132,39 @@ TEST(BlockTables, AHitIsTheLongestThereIs) {
   }
 }
 
+TEST(BlockTables, AreSharedUntilTheyAreWritten) {
+  const KvTableLayout layout = {.block_size = kBlockSize, .windows = {0, 3}};
+  BlockPool pool(8);
+  BlockTables first(layout, pool);
+  for (int i = 0; i < 2; ++i) first.AppendNew();  // blocks 0 and 1, then 2 and 3
+  first.ReleasePassed(6);                         // 1
+  BlockTables second(layout, pool);
+  second.ShareAll(first);
+  EXPECT_EQ(pool.num_held(), 3);
+  EXPECT_EQ(second[1].num_absent(), 1);
+  EXPECT_EQ(second.NumShared(1), 2);
+
+  std::vector<BlockCopy> copies;
+  second.Unshare(1, copies);
+  EXPECT_EQ(pool.num_held(), 5);
+  EXPECT_THAT(Entries(first[0]), ElementsAre(0, 2));
+  EXPECT_THAT(Entries(first[1]), ElementsAre(kNoBlock, 3));
+  EXPECT_EQ(second[0][0], 0);
+  ASSERT_EQ(copies.size(), 2u);
+  for (int32_t group = 0; group < 2; ++group) {
+    EXPECT_EQ(copies[group].from, first[group][1]);
+    EXPECT_EQ(copies[group].to, second[group][1]);
+    EXPECT_NE(copies[group].to, copies[group].from);
+  }
+  EXPECT_EQ(first.NumShared(1), 0);  // the last one writes where it is
+  first.Unshare(1, copies);
+  EXPECT_EQ(copies.size(), 2u);
+  first.Clear();
+  EXPECT_EQ(pool.num_held(), 3);
+  second.Clear();
+  EXPECT_EQ(pool.num_free(), 8);
+}
+
 TEST(BlockTables, TheEndOfAPrefixIsReclaimedFirstInAllGroups) {
   const KvTableLayout layout = {.block_size = kBlockSize, .windows = {0, 100}};
   BlockPool pool(6);
@@ -149,8 +182,11 @@ TEST(KvTableLayout, MaxBlocksIsWhatTheWorstRowSees) {
     for (int32_t row = 0; row < 60; ++row) {
       const int32_t first_seen = window == 0 ? 0 : std::max(0, row - window + 1);
       most = std::max(most, row / kBlockSize - first_seen / kBlockSize + 1);
-      if (row < 40) EXPECT_GE(layout.MaxBlocks(row + 1), most) << window << " " << row;
-      if (window == 0 || row >= 40) EXPECT_EQ(layout.MaxBlocks(row + 1), most) << window << " " << row;
+      EXPECT_GE(layout.MaxBlocks(row + 1), most) << window << " " << row;
+      // Short sequences may be thought to need a block more than they do.
+      if (window == 0 || row >= 40) {
+        EXPECT_EQ(layout.MaxBlocks(row + 1), most) << window << " " << row;
+      }
       EXPECT_EQ(layout.NumPassed(window, row), first_seen / kBlockSize);
     }
   }

@@ -44,6 +44,35 @@ TEST(KvCache, LayersOfTheSamePlaceInDifferentGroupsShareTheirBytes) {
   EXPECT_NE(cache->LayerView(0).k, cache->LayerView(2).k);
 }
 
+TEST(KvCache, KeepsLatentsOneLayerAfterTheOther) {
+  const KvCacheSpec spec = MakeKvCacheSpec({.latent_dim = 6, .rope_dim = 2, .block_size = 8}, 2);
+  const std::unique_ptr<Backend> backend = RefBackend();
+  const auto cache = KvCache::Create(spec, 5, *backend);
+  ASSERT_TRUE(cache.ok()) << cache.status();
+  const LatentKv first = cache->LatentView(0), second = cache->LatentView(1);
+  EXPECT_EQ(first.latent_dim, 6);
+  EXPECT_EQ(first.rope_dim, 2);
+  EXPECT_EQ(first.num_blocks, 5);
+  EXPECT_EQ(static_cast<char*>(second.data) - static_cast<char*>(first.data), 5 * first.BlockElements() * 2);
+}
+
+TEST(KvCache, ItsRegionsAreAllItsBytes) {
+  for (const KvShape& shape : {KvShape{.kv_heads = 2, .head_dim = 4, .block_size = 8},
+                               KvShape{.latent_dim = 6, .rope_dim = 2, .block_size = 8}}) {
+    const KvCacheSpec spec = MakeKvCacheSpec(shape, 3);
+    const std::unique_ptr<Backend> backend = RefBackend();
+    const auto cache = KvCache::Create(spec, 5, *backend);
+    ASSERT_TRUE(cache.ok()) << cache.status();
+    uint64_t bytes = 0;
+    for (const BlockRegion& region : cache->regions()) {
+      EXPECT_EQ(region.data, static_cast<char*>(cache->regions()[0].data) + bytes);
+      EXPECT_EQ(region.num_blocks, 5);
+      bytes += region.block_bytes * region.num_blocks;
+    }
+    EXPECT_EQ(bytes, spec.BytesPerBlock() * 5);
+  }
+}
+
 TEST(KvCache, MoreThanTheDeviceHasIsAnErrorThatNamesTheSize) {
   const KvCacheSpec spec = MakeKvCacheSpec({.kv_heads = 1 << 10, .head_dim = 1 << 10, .block_size = 256}, 1 << 12);
   const std::unique_ptr<Backend> backend = RefBackend();
