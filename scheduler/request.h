@@ -36,7 +36,13 @@ struct Request {
   std::optional<uint32_t> num_logprobs;         // of generated tokens: top-k to report beside the chosen one
   std::optional<uint32_t> num_prompt_logprobs;  // of prompt tokens, from position 1 on
   absl::Time arrival;                           // when the server took it in
+  // Whoever has not started by `queue_deadline` expires, and whoever is not over by `deadline`; at `time_limit` the
+  // outputs end with what there is.
   absl::Time deadline = absl::InfiniteFuture();
+  absl::Time queue_deadline = absl::InfiniteFuture();
+  absl::Time time_limit = absl::InfiniteFuture();
+  int32_t priority = 0;  // with SchedulingPolicy::kPriority: lower runs first
+  std::string tenant;    // on whose account it runs; empty: those who give no name
 };
 
 }  // namespace quire

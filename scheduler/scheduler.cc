@@ -35,7 +35,8 @@ Scheduler::Scheduler(const SchedulerOptions& options)
       layout_{.block_size = options.block_size, .windows = options.kv_windows},
       has_windows_(layout_.has_windows()),
       pool_(options.num_blocks),
-      first_waiting_(sequences_.end()) {
+      shares_(options.max_tenants, options.tenant_weights),
+      queue_(options.policy, shares_) {
   Check(options.block_size >= 1 && !options.kv_windows.empty() && options.max_num_seqs >= 1 &&
             options.max_num_batched_tokens >= 1 && options.chunked_prefill_size >= 1,
         "scheduler options out of range");
@@ -44,30 +45,95 @@ Scheduler::Scheduler(const SchedulerOptions& options)
 
 Scheduler::~Scheduler() = default;
 
-absl::Status Scheduler::Add(std::shared_ptr<const Request> request) {
-  if (request->prompt.empty()) return absl::InvalidArgumentError("the prompt is empty; at least 1 token is needed");
-  if (request->max_tokens == 0) return absl::InvalidArgumentError("max_tokens is 0; at least 1 is needed");
-  const uint64_t len = uint64_t{request->prompt.size()} + request->max_tokens;
+absl::Status Scheduler::CheckSize(const Request& request) const {
+  if (request.prompt.empty()) return absl::InvalidArgumentError("the prompt is empty; at least 1 token is needed");
+  if (request.max_tokens == 0) return absl::InvalidArgumentError("max_tokens is 0; at least 1 is needed");
+  const uint64_t len = uint64_t{request.prompt.size()} + request.max_tokens;
   if (len > static_cast<uint64_t>(options_.max_model_len)) {
     return absl::InvalidArgumentError(
         absl::StrFormat("prompt of %d tokens and max_tokens %d are %d tokens; at most %d are allowed",
-                        request->prompt.size(), request->max_tokens, len, options_.max_model_len));
+                        request.prompt.size(), request.max_tokens, len, options_.max_model_len));
   }
   // The last token is drawn but never run: it needs no slot.
   const int64_t num_blocks = layout_.MaxBlocks(static_cast<int64_t>(len - 1));
   if (num_blocks > options_.num_blocks) {
     return absl::InvalidArgumentError(
         absl::StrFormat("prompt of %d tokens and max_tokens %d need %d blocks of the KV cache; it has %d",
-                        request->prompt.size(), request->max_tokens, num_blocks, options_.num_blocks));
+                        request.prompt.size(), request.max_tokens, num_blocks, options_.num_blocks));
   }
-
-  const RequestId id = request->id;
-  const absl::Time deadline = request->deadline;
-  const auto it = sequences_.emplace(sequences_.end(), std::move(request), /*index=*/0, layout_, pool_);
-  if (first_waiting_ == sequences_.end()) first_waiting_ = it;
-  Check(by_id_.emplace(id, it).second, "a request's id was used before");
-  if (deadline != absl::InfiniteFuture()) deadlines_.emplace(deadline, id);
   return absl::OkStatus();
+}
+
+absl::Status Scheduler::Add(std::shared_ptr<const Request> request) {
+  if (absl::Status status = CheckSize(*request); !status.ok()) return status;
+  const int32_t num_cached = NumCached(*request);
+  Enqueue(std::move(request), num_cached);
+  return absl::OkStatus();
+}
+
+void Scheduler::Submit(std::shared_ptr<const Request> request, absl::Time now, std::vector<TokenEvent>& events) {
+  const auto refuse = [&](const Refusal& refusal) {
+    TokenEvent& event = events.emplace_back();
+    event.kind = EventKind::kEnded;
+    event.request_id = request->id;
+    event.ending = refusal.ending;
+    event.retry_delay = refusal.retry_delay;
+  };
+  if (!CheckSize(*request).ok()) return refuse({Ending::kFailed, absl::ZeroDuration()});
+  const int32_t num_cached = NumCached(*request);
+  const Workload ahead = queue_.Ahead(NextRank(*request), shares_.Find(request->tenant));
+  if (const auto refusal = Judge(options_.limits, load_, now, CandidateOf(*request, num_cached, ahead))) {
+    return refuse(*refusal);
+  }
+  Enqueue(std::move(request), num_cached);
+}
+
+Candidate Scheduler::CandidateOf(const Request& request, int32_t num_cached, const Workload& ahead) const {
+  Candidate candidate;
+  candidate.num_tokens = static_cast<int32_t>(request.prompt.size()) - num_cached;
+  candidate.max_tokens = request.max_tokens;
+  candidate.deadline = request.deadline;
+  candidate.ahead = ahead;
+  candidate.all = queue_.load();
+  candidate.of_tenant = queue_.OfTenant(request.tenant);
+  candidate.num_running_tokens = num_running_tokens_;
+  // Cached blocks that nobody holds are available until it takes them itself: they count on neither side.
+  const int64_t num_blocks = layout_.MaxBlocks(static_cast<int64_t>(request.prompt.size()) + 1) -
+                             int64_t{num_cached} / options_.block_size * layout_.num_groups();
+  candidate.can_start = ahead.num_sequences == 0 && static_cast<int32_t>(running_.size()) < options_.max_num_seqs &&
+                        num_blocks <= pool_.num_available();
+  return candidate;
+}
+
+Rank Scheduler::NextRank(const Request& request) const {
+  const bool by_priority = options_.policy == SchedulingPolicy::kPriority;
+  return {by_priority ? request.arrival + request.priority * options_.priority_aging : absl::InfinitePast(),
+          num_enqueued_};
+}
+
+int32_t Scheduler::NumCached(const Request& request) const {
+  const bool reads = options_.enable_prefix_caching && request.use_prefix_cache && request.read_prefix_cache &&
+                     !request.num_prompt_logprobs;
+  if (!reads) return 0;
+  // The last token always runs: the next one is drawn from its row.
+  const size_t max_blocks = std::min((request.prompt.size() - 1) / options_.block_size, request.prompt_hashes.size());
+  const auto full = std::find(layout_.windows.begin(), layout_.windows.end(), 0);
+  const auto group = static_cast<int32_t>(full == layout_.windows.end() ? 0 : full - layout_.windows.begin());
+  size_t num_blocks = 0;
+  while (num_blocks < max_blocks && pool_.Lookup(InGroup(request.prompt_hashes[num_blocks], group))) ++num_blocks;
+  return static_cast<int32_t>(num_blocks) * options_.block_size;
+}
+
+void Scheduler::Enqueue(std::shared_ptr<const Request> request, int32_t num_cached) {
+  const auto it = waiting_.emplace(waiting_.end(), std::move(request), /*index=*/0, layout_, pool_);
+  Sequence& sequence = *it;
+  sequence.rank_ = NextRank(sequence.request());
+  ++num_enqueued_;
+  if (options_.policy == SchedulingPolicy::kFair) sequence.account_ = shares_.Open(sequence.request().tenant);
+  sequence.expected_tokens_ = sequence.num_pending() - num_cached;
+  Check(by_id_.emplace(sequence.request().id, it).second, "a request's id was used before");
+  PushWaiting(sequence, /*is_new=*/true);
+  timers_.Add(sequence.request());
 }
 
 void Scheduler::End(RequestId id, Ending ending, std::vector<TokenEvent>& events) {
@@ -86,29 +152,44 @@ void Scheduler::Drop(RequestId id) {
 void Scheduler::Pause(RequestId id) {
   const auto found = by_id_.find(id);
   if (found == by_id_.end() || found->second->paused_) return;
-  found->second->paused_ = true;
-  must_park_ = true;
-  head_is_blocked_ = false;
+  Sequence& sequence = *found->second;
+  sequence.paused_ = true;
   ++counters_.pauses;
+  if (sequence.running_) {
+    must_park_ = true;
+  } else {
+    queue_.Remove(sequence);
+    sequence.queued_ = false;
+    blocked_ = nullptr;
+  }
 }
 
 void Scheduler::Resume(RequestId id) {
   const auto found = by_id_.find(id);
-  if (found == by_id_.end()) return;
-  found->second->paused_ = false;
-  head_is_blocked_ = false;
+  if (found == by_id_.end() || !found->second->paused_) return;
+  Sequence& sequence = *found->second;
+  sequence.paused_ = false;
+  if (!sequence.running_) PushWaiting(sequence, /*is_new=*/false);
 }
 
 void Scheduler::Expire(absl::Time now, std::vector<TokenEvent>& events) {
-  while (NextDeadline() <= now) End(deadlines_.begin()->second, Ending::kExpired, events);
-}
-
-absl::Time Scheduler::NextDeadline() const {
-  return deadlines_.empty() ? absl::InfiniteFuture() : deadlines_.begin()->first;
+  while (timers_.Next() <= now) {
+    const auto [id, timer] = timers_.First();
+    if (timer == Timer::kTimeLimit) {
+      Sequence& sequence = *by_id_.find(id)->second;
+      AppendEvent(EventKind::kStopped, sequence, now, events).finish = FinishReason::kTimeLimit;
+      Remove(sequence);
+    } else {
+      End(id, timer == Timer::kDeadline ? Ending::kExpired : Ending::kQueueTimeExceeded, events);
+    }
+  }
 }
 
 void Scheduler::EndAll(Ending ending, std::vector<TokenEvent>& events) {
-  while (!sequences_.empty()) End(sequences_.front().request().id, ending, events);
+  std::vector<RequestId> ids;
+  for (const auto& [id, it] : by_id_) ids.push_back(id);
+  std::sort(ids.begin(), ids.end());
+  for (const RequestId id : ids) End(id, ending, events);
 }
 
 void Scheduler::Remove(Sequence& sequence) {
@@ -116,17 +197,18 @@ void Scheduler::Remove(Sequence& sequence) {
   const auto found = by_id_.find(request.id);
   const SequenceList::iterator it = found->second;
   by_id_.erase(found);
-  if (request.deadline != absl::InfiniteFuture()) deadlines_.erase({request.deadline, request.id});
-
-  if (sequence.is_running()) --num_running_;
-  if (it == first_waiting_) ++first_waiting_;
-  head_is_blocked_ = false;
+  timers_.Remove(request);
+  if (sequence.queued_) queue_.Remove(sequence);
+  if (options_.policy == SchedulingPolicy::kFair) shares_.Close(sequence.account_);
+  blocked_ = nullptr;
   PublishBlocks(sequence, sequence.blocks_.size());
+
+  SequenceList& list = sequence.running_ ? running_ : waiting_;
   if (sequence.in_flight_) {
     sequence.ended_ = true;
-    ended_.splice(ended_.end(), sequences_, it);
+    ended_.splice(ended_.end(), list, it);
   } else {
-    sequences_.erase(it);
+    list.erase(it);
   }
 }
 
@@ -136,70 +218,110 @@ void Scheduler::Remove(Sequence& sequence) {
 void Scheduler::Schedule(absl::Time now, Batch& batch, std::vector<TokenEvent>& events) {
   Check(in_flight_.empty(), "the previous batch is not committed");
   batch.clear();
+  scheduled_at_ = now;
+  num_admitted_ = 0;
   num_chunked_ = 0;
   if (std::exchange(must_park_, false)) ParkPaused();
+  if (options_.policy == SchedulingPolicy::kPriority) AdmitBeforeRunning(now, events);
   // What was preempted a moment ago stands first in the queue: to admit it again at once would only undo the
   // preemption.
   if (ScheduleRunning(batch)) AdmitWaiting(now, batch, events);
+  load_.OnScheduled(now, num_admitted_, !queue_.empty());
 }
 
 void Scheduler::ParkPaused() {
-  for (auto it = first_waiting_; it != sequences_.begin();) {
-    const auto sequence = std::prev(it);
-    if (!sequence->paused_) {
-      it = sequence;
-      continue;
-    }
-    ReleaseBlocks(*sequence);
-    --num_running_;
-    if (it == first_waiting_) it = sequence;
-    sequences_.splice(first_waiting_, sequences_, sequence);
-    first_waiting_ = sequence;
+  for (auto it = running_.begin(); it != running_.end();) {
+    const auto next = std::next(it);
+    if (it->paused_) StopRunning(it);
+    it = next;
   }
 }
 
 bool Scheduler::ScheduleRunning(Batch& batch) {
-  const uint64_t preemptions_before = counters_.preemptions;
-  for (auto it = sequences_.begin(); it != first_waiting_; ++it) {
-    const int32_t least = it->num_computed() + 1;
-    while (it != first_waiting_ && !it->HasSlots(least) && pool_.num_available() < layout_.num_groups())
-      PreemptYoungest();
-    if (it == first_waiting_) break;  // it was the youngest itself
-    // The budget has a token for each: all but the youngest have just one pending, as a prompt that takes what is left
-    // of a step lets nobody in behind it; and nobody was admitted without a token of his own.
-    AddChunk(*it, batch);
+  num_running_tokens_ = 0;
+  auto num_behind = static_cast<int32_t>(running_.size());  // `it` and those after it
+  bool preempted = false;
+  for (auto it = running_.begin(); it != running_.end(); ++it, --num_behind) {
+    while (!it->HasSlots(it->num_computed() + 1) && pool_.num_available() < layout_.num_groups()) {
+      const bool is_last = std::next(it) == running_.end();
+      PreemptLast();
+      --num_behind;
+      preempted = true;
+      if (is_last) return false;
+    }
+    // Nobody is admitted without a token of the budget for himself, and those behind keep theirs.
+    AddChunk(*it, num_behind - 1, batch);
   }
-  return counters_.preemptions == preemptions_before;
+  return !preempted;
+}
+
+int64_t Scheduler::NumReservedBlocks() const {
+  int64_t reserved = 0;
+  for (const Sequence& sequence : running_) reserved += sequence.NumBlocksSoon();
+  return reserved;
+}
+
+Sequence* Scheduler::NextToAdmit(absl::Time now, std::vector<TokenEvent>& events) {
+  while (!queue_.empty()) {
+    Sequence& sequence = queue_.Front();
+    const Request& request = sequence.request();
+    const bool has_company = by_id_.size() > 1;
+    if (sequence.started_ || !has_company || request.deadline == absl::InfiniteFuture()) return &sequence;
+    const Candidate candidate = CandidateOf(request, NumCached(request), Workload());
+    if (IsWorthStarting(load_, now, candidate, request.arrival)) return &sequence;
+    End(request.id, Ending::kDeadlineUnreachable, events);
+  }
+  return nullptr;
+}
+
+void Scheduler::AdmitBeforeRunning(absl::Time now, std::vector<TokenEvent>& events) {
+  while (!running_.empty() && !queue_.empty() && queue_.Front().rank() < running_.back().rank()) {
+    Sequence* const sequence = NextToAdmit(now, events);
+    if (sequence == nullptr || !(sequence->rank() < running_.back().rank())) return;
+    const auto num_running = static_cast<int32_t>(running_.size());
+    const bool has_seat = num_running < std::min(options_.max_num_seqs, options_.max_num_batched_tokens);
+    if (has_seat && TakePrefix(*sequence, NumReservedBlocks())) {
+      Admit(*sequence, now, events);
+    } else {
+      PreemptLast();
+    }
+  }
 }
 
 void Scheduler::AdmitWaiting(absl::Time now, Batch& batch, std::vector<TokenEvent>& events) {
-  auto next = first_waiting_;
   const auto may_admit = [&] {
-    while (next != sequences_.end() && next->paused_) ++next;
-    return next != sequences_.end() && num_running_ < options_.max_num_seqs && MaxCount(batch) > 0;
+    return !queue_.empty() && static_cast<int32_t>(running_.size()) < options_.max_num_seqs &&
+           batch.num_tokens < options_.max_num_batched_tokens && num_chunked_ < options_.chunked_prefill_size;
   };
-  if (head_is_blocked_ || !may_admit()) return;
-
-  // Blocks that running sequences need soon: who is admitted must not get preempted for them at once.
-  int64_t reserved = 0;
-  for (auto it = sequences_.begin(); it != first_waiting_; ++it) reserved += it->NumBlocksSoon();
+  if (!may_admit() || blocked_ == &queue_.Front()) return;
+  int64_t reserved = NumReservedBlocks();
   while (may_admit()) {
-    Sequence& sequence = *next;
-    if (!TakePrefix(sequence, reserved)) {
-      head_is_blocked_ = true;
+    Sequence* const sequence = NextToAdmit(now, events);
+    if (sequence == nullptr) return;
+    if (!TakePrefix(*sequence, reserved)) {
+      blocked_ = sequence;
       return;
     }
-    if (!sequence.started_) Start(sequence, now, events);
-    const auto admitted = next++;
-    if (admitted == first_waiting_) {
-      ++first_waiting_;
-    } else {
-      sequences_.splice(first_waiting_, sequences_, admitted);
-    }
-    ++num_running_;
-    AddChunk(sequence, batch);
-    reserved += sequence.NumBlocksSoon();
+    Admit(*sequence, now, events);
+    AddChunk(*sequence, /*num_behind=*/0, batch);
+    reserved += sequence->NumBlocksSoon();
   }
+}
+
+void Scheduler::Admit(Sequence& sequence, absl::Time now, std::vector<TokenEvent>& events) {
+  if (options_.policy == SchedulingPolicy::kFair && !sequence.started_) {
+    shares_.Charge(sequence.account_, FairShare::kPromptCost * sequence.num_pending());
+  }
+  queue_.Remove(sequence);
+  sequence.queued_ = false;
+  if (!sequence.started_) Start(sequence, now, events);
+  sequence.running_ = true;
+  ++num_admitted_;
+  auto place = running_.end();
+  if (options_.policy != SchedulingPolicy::kFair) {  // there the order is that of admission
+    while (place != running_.begin() && sequence.rank() < std::prev(place)->rank()) --place;
+  }
+  running_.splice(place, waiting_, by_id_.find(sequence.request().id)->second);
 }
 
 bool Scheduler::TakePrefix(Sequence& sequence, int64_t reserved) {
@@ -210,7 +332,7 @@ bool Scheduler::TakePrefix(Sequence& sequence, int64_t reserved) {
     sequence.blocks_.AppendHit(name, max_blocks);
   }
   // Alone it is admitted whatever it needs: Add has seen to it that it fits.
-  if (num_running_ > 0 && pool_.num_available() < reserved + sequence.NumBlocksSoon()) {
+  if (!running_.empty() && pool_.num_available() < reserved + sequence.NumBlocksSoon()) {
     sequence.blocks_.Clear();
     return false;
   }
@@ -221,6 +343,7 @@ bool Scheduler::TakePrefix(Sequence& sequence, int64_t reserved) {
 
 void Scheduler::Start(Sequence& sequence, absl::Time now, std::vector<TokenEvent>& events) {
   sequence.started_ = true;
+  timers_.OnStarted(sequence.request());
   sequence.Reserve();
   counters_.prompt_tokens += sequence.num_prompt();
   if (options_.enable_prefix_caching && sequence.ReadsPrefixCache()) {
@@ -230,21 +353,31 @@ void Scheduler::Start(Sequence& sequence, absl::Time now, std::vector<TokenEvent
   AppendEvent(EventKind::kStarted, sequence, now, events).cached_tokens = sequence.num_computed_;
 }
 
-void Scheduler::PreemptYoungest() {
-  --first_waiting_;
-  --num_running_;
-  ReleaseBlocks(*first_waiting_);
-  head_is_blocked_ = false;
+void Scheduler::StopRunning(SequenceList::iterator it) {
+  ReleaseBlocks(*it);
+  it->running_ = false;
+  it->expected_tokens_ = it->num_pending();
+  waiting_.splice(waiting_.end(), running_, it);
+  blocked_ = nullptr;
+}
+
+void Scheduler::PreemptLast() {
+  Sequence& sequence = running_.back();
+  StopRunning(std::prev(running_.end()));
+  PushWaiting(sequence, /*is_new=*/false);
   ++counters_.preemptions;
 }
 
-int32_t Scheduler::MaxCount(const Batch& batch) const {
-  return std::min(options_.max_num_batched_tokens - batch.num_tokens, options_.chunked_prefill_size - num_chunked_);
+void Scheduler::PushWaiting(Sequence& sequence, bool is_new) {
+  sequence.queued_ = true;
+  queue_.Push(sequence, is_new);
 }
 
-void Scheduler::AddChunk(Sequence& sequence, Batch& batch) {
+void Scheduler::AddChunk(Sequence& sequence, int32_t num_behind, Batch& batch) {
   const int32_t begin = sequence.num_computed_;
-  int32_t count = std::min(std::max(MaxCount(batch), 1), sequence.num_pending());
+  const int32_t budget = options_.max_num_batched_tokens - batch.num_tokens - num_behind;
+  const int32_t chunk_budget = std::max(options_.chunked_prefill_size - num_chunked_, 1);
+  int32_t count = std::min({budget, chunk_budget, sequence.num_pending()});
   if (!sequence.HasSlots(begin + count)) count = AppendBlocks(sequence, count);
 
   const int32_t end = begin + count;
@@ -259,7 +392,7 @@ void Scheduler::AddChunk(Sequence& sequence, Batch& batch) {
           std::max(begin, sequence.max_computed_) < end_scored && sequence.request().num_prompt_logprobs.has_value(),
   });
   batch.num_tokens += count;
-  if (sequence.num_pending() > 1) num_chunked_ += count;
+  num_running_tokens_ += sequence.num_pending() - count;
   sequence.in_flight_ = true;
   in_flight_.push_back(&sequence);
 }
@@ -329,15 +462,19 @@ void Scheduler::Commit(absl::Time now, const Batch& batch, const StepResult& res
   Check(batch.chunks.size() == in_flight_.size(), "another batch than the one in flight is committed");
   if (batch.empty()) return;
   ResultReader reader(result, in_flight_.size());
+  int32_t num_draws = 0;
   for (size_t i = 0; i < in_flight_.size(); ++i) {
     Sequence& sequence = *in_flight_[i];
     const Chunk& chunk = batch.chunks[i];
     Check(chunk.sequence == &sequence, "another batch than the one in flight is committed");
     const ChunkResult chunk_result = reader.Next(chunk);
     sequence.in_flight_ = false;
-    counters_.recomputed_tokens +=
-        std::max(0, std::min(chunk.begin + chunk.count, sequence.max_computed_) - chunk.begin);
+    const int32_t num_again = std::max(0, std::min(chunk.begin + chunk.count, sequence.max_computed_) - chunk.begin);
+    counters_.recomputed_tokens += num_again;
+    counters_.computed_tokens += num_again;
+    num_draws += chunk.samples ? 1 : 0;
     if (sequence.ended_) {
+      counters_.computed_tokens += chunk.samples ? 1 : 0;
       counters_.discarded_tokens += chunk.samples ? 1 : 0;
     } else {
       CommitChunk(now, chunk_result, sequence, events);
@@ -346,6 +483,7 @@ void Scheduler::Commit(absl::Time now, const Batch& batch, const StepResult& res
   in_flight_.clear();
   ended_.clear();  // nothing names them any more: their blocks go back
   ++counters_.steps;
+  load_.OnStep(now, now - scheduled_at_, batch.num_tokens, batch.num_tokens - num_draws);
 }
 
 void Scheduler::CommitChunk(absl::Time now, const ChunkResult& result, Sequence& sequence,
@@ -364,12 +502,16 @@ void Scheduler::CommitChunk(absl::Time now, const ChunkResult& result, Sequence&
   const uint32_t token = result.sampled->id;
   sequence.Append(token);
   ++counters_.sampled_tokens;
+  ++counters_.computed_tokens;
+  if (options_.policy == SchedulingPolicy::kFair) shares_.Charge(sequence.account_, FairShare::kOutputCost);
   TokenEvent& event = AppendEvent(EventKind::kToken, sequence, now, events);
   event.finish = FinishOf(sequence, token);
   event.token_id = token;
   event.logprob = result.sampled->logprob;
   if (!result.top.empty()) event.top.assign(result.top.begin(), result.top.end());
-  if (event.finish != FinishReason::kNone) Remove(sequence);
+  if (event.finish == FinishReason::kNone) return;
+  load_.OnOutput(sequence.num_output());
+  Remove(sequence);
 }
 
 void Scheduler::PublishBlocks(Sequence& sequence, int32_t end) {
@@ -410,8 +552,8 @@ void Scheduler::Fail(absl::Time now, Sequence& sequence, std::vector<TokenEvent>
 
 SchedulerStats Scheduler::stats() const {
   SchedulerStats stats = counters_;
-  stats.num_running = num_running_;
-  stats.num_waiting = static_cast<int32_t>(sequences_.size()) - num_running_;
+  stats.num_running = static_cast<int32_t>(running_.size());
+  stats.num_waiting = static_cast<int32_t>(waiting_.size());
   stats.blocks_free = pool_.num_free();
   stats.blocks_held = pool_.num_held();
   stats.blocks_cached = pool_.num_reclaimable();

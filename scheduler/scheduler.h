@@ -2,14 +2,15 @@
 //
 // Schedule decides, a runner computes, Commit writes. Each step has one budget of tokens, shared by sequences that
 // decode (one token each) and by chunks of prompts, which have a limit of their own inside it. Sequences that run are
-// served first, in order of arrival, each at least one token; then waiting ones are admitted while the limit of
-// sequences, the budget and the blocks allow. When a running sequence needs a block and none is available, the youngest
-// running sequence is preempted: its blocks are released and it goes back to the head of the queue, to be computed
-// again (recomputation). The oldest is never preempted for a younger one, and Add refuses what could not run even
-// alone; so there is always progress (law 2).
+// served first, in the policy's order, each at least one token; then waiting ones are admitted while the limit of
+// sequences, the budget and the blocks allow. When a running sequence needs a block and none is available, the running
+// sequence that is last in the order is preempted: its blocks are released and it waits again, to be computed anew
+// (recomputation). The first is never preempted for a later one, and Add refuses what could not run even alone; so
+// there is always progress (law 2).
 //
-// First come, first served makes one list enough: in order of arrival, the running sequences are a prefix of it and the
-// waiting ones the rest. Admission moves the border one sequence down, preemption one up.
+// The order (policy.h) is that of arrival, or of priority: then the first that waits also preempts running ones behind
+// it for a seat or blocks. With the fair policy those that run are in the order in which they were admitted, and the
+// tenants take turns at being admitted.
 //
 // Owns sequences, the block pool and the tables. Knows nothing of devices, text or gRPC; time is an argument.
 // Thread: the engine thread.
@@ -20,20 +21,27 @@
 #include <cstdint>
 #include <limits>
 #include <list>
+#include <map>
 #include <memory>
+#include <string>
 #include <utility>
 #include <vector>
 
-#include "absl/container/btree_set.h"
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "kvcache/block_pool.h"
 #include "kvcache/kv_table_layout.h"
+#include "scheduler/admission.h"
 #include "scheduler/batch.h"
+#include "scheduler/fair_share.h"
+#include "scheduler/load_estimate.h"
+#include "scheduler/policy.h"
 #include "scheduler/request.h"
 #include "scheduler/sequence.h"
+#include "scheduler/timers.h"
 #include "scheduler/token_event.h"
+#include "scheduler/waiting_queue.h"
 
 namespace quire {
 
@@ -49,6 +57,11 @@ struct SchedulerOptions {
   bool enable_prefix_caching = true;
   // Of each group of layers: how many tokens a row sees, itself included; 0: all (KvCacheSpec::Windows).
   std::vector<int32_t> kv_windows = {0};
+  SchedulingPolicy policy = SchedulingPolicy::kFcfs;
+  absl::Duration priority_aging = absl::Seconds(10);  // kPriority: see policy.h
+  std::map<std::string, double> tenant_weights = {};  // kFair: of tenants whose weight is not 1
+  int32_t max_tenants = 1024;                         // kFair: with accounts of their own
+  AdmissionLimits limits = {};
 };
 
 // Gauges of this moment, then counters since start, each counted where it happens.
@@ -56,8 +69,9 @@ struct SchedulerStats {
   int32_t num_running = 0;
   int32_t num_waiting = 0;  // preempted ones among them
   int32_t blocks_free = 0, blocks_held = 0, blocks_cached = 0;
-  uint64_t prompt_tokens = 0;   // of admitted requests
-  uint64_t sampled_tokens = 0;  // "generation": appended to a sequence
+  uint64_t prompt_tokens = 0;    // of admitted requests
+  uint64_t computed_tokens = 0;  // drawn, and positions run again after a preemption
+  uint64_t sampled_tokens = 0;   // "generation": appended to a sequence
   // Drawn for a sequence that ended while its step was in flight; not among sampled_tokens.
   uint64_t discarded_tokens = 0;
   uint64_t recomputed_tokens = 0;  // positions run again after a preemption
@@ -81,6 +95,10 @@ class Scheduler {
   // max_model_len or over the pool. REQUIRES: its id is new (Check).
   absl::Status Add(std::shared_ptr<const Request> request);
 
+  // As Add, for a request that comes at `now` and that others must leave room for: it is refused with a kEnded event
+  // (kRefused, kDeadlineUnreachable; kFailed if it could never run) when Judge says so (admission.h).
+  void Submit(std::shared_ptr<const Request> request, absl::Time now, std::vector<TokenEvent>& events);
+
   // Ends a request now (client gone, Cancel) with one kEnded event of this ending, unless it is unknown (already over):
   // then nothing. Its blocks are released at once, or, if the batch in flight names it, when that batch is committed.
   void End(RequestId id, Ending ending, std::vector<TokenEvent>& events);
@@ -94,12 +112,13 @@ class Scheduler {
   void Pause(RequestId id);
   void Resume(RequestId id);
 
-  // Ends all requests whose deadline is not after `now` (Ending::kExpired), waiting or running.
+  // Ends all requests of which a deadline or limit is not after `now`, waiting or running.
   void Expire(absl::Time now, std::vector<TokenEvent>& events);
-  // The earliest deadline of all requests; InfiniteFuture if there is none.
-  absl::Time NextDeadline() const;
+  // The earliest of them all; InfiniteFuture if there is none.
+  absl::Time NextDeadline() const { return timers_.Next(); }
 
-  // Fills `batch` with the next step; empty exactly when no sequence is runnable. Appends kStarted events.
+  // Fills `batch` with the next step; empty exactly when no sequence is runnable. Appends kStarted events, and kEnded
+  // events of those whose turn has come too late for their deadline (kDeadlineUnreachable).
   // REQUIRES: the previous batch is committed (Check).
   void Schedule(absl::Time now, Batch& batch, std::vector<TokenEvent>& events);
 
@@ -111,7 +130,9 @@ class Scheduler {
   // Ends every request (device error, shutdown), in order of arrival.
   void EndAll(Ending ending, std::vector<TokenEvent>& events);
 
-  bool idle() const { return sequences_.empty(); }  // no sequence waits or runs
+  bool idle() const { return by_id_.empty(); }  // no sequence waits or runs
+  // The estimate until one more waiting request is admitted: what a client in front of a full queue is told.
+  absl::Duration RetryDelay(absl::Time now) const { return quire::RetryDelay(load_.QueueTime(now, 1)); }
   const SchedulerOptions& options() const { return options_; }
   SchedulerStats stats() const;
 
@@ -122,23 +143,42 @@ class Scheduler {
   struct ChunkResult;
   class ResultReader;
 
-  // Running sequences that were paused give up their blocks and wait, in order, before all others.
+  // INVALID_ARGUMENT when a request could never run.
+  absl::Status CheckSize(const Request& request) const;
+  // How the request stands at the door now. Its prefix hits are in `num_cached`, tokens.
+  Candidate CandidateOf(const Request& request, int32_t num_cached, const Workload& ahead) const;
+  Rank NextRank(const Request& request) const;
+  // The tokens of the prompt that the cache has now, of the first group that keeps all blocks.
+  int32_t NumCached(const Request& request) const;
+  void Enqueue(std::shared_ptr<const Request> request, int32_t num_cached);
+
+  // Running sequences that were paused give up their seats and blocks.
   void ParkPaused();
   // Gives each running sequence a chunk, preempting from the back where blocks lack. False when it preempted.
   bool ScheduleRunning(Batch& batch);
-  // Makes waiting sequences run, in order but for paused ones, while seats, budget and blocks allow.
+  // The waiting sequence whose turn it is; nullptr if none is or can be. Ends those that would be too late.
+  Sequence* NextToAdmit(absl::Time now, std::vector<TokenEvent>& events);
+  // kPriority: admits those that go before running ones, which are preempted for a seat or for blocks.
+  void AdmitBeforeRunning(absl::Time now, std::vector<TokenEvent>& events);
+  // Makes waiting sequences run, in order, while seats, budget and blocks allow.
   void AdmitWaiting(absl::Time now, Batch& batch, std::vector<TokenEvent>& events);
+  // Makes a waiting sequence one that runs. REQUIRES: TakePrefix.
+  void Admit(Sequence& sequence, absl::Time now, std::vector<TokenEvent>& events);
+  // Blocks that running sequences need soon: who is admitted must not get preempted for them at once.
+  int64_t NumReservedBlocks() const;
   // The sequence is about to run for the first time.
   void Start(Sequence& sequence, absl::Time now, std::vector<TokenEvent>& events);
   // Takes what the cache has of a waiting sequence's prefix. False, and takes nothing, if then the blocks that it needs
   // soon would not be available beside `reserved` others.
   bool TakePrefix(Sequence& sequence, int64_t reserved);
-  void PreemptYoungest();
-  // Tokens that one more chunk of the batch may have; above zero while a sequence may be admitted.
-  int32_t MaxCount(const Batch& batch) const;
-  // Appends a chunk of the pending tokens, as many as may be, or fewer if blocks lack. REQUIRES: a block is available
-  // for the first.
-  void AddChunk(Sequence& sequence, Batch& batch);
+  // A running sequence runs no more, and begins anew if it runs again: what it holds goes back.
+  void StopRunning(SequenceList::iterator it);
+  // The last of the running ones waits again.
+  void PreemptLast();
+  void PushWaiting(Sequence& sequence, bool is_new);
+  // Appends a chunk of the pending tokens, as many as may be beside one for each of the `num_behind` running sequences
+  // that are still to come, or fewer if blocks lack. REQUIRES: a block is available for the first.
+  void AddChunk(Sequence& sequence, int32_t num_behind, Batch& batch);
   // Gives the sequence blocks for `count` more positions, or for as many as there are blocks: returns that count.
   int32_t AppendBlocks(Sequence& sequence, int32_t count);
 
@@ -161,17 +201,26 @@ class Scheduler {
   bool has_windows_;
   BlockPool pool_;  // before the sequences: their tables refer to both
 
-  SequenceList sequences_;                // in order of arrival: running ones, then waiting ones
-  SequenceList::iterator first_waiting_;  // end() if none waits
-  int32_t num_running_ = 0;               // sequences before first_waiting_
-  SequenceList ended_;                    // over, but named by the batch in flight
-  std::vector<Sequence*> in_flight_;      // of each chunk of the batch in flight
-  int32_t num_chunked_ = 0;               // tokens of its sequences with more than one pending
+  SequenceList running_;              // in the order in which they are served
+  SequenceList waiting_;              // all others, in no order: queue_ has it
+  SequenceList ended_;                // over, but named by the batch in flight
+  std::vector<Sequence*> in_flight_;  // of each chunk of the batch in flight
   absl::flat_hash_map<RequestId, SequenceList::iterator> by_id_;
-  absl::btree_set<std::pair<absl::Time, RequestId>> deadlines_;  // the finite ones
-  bool must_park_ = false;                                       // a sequence was paused that may be running
-  // The first waiting sequence did not fit, and since then no sequence has left: it need not be tried again.
-  bool head_is_blocked_ = false;
+  FairShare shares_;
+  WaitingQueue queue_;
+  Timers timers_;
+  LoadEstimate load_;
+  uint64_t num_enqueued_ = 0;
+  // Of the last batch.
+  absl::Time scheduled_at_;
+  int32_t num_admitted_ = 0;
+  int32_t num_chunked_ = 0;  // tokens of its sequences with more than one pending
+  // Positions of prompts that running sequences had yet to run after the last batch.
+  int64_t num_running_tokens_ = 0;
+  bool must_park_ = false;  // a running sequence was paused
+  // This sequence is first in the queue and did not fit, and since then no sequence has left: it need not be tried
+  // again.
+  const Sequence* blocked_ = nullptr;
   SchedulerStats counters_;  // gauges unset
 };
 

@@ -20,6 +20,8 @@
 #include "kvcache/block_hash.h"
 #include "kvcache/block_tables.h"
 #include "kvcache/kv_table_layout.h"
+#include "scheduler/fair_share.h"
+#include "scheduler/policy.h"
 #include "scheduler/request.h"
 #include "scheduler/seen_tokens.h"
 
@@ -42,6 +44,11 @@ class Sequence {
   // Of a group of layers, numbered as in KvCacheSpec.
   const BlockTable& block_table(int32_t group = 0) const { return blocks_[group]; }
   int32_t num_groups() const { return blocks_.num_groups(); }
+
+  const Rank& rank() const { return rank_; }
+  AccountId account() const { return account_; }  // whom its work is charged to (kFair)
+  // Tokens that are expected to run before it has its next one; fixed while it waits.
+  int32_t expected_tokens() const { return expected_tokens_; }
 
   // Tokens that have yet to run; at least one while the sequence is alive.
   int32_t num_pending() const { return static_cast<int32_t>(tokens_.size()) - num_computed_; }
@@ -67,8 +74,6 @@ class Sequence {
  private:
   friend class Scheduler;
 
-  // A sequence holds blocks exactly while it runs: admission gives the first, preemption takes all.
-  bool is_running() const { return blocks_.size() > 0; }
   // Its blocks have a slot for each position below `end`.
   bool HasSlots(int32_t end) const { return end <= int64_t{blocks_.size()} * layout_->block_size; }
 
@@ -92,7 +97,12 @@ class Sequence {
   // The largest value that num_computed had: positions below it that run again are recomputed, and their prompt
   // log-probabilities are out.
   int32_t max_computed_ = 0;
-  bool started_ = false;    // a chunk of it was scheduled once
+  Rank rank_;
+  AccountId account_ = 0;
+  int32_t expected_tokens_ = 0;
+  bool running_ = false;    // admitted and not preempted since: only then it holds blocks
+  bool started_ = false;    // it was admitted once
+  bool queued_ = false;     // it waits for its turn
   bool paused_ = false;     // its client does not read: it is not runnable
   bool in_flight_ = false;  // the batch in flight names it
   bool ended_ = false;      // over, but kept for the batch in flight

@@ -17,14 +17,25 @@ enum class EventKind : uint8_t {
   kStarted,         // its first chunk is scheduled: `time`, `cached_tokens`
   kPromptLogprobs,  // `logprobs` (and `top`) of prompt positions first_position ..., in order, before the first kToken
   kToken,           // one token of output `index`; `finish` says whether it is the last
+  kStopped,         // output `index` is complete with the tokens that it has: `finish` says why
   kEnded,           // the request is over without (all of) its Finished: `ending` says why
 };
 
 // Why an output is complete.
-enum class FinishReason : uint8_t { kNone, kStop, kLength };
+enum class FinishReason : uint8_t { kNone, kStop, kLength, kTimeLimit };
 
 // Why a request ended before it was complete.
-enum class Ending : uint8_t { kNone, kCancelled, kExpired, kFailed, kShutdown };
+enum class Ending : uint8_t {
+  kNone,
+  kCancelled,
+  kExpired,              // its deadline has passed
+  kQueueTimeExceeded,    // its queue_deadline has passed
+  kDeadlineUnreachable,  // refused: it would not be done by its deadline
+  kRefused,              // refused: too much waits; `retry_delay` says when to come again
+  kFailed,               // a fault of this request alone
+  kEngineFailed,
+  kShutdown,
+};
 
 struct TokenEvent {
   EventKind kind = EventKind::kToken;
@@ -38,6 +49,7 @@ struct TokenEvent {
   float logprob = 0;              // of token_id, if the request asked
   uint32_t cached_tokens = 0;     // prompt tokens taken from the prefix cache
   uint32_t first_position = 0;    // kPromptLogprobs
+  absl::Duration retry_delay;     // kRefused
   std::vector<float> logprobs;    // kPromptLogprobs
   std::vector<TokenLogprob> top;  // num_logprobs of the token, or num_prompt_logprobs of each prompt position
 };

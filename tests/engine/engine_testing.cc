@@ -44,6 +44,10 @@ void CollectingSink::OnEvents(std::vector<TokenEvent>& events) {
         output.finish = event.finish;
         output.num_endings += event.finish != FinishReason::kNone ? 1 : 0;
         break;
+      case EventKind::kStopped:
+        output.finish = event.finish;
+        ++output.num_endings;
+        break;
       case EventKind::kEnded:
         output.ending = event.ending;
         ++output.num_endings;

@@ -310,6 +310,9 @@ void Simulation::TakeEvents() {
       case EventKind::kToken:
         TakeToken(event, client);
         break;
+      case EventKind::kStopped:
+        Require(false, "law 3, one ending", "a request stops that has no time limit", event.request_id);
+        break;
       case EventKind::kEnded:
         TakeEnding(event, client);
         break;
