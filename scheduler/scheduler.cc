@@ -392,6 +392,7 @@ void Scheduler::AddChunk(Sequence& sequence, int32_t num_behind, Batch& batch) {
           std::max(begin, sequence.max_computed_) < end_scored && sequence.request().num_prompt_logprobs.has_value(),
   });
   batch.num_tokens += count;
+  if (sequence.num_pending() > 1) num_chunked_ += count;
   num_running_tokens_ += sequence.num_pending() - count;
   sequence.in_flight_ = true;
   in_flight_.push_back(&sequence);
