@@ -312,13 +312,18 @@ LinearWeight PackedShape(absl::Span<const MatrixSource> parts, WeightFormat form
   LinearWeight weight;
   weight.k = parts[0].cols;
   weight.dtype = format.dtype;
-  weight.blocks = format.blocks;
+  bool is_quantized = false;
   for (const MatrixSource& part : parts) {
-    Check(part.rows >= 0 && part.cols > 0 && part.read_row != nullptr, "PackLinear: part");
+    Check(part.rows > 0 && part.cols > 0 && part.read_row != nullptr, "PackLinear: part");
     Check(part.cols == weight.k, "PackLinear: parts of different widths");
+    const BlockFormat blocks = part.format.quantized() ? part.format.blocks : format.blocks;
+    is_quantized |= blocks != BlockFormat::kNone;
+    if (weight.slabs.empty() || weight.slabs.back().blocks != blocks)
+      weight.slabs.push_back({.begin = weight.n, .blocks = blocks});
+    weight.slabs.back().rows += part.rows;
     weight.n += part.rows;
   }
-  Check(weight.n > 0, "PackLinear: no rows");
+  if (!is_quantized) weight.slabs.clear();
   return weight;
 }
 

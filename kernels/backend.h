@@ -68,7 +68,7 @@ class Backend {
   // The same of matrices in host memory.
   absl::StatusOr<LinearWeight> PackLinear(absl::Span<const Tensor> parts, WeightFormat format);
 
-  // Device bytes that a weight [n, k] takes once packed: what PackLinear allocates.
+  // Device bytes that a weight [n, k] takes once packed: what PackLinear allocates for parts that end in `format`.
   virtual size_t PackedBytes(int64_t n, int64_t k, WeightFormat format) const = 0;
 
   // Scratch that the operations need at these largest shapes, allocated here and not later. Part of the memory plan.
@@ -115,7 +115,8 @@ class Backend {
   virtual void DoCopyBlocks(const CopyBlocksArgs& args);
 };
 
-// The weight, without its data, that packing `parts` gives. Checks PackLinear's contract for the backends.
+// The weight, without its data, that packing `parts` gives, slabs without their offsets. Checks PackLinear's contract
+// for the backends.
 LinearWeight PackedShape(absl::Span<const MatrixSource> parts, WeightFormat format);
 
 // INVALID_ARGUMENT names the option, what was found and what is allowed.

@@ -34,7 +34,7 @@ namespace {
 class CpuBackend final : public Backend {
  public:
   CpuBackend(CpuIsa isa, std::unique_ptr<ThreadPool> pool)
-      : isa_(isa), kernels_(KernelsFor(isa)), pool_(std::move(pool)) {}
+      : isa_(isa), kernels_(KernelsFor(isa)), block_kernels_(BlockKernelsFor(isa)), pool_(std::move(pool)) {}
 
   BackendKind kind() const override { return BackendKind::kCpu; }
   std::string Description() const override {
@@ -50,13 +50,27 @@ class CpuBackend final : public Backend {
   using Backend::PackLinear;
   absl::StatusOr<LinearWeight> PackLinear(absl::Span<const MatrixSource> parts, WeightFormat format) override {
     LinearWeight weight = PackedShape(parts, format);
-    absl::StatusOr<Buffer> data = AllocateHostMemory(PackedBytes(weight.n, weight.k, format));
+    size_t bytes = weight.slabs.empty() ? PackedBytes(weight.n, weight.k, format) : 0;
+    for (WeightSlab& slab : weight.slabs) {
+      slab.offset = bytes;
+      bytes += PackedBytes(slab.rows, weight.k, {format.dtype, slab.blocks});
+    }
+    absl::StatusOr<Buffer> data = AllocateHostMemory(bytes);
     if (!data.ok()) return data.status();
     weight.data = *std::move(data);
-    CpuPackLinear(parts, format, *pool_, weight.data.data());
+    if (weight.slabs.empty()) CpuPackLinear(parts, format, *pool_, weight.data.data());
+    ForEachSlab(parts, weight.slabs, [&](absl::Span<const MatrixSource> of_slab, const WeightSlab& slab) {
+      std::byte* const to = static_cast<std::byte*>(weight.data.data()) + slab.offset;
+      if (slab.blocks == BlockFormat::kNone) {
+        CpuPackLinear(of_slab, format.dtype, *pool_, to);
+      } else {
+        CpuPackBlocks(of_slab, slab.blocks, *pool_, to);
+      }
+    });
     return weight;
   }
   size_t PackedBytes(int64_t n, int64_t k, WeightFormat format) const override {
+    if (format.quantized()) return CpuBlockBytes(n, k, format.blocks);
     return static_cast<size_t>(NumPanels(n) * PanelElements(k, format.dtype)) * DTypeBytes(format.dtype);
   }
 
@@ -64,7 +78,8 @@ class CpuBackend final : public Backend {
   size_t WorkspaceBytes(const WorkspaceShape& shape) const override {
     const int num_threads = pool_->num_threads();
     return std::max({CpuPagedAttentionWorkspaceBytes(shape, num_threads), CpuSampleWorkspaceBytes(shape, num_threads),
-                     CpuHeadLinearWorkspaceBytes(shape, num_threads), CpuMoeWorkspaceBytes(shape)});
+                     CpuHeadLinearWorkspaceBytes(shape, num_threads), CpuMoeWorkspaceBytes(shape),
+                     CpuLinearWorkspaceBytes(shape)});
   }
   absl::Status AllocateWorkspace(const WorkspaceShape& shape) override {
     absl::StatusOr<Buffer> workspace = AllocateHostMemory(WorkspaceBytes(shape));
@@ -78,7 +93,10 @@ class CpuBackend final : public Backend {
 
   void DoEmbedding(const EmbeddingArgs& args) override { CpuEmbedding(args, *pool_); }
   void DoRmsNorm(const RmsNormArgs& args) override { CpuRmsNorm(args, kernels_, *pool_); }
-  void DoLinear(const LinearArgs& args) override { CpuLinear(args, kernels_, *pool_); }
+  void DoLinear(const LinearArgs& args) override {
+    if (args.weight->slabs.empty()) return CpuLinear(args, kernels_, *pool_);
+    CpuBlockLinear(args, kernels_, block_kernels_, *pool_, workspace());
+  }
   void DoRopeKvWrite(const RopeKvWriteArgs& args) override { CpuRopeKvWrite(args, kernels_, *pool_); }
   void DoPagedAttention(const PagedAttentionArgs& args) override {
     if (args.window > 0 || args.softcap > 0 || args.sinks != nullptr || args.alibi_slopes != nullptr) {
@@ -104,6 +122,7 @@ class CpuBackend final : public Backend {
 
   const CpuIsa isa_;
   const CpuKernels& kernels_;
+  const BlockKernels& block_kernels_;
   const std::unique_ptr<ThreadPool> pool_;
   Buffer workspace_;
 };

@@ -30,10 +30,24 @@ class RefBackend final : public Backend {
   using Backend::PackLinear;
   absl::StatusOr<LinearWeight> PackLinear(absl::Span<const MatrixSource> parts, WeightFormat format) override {
     LinearWeight weight = PackedShape(parts, format);
-    absl::StatusOr<Buffer> data = AllocateHostMemory(PackedBytes(weight.n, weight.k, format));
+    size_t bytes = weight.slabs.empty() ? PackedBytes(weight.n, weight.k, format) : 0;
+    for (WeightSlab& slab : weight.slabs) {
+      bytes = (bytes + 63) / 64 * 64;  // numbers may follow blocks
+      slab.offset = bytes;
+      bytes += PackedBytes(slab.rows, weight.k, {format.dtype, slab.blocks});
+    }
+    absl::StatusOr<Buffer> data = AllocateHostMemory(bytes);
     if (!data.ok()) return data.status();
     weight.data = *std::move(data);
-    RefPackLinear(parts, format, weight.data.data());
+    if (weight.slabs.empty()) RefPackLinear(parts, format, weight.data.data());
+    ForEachSlab(parts, weight.slabs, [&](absl::Span<const MatrixSource> of_slab, const WeightSlab& slab) {
+      std::byte* const to = static_cast<std::byte*>(weight.data.data()) + slab.offset;
+      if (slab.blocks == BlockFormat::kNone) {
+        RefPackLinear(of_slab, format.dtype, to);
+      } else {
+        RefPackBlocks(of_slab, slab.blocks, to);
+      }
+    });
     return weight;
   }
   size_t PackedBytes(int64_t n, int64_t k, WeightFormat format) const override {

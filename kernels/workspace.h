@@ -21,6 +21,7 @@ struct WorkspaceShape {
   // Mixture of experts: 0 experts if there is none.
   int32_t num_experts = 0, experts_per_token = 0, hidden = 0, expert_intermediate = 0;
   int32_t max_sequences = 0;  // --max-num-seqs
+  bool quantized_weights = false;
 };
 
 }  // namespace quire

@@ -6,6 +6,7 @@
 
 #include "kernels/check.h"
 #include "kernels/cpu/kernels.h"
+#include "kernels/linear/block_kernels.h"
 
 namespace quire {
 namespace {
@@ -96,6 +97,16 @@ const CpuKernels& KernelsFor(CpuIsa isa) {
   }
 #endif
   return PortableKernels();
+}
+
+const BlockKernels& BlockKernelsFor(CpuIsa isa) {
+  Check(Supported(isa), "the CPU lacks this instruction set");
+#if defined(__x86_64__)
+  const bool is_avx512 = isa == CpuIsa::kAvx512 || isa == CpuIsa::kAvx512Bf16;
+  if (is_avx512 && __builtin_cpu_supports("avx512vnni")) return Avx512VnniBlockKernels();
+  if (isa != CpuIsa::kPortable) return Avx2BlockKernels();
+#endif
+  return PortableBlockKernels();
 }
 
 }  // namespace quire

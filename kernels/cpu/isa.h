@@ -9,6 +9,7 @@
 
 namespace quire {
 
+struct BlockKernels;
 struct CpuKernels;
 
 enum class CpuIsa { kPortable, kAvx2, kAvx512, kAvx512Bf16 };
@@ -27,6 +28,10 @@ CpuIsa ChooseCpuIsa();
 
 // The inner loops compiled for it. REQUIRES: `isa` is supported.
 const CpuKernels& KernelsFor(CpuIsa isa);
+
+// Those of quantised weights: integer dot products of AVX-512 VNNI for either AVX-512 where the CPU has it, else of
+// AVX2.
+const BlockKernels& BlockKernelsFor(CpuIsa isa);
 
 }  // namespace quire
 

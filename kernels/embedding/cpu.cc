@@ -23,6 +23,11 @@ void CpuEmbedding(const EmbeddingArgs& args, ThreadPool& pool) {
   constexpr int64_t kElementsOfWork = 8;  // a cache line each: as slow as so many elements of other operations
   ParallelRows(pool, args.x.rows, args.x.cols * kElementsOfWork, [&](int64_t row) {
     float* const x = args.x.Row<float>(row);
+    if (!args.table->slabs.empty()) {
+      return CpuLoadRow(*args.table, args.ids[row], [&](int64_t i, float value) {
+        x[i] = args.accumulate ? x[i] + args.scale * value : args.scale * value;
+      });
+    }
     switch (args.table->dtype) {
       case DType::kFloat32:
         return GatherRow<float>(args, args.ids[row], x);

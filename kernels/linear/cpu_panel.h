@@ -184,8 +184,8 @@ void TileBlock(const LinearOperands& o, const char* w, const char* next_w, int64
 }
 
 // y = sums + bias, or y += sums + bias, of the first `lanes` rows of W of a panel.
-inline void Finish(const LinearOperands& o, int64_t column, int64_t lanes, int64_t row, int64_t rows,
-                   const float* sums) {
+template <class Operands>
+void Finish(const Operands& o, int64_t column, int64_t lanes, int64_t row, int64_t rows, const float* sums) {
   const float* bias = o.bias != nullptr ? o.bias + column : nullptr;
   for (int64_t r = 0; r < rows; ++r, sums += kPanelRows) {
     float* y = o.y + (row + r) * o.y_stride + column;

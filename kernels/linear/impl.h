@@ -15,16 +15,48 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/types/span.h"
 #include "kernels/cpu/kernels.h"
 #include "kernels/cpu/thread_pool.h"
+#include "kernels/linear/block_kernels.h"
 #include "kernels/linear/linear.h"
+#include "kernels/workspace.h"
 
 namespace quire {
 
+// Rows of stacked parts as `blocks`: parts stored so as they are, parts of numbers quantised.
+class BlockRowReader {
+ public:
+  BlockRowReader(absl::Span<const MatrixSource> parts, BlockFormat blocks);
+  void Read(int64_t row, std::byte* to);
+
+ private:
+  const absl::Span<const MatrixSource> parts_;
+  const BlockFormat blocks_;
+  std::vector<std::byte> stored_;
+  std::vector<float> values_;
+};
+
+// The parts of a weight that its slabs hold, packed one after another by pack(parts of a slab, slab).
+template <class Pack>
+void ForEachSlab(absl::Span<const MatrixSource> parts, const std::vector<WeightSlab>& slabs, const Pack& pack) {
+  size_t part = 0;
+  for (const WeightSlab& slab : slabs) {
+    const size_t first = part;
+    for (int64_t rows = 0; rows < slab.rows; ++part) rows += parts[part].rows;
+    pack(parts.subspan(first, part - first), slab);
+  }
+}
+
+// REQUIRES: `packed` has the bytes of the parts' rows as `format`.
 void RefPackLinear(absl::Span<const MatrixSource> parts, WeightFormat format, void* packed);
+void RefPackBlocks(absl::Span<const MatrixSource> parts, BlockFormat blocks, void* packed);
 void RefLinear(const LinearArgs& args);
+// Row `row` of a packed weight, as float32.
+void RefLoadRow(const LinearWeight& weight, int64_t row, float* values);
 
 constexpr int64_t NumPanels(int64_t n) { return (n + kPanelRows - 1) / kPanelRows; }
 
@@ -41,6 +73,36 @@ constexpr int64_t PanelIndex(int64_t lane, int64_t k, DType dtype) {
 // REQUIRES: `packed` is NumPanels(n) * PanelElements(k, dtype) zeroed elements.
 void CpuPackLinear(absl::Span<const MatrixSource> parts, WeightFormat format, ThreadPool& pool, void* packed);
 void CpuLinear(const LinearArgs& args, const CpuKernels& kernels, ThreadPool& pool);
+
+// The same of a quantised weight or one of slabs.
+size_t CpuBlockBytes(int64_t n, int64_t k, BlockFormat blocks);
+void CpuPackBlocks(absl::Span<const MatrixSource> parts, BlockFormat blocks, ThreadPool& pool, void* packed);
+void CpuBlockLinear(const LinearArgs& args, const CpuKernels& kernels, const BlockKernels& block_kernels,
+                    ThreadPool& pool, absl::Span<char> workspace);
+size_t CpuLinearWorkspaceBytes(const WorkspaceShape& shape);
+// set(i, value) for the elements of row `row`. REQUIRES: the weight has slabs.
+void CpuLoadRow(const LinearWeight& weight, int64_t row, absl::FunctionRef<void(int64_t i, float value)> set);
+
+// Memory for quantised rows of x, and its parts.
+size_t QuantizedRowsBytes(int64_t rows, int64_t k);
+QuantizedRows QuantizedRowsAt(char* memory, int64_t rows, int64_t k);
+
+// The panels of a weight of slabs, those of its slabs one after another, as units of work.
+class PanelsOf {
+ public:
+  // `x` is args.x, quantised.
+  PanelsOf(const LinearArgs& args, const QuantizedRows& x, const CpuKernels& kernels, const BlockKernels& block_kernels)
+      : args_(args), x_(x), kernels_(kernels), block_kernels_(block_kernels) {}
+
+  static int64_t Count(const LinearWeight& weight);
+  void Run(int64_t panel, int64_t row_begin, int64_t row_end) const;
+
+ private:
+  const LinearArgs& args_;
+  const QuantizedRows x_;
+  const CpuKernels& kernels_;
+  const BlockKernels& block_kernels_;
+};
 
 }  // namespace quire
 

@@ -2,6 +2,11 @@
 //
 //   y[r, j] = sum_k float(x[r, k]) * float(W[j, k]) + bias[j]       accumulated in float32
 //
+// A quantised W is multiplied as the numbers that its codes stand for (kernels/linear/blocks.h) by `ref`. `cpu` takes x
+// as int8, in blocks of 32 along k with a scale for each row and block, q = round(x / s), s = max |x| / 127, so that
+//
+//   |y - y_ref| <= sum over blocks b of s_b / 2 * sum_{k in b} |W[j, k]|, and float32 rounding.
+//
 // The order of summation over k is a function of W's (n, k) and the instruction set alone: the same bits for every
 // number of rows and of workers (ARCHITECTURE law 5, "company is invisible"). x has W's dtype. Example: x = [1, 2], W =
 // [[1, 0], [3, 4], [0, -1]], no bias: y = [1, 11, -2].
@@ -9,12 +14,22 @@
 #ifndef QUIRE_KERNELS_LINEAR_LINEAR_H_
 #define QUIRE_KERNELS_LINEAR_LINEAR_H_
 
+#include <cstddef>
 #include <cstdint>
+#include <vector>
 
 #include "kernels/linear/weight_format.h"
 #include "kernels/tensor.h"
 
 namespace quire {
+
+// Rows [begin, begin + rows) of a weight, packed together.
+struct WeightSlab {
+  int64_t begin = 0;
+  int64_t rows = 0;
+  BlockFormat blocks = BlockFormat::kNone;
+  size_t offset = 0;  // bytes from the weight's data on
+};
 
 // A weight matrix W[n, k] as its backend likes it (`Backend::PackLinear` makes it; its layout is the backend's secret).
 struct LinearWeight {
@@ -22,7 +37,8 @@ struct LinearWeight {
   int64_t k = 0;                  // columns of W: inputs
   DType dtype = DType::kFloat32;  // of x, and of W's elements unless they are quantised
   Buffer data;
-  BlockFormat blocks = BlockFormat::kNone;  // how W is quantised
+  // Where any row is quantised: the stack of parts, each in its own format; else empty.
+  std::vector<WeightSlab> slabs = {};
 };
 
 // A matrix in host memory, which must outlive the source, as PackLinear takes it.

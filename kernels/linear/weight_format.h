@@ -2,7 +2,7 @@
 // where matrices come from when a backend packs them.
 //
 // Quantised, a row is ceil(k / block) blocks of `block` elements that share their scales. The layouts are those of GGUF
-// (llama.cpp's) and of gpt-oss; kernels/linear/blocks.cc defines what number each code stands for.
+// (llama.cpp's) and of gpt-oss; kernels/linear/blocks.h says what number each code stands for.
 
 #ifndef QUIRE_KERNELS_LINEAR_WEIGHT_FORMAT_H_
 #define QUIRE_KERNELS_LINEAR_WEIGHT_FORMAT_H_
@@ -12,23 +12,9 @@
 #include <string_view>
 
 #include "kernels/dtype.h"
+#include "kernels/linear/block_format.h"
 
 namespace quire {
-
-enum class BlockFormat : uint8_t {
-  kNone,  // not quantised
-  kQ8_0,  // int8, also what --quantization int8 makes
-  kQ4_0,  // int4 without a minimum, also what --quantization int4 makes
-  kQ4_1,
-  kQ5_0,
-  kQ5_1,
-  kQ2_K,
-  kQ3_K,
-  kQ4_K,
-  kQ5_K,
-  kQ6_K,
-  kMxfp4,
-};
 
 struct BlockInfo {
   std::string_view name;  // in lower case, as flags and status show it
