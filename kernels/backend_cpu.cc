@@ -98,12 +98,7 @@ class CpuBackend final : public Backend {
     CpuBlockLinear(args, kernels_, block_kernels_, *pool_, workspace());
   }
   void DoRopeKvWrite(const RopeKvWriteArgs& args) override { CpuRopeKvWrite(args, kernels_, *pool_); }
-  void DoPagedAttention(const PagedAttentionArgs& args) override {
-    if (args.window > 0 || args.softcap > 0 || args.sinks != nullptr || args.alibi_slopes != nullptr) {
-      return RefPagedAttention(args);
-    }
-    CpuPagedAttention(args, isa_, *pool_, workspace());
-  }
+  void DoPagedAttention(const PagedAttentionArgs& args) override { CpuPagedAttention(args, isa_, *pool_, workspace()); }
   void DoGatedActivation(const GatedActivationArgs& args) override { CpuGatedActivation(args, kernels_, *pool_); }
   void DoLayerNorm(const LayerNormArgs& args) override { CpuLayerNorm(args, kernels_, *pool_); }
   void DoHeadLinear(const HeadLinearArgs& args) override { CpuHeadLinear(args, kernels_, *pool_, workspace()); }

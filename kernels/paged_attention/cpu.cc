@@ -143,6 +143,10 @@ class Worker {
   AttentionRows Rows(const Item& item, int32_t row_begin) const {
     return {row_begin, item.num_rows, layout_.group, args_.kv.head_dim, layout_.dim_stride};
   }
+  // The rows that see something of [begin, end).
+  AttentionRows Rows(const Item& item, int32_t begin, int32_t end) const {
+    return {item.FirstRow(begin), item.EndRow(end - 1), layout_.group, args_.kv.head_dim, layout_.dim_stride};
+  }
   // The item's kv_heads follow each other in packed queries and states.
   int64_t QueriesOfHead(const Item& item) const { return int64_t{item.num_rows} * layout_.group; }
 
@@ -166,33 +170,42 @@ class Worker {
     tile.head_dim = args_.kv.head_dim;
     tile.dim_stride = layout_.dim_stride;
     tile.group = layout_.group;
-    tile.row_end = item.num_rows;
     tile.scale_log2 = scale_log2_;
+    tile.cap_before = args_.softcap > 0 ? args_.scale / args_.softcap : 0;
+    tile.cap_after = args_.softcap / args_.scale;
     tile.scores = scratch_.scores;
     tile.factors = scratch_.factors;
-    tile.slots = SlotsAt(item, piece.split_begin * kSplitSlots);
-    const int32_t last = std::min(piece.split_end * kSplitSlots, item.NumPositions());  // one behind
+    tile.slots = SlotsAt(item, FirstTileOf(piece) * kTileSlots);
+    const int32_t last = std::min(piece.split_end * kSplitSlots, item.EndPosition());  // one behind
     for (int32_t split = piece.split_begin; split < piece.split_end; ++split) {
-      const bool stashed = piece.split_begin > 0;
-      const AttentionState state = stashed      ? Stash(scratch_, split - piece.split_begin)
-                                   : split == 0 ? scratch_.total
-                                                : scratch_.part;
-      const int32_t begin = split * kSplitSlots;
-      const int32_t end = std::min(begin + kSplitSlots, last);
+      const bool stashed = piece.split_begin > item.FirstSplit();
+      const AttentionState state = stashed                      ? Stash(scratch_, split - piece.split_begin)
+                                   : split == item.FirstSplit() ? scratch_.total
+                                                                : scratch_.part;
+      const int32_t begin = std::max(split * kSplitSlots, item.FirstTile() * kTileSlots);
+      const int32_t end = std::min((split + 1) * kSplitSlots, last);
+      if (item.window > 0) Clear(item, state);  // rows may begin with any tile
       for (int32_t position = begin; position < end; position += kTileSlots) {
         const int32_t after = position + kTileSlots;
         const TileSlots following = after < last      ? SlotsAt(item, after)
-                                    : next != nullptr ? SlotsAt(next->item, next->split_begin * kSplitSlots)
+                                    : next != nullptr ? SlotsAt(next->item, FirstTileOf(*next) * kTileSlots)
                                                       : tile.slots;
-        tile.first = position == begin;
+        tile.first = position == begin && item.window == 0;
+        tile.position = position;
         tile.num_slots = std::min(kTileSlots, end - position);
         tile.row_begin = item.FirstRow(position);
+        tile.row_end = item.EndRow(after - 1);
         tile.valid = std::min(kTileSlots, item.Position(tile.row_begin) - position + 1);
+        tile.hidden = item.window > 0 ? item.Position(tile.row_begin) - item.window + 1 - position : -kTileSlots;
         AllHeads(tile, item, state, following);
         tile.slots = following;
       }
-      if (!stashed && split > 0) Merge(item, begin, state, scratch_.total);
+      if (!stashed && split > item.FirstSplit()) Merge(item, begin, end, state, scratch_.total);
     }
+  }
+
+  static int32_t FirstTileOf(const Piece& piece) {
+    return std::max(piece.item.FirstTile(), piece.split_begin * (kSplitSlots / kTileSlots));
   }
 
   // Computes a tile for each of the item's kv_heads; the slots of `tile` are those of the first, it leaves them at the
@@ -202,21 +215,30 @@ class Worker {
       const int64_t query = head * QueriesOfHead(item);
       tile.q = scratch_.q + query * kQueryBytes;
       tile.state = From(state, query, layout_.dim_stride);
+      tile.slopes = args_.alibi_slopes != nullptr ? HeadsOf(args_.alibi_slopes, item, head) : nullptr;
       tile.next = head + 1 < item.num_heads ? NextHead(tile.slots) : following;
       kernels_.tile(tile);
       tile.slots = tile.next;
     }
   }
 
-  // Where the octets of the tile at `position` are for the item's first kv_head, as far as its last row sees.
+  // What belongs to the q_heads of the item's kv_head.
+  const float* HeadsOf(const float* heads, const Item& item, int32_t head) const {
+    return heads + (item.head_begin + head) * layout_.group;
+  }
+
+  // Where the octets of the tile at `position` are for the item's first kv_head, as far as its last row sees. Those
+  // that lie before all windows, whose blocks may be gone, stand where the first of the others is.
   TileSlots SlotsAt(const Item& item, int32_t position) const {
     const PagedKv& kv = args_.kv;
     const int64_t bytes = static_cast<int64_t>(DTypeBytes(kv.dtype));
     const char* k = static_cast<const char*>(kv.k);
     const char* v = static_cast<const char*>(kv.v);
-    const int32_t num_slots = std::min(kTileSlots, item.NumPositions() - position);
+    const int32_t num_slots = std::min(kTileSlots, item.EndPosition() - position);
     TileSlots slots;
-    int32_t octet = 0;
+    const int32_t first_octet = std::max(0, item.FirstPosition() - position) / kOctet;
+    int32_t octet = first_octet;
+    position += octet * kOctet;
     int32_t entry = position / kv.block_size;
     for (int32_t slot = position % kv.block_size; octet * kOctet < num_slots; slot = 0, ++entry) {
       const int64_t head = kv.HeadBegin(item.chunk->block_table[entry], item.head_begin);
@@ -229,6 +251,10 @@ class Worker {
       slots.k[octet] = slots.k[octet - 1];
       slots.v[octet] = slots.v[octet - 1];
     }
+    for (octet = 0; octet < first_octet; ++octet) {
+      slots.k[octet] = slots.k[first_octet];
+      slots.v[octet] = slots.v[first_octet];
+    }
     return slots;
   }
 
@@ -240,12 +266,19 @@ class Worker {
     return slots;
   }
 
-  // total := total and then part, whose split begins at `position`.
-  void Merge(const Item& item, int32_t position, const AttentionState& part, const AttentionState& total) const {
+  // total := total and then part, of the split's positions [begin, end).
+  void Merge(const Item& item, int32_t begin, int32_t end, const AttentionState& part,
+             const AttentionState& total) const {
     for (int32_t head = 0; head < item.num_heads; ++head) {
       const int64_t query = head * QueriesOfHead(item);
-      kernels_.merge(Rows(item, item.FirstRow(position)), scale_log2_, From(part, query, layout_.dim_stride),
+      kernels_.merge(Rows(item, begin, end), scale_log2_, From(part, query, layout_.dim_stride),
                      From(total, query, layout_.dim_stride));
+    }
+  }
+
+  void Clear(const Item& item, const AttentionState& state) const {
+    for (int32_t head = 0; head < item.num_heads; ++head) {
+      kernels_.clear(Rows(item, 0), From(state, head * QueriesOfHead(item), layout_.dim_stride));
     }
   }
 
@@ -254,8 +287,12 @@ class Worker {
     const int64_t bytes = static_cast<int64_t>(DTypeBytes(out.dtype));
     char* row = out.Row<char>(0) + (item.chunk->first_row + item.row_begin) * out.row_stride * bytes;
     for (int32_t head = 0; head < item.num_heads; ++head) {
-      kernels_.finish(Rows(item, 0), From(total, head * QueriesOfHead(item), layout_.dim_stride),
-                      static_cast<int>(out.dtype), row + Col(item, head) * bytes, out.row_stride * bytes);
+      const AttentionState of_head = From(total, head * QueriesOfHead(item), layout_.dim_stride);
+      if (args_.sinks != nullptr) {
+        kernels_.sink(Rows(item, 0), scale_log2_, HeadsOf(args_.sinks, item, head), of_head);
+      }
+      kernels_.finish(Rows(item, 0), of_head, static_cast<int>(out.dtype), row + Col(item, head) * bytes,
+                      out.row_stride * bytes);
     }
   }
 
@@ -267,15 +304,17 @@ class Worker {
     // Only one item that begins with a worker does not end with it, so one counter for each worker is enough.
     auto& counter = *reinterpret_cast<std::atomic<int32_t>*>(workspace_ + first_owner * kLineBytes);
     const int32_t done = piece.split_end - piece.split_begin;
-    if (counter.fetch_add(done, std::memory_order_acq_rel) + done < item.NumSplits()) return;
+    if (counter.fetch_add(done, std::memory_order_acq_rel) + done < item.EndSplit() - item.FirstSplit()) return;
     const AttentionState total = ScratchOf(first_owner).total;
-    int32_t owner_begin = 0;  // the owner's first split
-    for (int32_t split = 0; split < item.NumSplits(); ++split) {
+    int32_t owner_begin = item.FirstSplit();  // the owner's first split
+    for (int32_t split = item.FirstSplit(); split < item.EndSplit(); ++split) {
       const int next_owner = plan_.Owner(plan_.SplitOffset(item, split), owner);
       if (next_owner != owner) owner_begin = split;
       owner = next_owner;
       if (owner == first_owner) continue;  // merged in `total` already
-      Merge(item, split * kSplitSlots, Stash(ScratchOf(owner), split - owner_begin), total);
+      const int32_t begin = split * kSplitSlots;
+      Merge(item, begin, std::min(begin + kSplitSlots, item.EndPosition()),
+            Stash(ScratchOf(owner), split - owner_begin), total);
     }
     Finish(item, total);
   }

@@ -53,17 +53,18 @@ int64_t Plan::TileCost(const Item& item) const {
 }
 
 int64_t Plan::ItemCost(const Item& item) const {
-  return item.num_heads * kItemCost + CeilDiv(item.NumPositions(), kTileSlots) * TileCost(item);
+  return item.num_heads * kItemCost + (item.EndTile() - item.FirstTile()) * TileCost(item);
 }
 
 int64_t Plan::SplitOffset(const Item& item, int32_t split) const {
-  if (split == 0 || !item.divisible) return item.offset;
-  return item.offset + item.num_heads * kItemCost + int64_t{split} * (kSplitSlots / kTileSlots) * TileCost(item);
+  if (split == item.FirstSplit() || !item.divisible) return item.offset;
+  const int64_t tiles = int64_t{split} * (kSplitSlots / kTileSlots) - item.FirstTile();
+  return item.offset + item.num_heads * kItemCost + tiles * TileCost(item);
 }
 
 int64_t Plan::ChunkCost(const AttentionChunk& chunk) const {
   int64_t cost = 0;
-  Item item{.chunk = &chunk, .num_heads = args_.kv.kv_heads};
+  Item item{.chunk = &chunk, .num_heads = args_.kv.kv_heads, .window = args_.window};
   for (int32_t row = 0; row < chunk.num_rows; row += item.num_rows) {
     item.row_begin = row;
     item.num_rows = std::min(rows_per_item_, chunk.num_rows - row);
@@ -75,7 +76,7 @@ int64_t Plan::ChunkCost(const AttentionChunk& chunk) const {
 // The kv_heads of a block are neighbours in memory, so together they are read in longer runs: all of them, or a
 // worker's share if there are too few chunks to give every worker some.
 Item Plan::FirstOfChunk(const AttentionChunk* chunk, int64_t offset) const {
-  Item item{.chunk = chunk, .offset = offset};
+  Item item{.chunk = chunk, .window = args_.window, .offset = offset};
   item.num_rows = std::min(rows_per_item_, chunk->num_rows);
   const int32_t queries = item.num_rows * group_;
   const bool small = num_threads_ == 1 || ChunkCost(*chunk) <= cost_ / (kSmallPart * num_threads_);
@@ -106,11 +107,11 @@ Item Plan::Next(const Item& item) const {
 
 bool Pieces::Next(Piece& piece) {
   while (item_.num_rows > 0 && item_.offset < end_) {
-    piece = {item_, 0, 0};
-    const int32_t num_splits = item_.NumSplits();
-    while (piece.split_begin < num_splits && plan_.SplitOffset(item_, piece.split_begin) < begin_) ++piece.split_begin;
+    piece = {item_, item_.FirstSplit(), 0};
+    const int32_t end_split = item_.EndSplit();
+    while (piece.split_begin < end_split && plan_.SplitOffset(item_, piece.split_begin) < begin_) ++piece.split_begin;
     piece.split_end = piece.split_begin;
-    while (piece.split_end < num_splits && plan_.SplitOffset(item_, piece.split_end) < end_) ++piece.split_end;
+    while (piece.split_end < end_split && plan_.SplitOffset(item_, piece.split_end) < end_) ++piece.split_end;
     item_ = plan_.Next(item_);
     if (piece.split_begin < piece.split_end) return true;
   }

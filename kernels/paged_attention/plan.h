@@ -1,10 +1,10 @@
 // How the work of a PagedAttention call is cut and shared among the workers of the CPU.
 //
-// An item is some consecutive rows of one chunk and some neighbouring kv_heads; it takes ceil(positions / kSplitSlots)
-// splits. All splits of all items stand in one line, measured by their estimated cost, and every worker takes an equal
-// length of it. So a worker computes whole items, except that its first may have been begun by another worker, and its
-// last may be continued by another. Only items of few queries are divided so: what is computed of them apart must be
-// kept until it is merged.
+// An item is some consecutive rows of one chunk and some neighbouring kv_heads; it takes the splits of kSplitSlots that
+// its rows see. All splits of all items stand in one line, measured by their estimated cost, and every worker takes an
+// equal length of it. So a worker computes whole items, except that its first may have been begun by another worker,
+// and its last may be continued by another. Only items of few queries are divided so: what is computed of them apart
+// must be kept until it is merged.
 //
 // Nothing here has an influence on a row's bits. Values; no memory of their own.
 
@@ -33,15 +33,27 @@ struct Item {
   int32_t num_heads = 0;
   int32_t row_begin = 0;  // in the chunk
   int32_t num_rows = 0;
+  int32_t window = 0;
   bool divisible = false;
   int64_t offset = 0;  // in the line of all work
 
   // Of a row of the item.
   int32_t Position(int32_t row) const { return chunk->first_position + row_begin + row; }
-  int32_t NumPositions() const { return Position(num_rows); }
-  int32_t NumSplits() const { return static_cast<int32_t>(CeilDiv(NumPositions(), kSplitSlots)); }
-  // The first row that sees `position`.
+  // What the rows see, together, is [FirstPosition(), EndPosition()).
+  int32_t FirstPosition() const { return FirstVisible(Position(0), window); }
+  int32_t EndPosition() const { return Position(num_rows); }
+  int32_t FirstTile() const { return FirstPosition() / kTileSlots; }
+  int32_t EndTile() const { return static_cast<int32_t>(CeilDiv(EndPosition(), kTileSlots)); }
+  int32_t FirstSplit() const { return FirstPosition() / kSplitSlots; }
+  int32_t EndSplit() const { return static_cast<int32_t>(CeilDiv(EndPosition(), kSplitSlots)); }
+  // The first row that sees `position`, or one before it, and the one behind the last that sees `position` or one
+  // behind it.
   int32_t FirstRow(int32_t position) const { return position > Position(0) ? position - Position(0) : 0; }
+  int32_t EndRow(int32_t position) const {
+    if (window == 0) return num_rows;
+    const int64_t end = int64_t{position} + window - Position(0);
+    return end < num_rows ? static_cast<int32_t>(end) : num_rows;
+  }
 };
 
 // Splits [split_begin, split_end) of an item: what one worker computes of it.
@@ -50,7 +62,7 @@ struct Piece {
   int32_t split_begin = 0;
   int32_t split_end = 0;
 
-  bool Whole() const { return split_begin == 0 && split_end == item.NumSplits(); }
+  bool Whole() const { return split_begin == item.FirstSplit() && split_end == item.EndSplit(); }
 };
 
 class Plan {

@@ -3,8 +3,9 @@
 //
 // Work is cut by position, counted from 0: tiles of kTileSlots, splits of kSplitSlots. The queries of one kv_head that
 // meet the same tile, heads of its group and consecutive rows, are computed together; a query is a (row, q_head) and
-// its index is row * group + head. Within a split a query keeps the state of the online softmax; states of splits are
-// merged by rising position. So the order of summation of a query is a function of its position alone.
+// its index is row * group + head. A tile that lies before a row's window does not exist for the row. Within a split a
+// query keeps the state of the online softmax; states of splits are merged by rising position. So the order of
+// summation of a query is a function of its position alone.
 //
 // These functions are compiled with instructions that not every machine has: no function with code in it may be shared
 // between the translation units, so this header includes nothing but types (see kernels/CMakeLists.txt).
@@ -53,8 +54,13 @@ struct AttentionTile {
   int32_t group;       // q_heads / kv_heads
   int32_t row_begin;   // the rows of the item that see the tile: [row_begin, row_end)
   int32_t row_end;
-  int32_t valid;         // slots that row_begin sees, 1 .. kTileSlots; every further row sees one more
-  bool first;            // of its split: the states are not yet set
+  int32_t valid;        // row_begin sees slots below it, 1 .. kTileSlots; every further row one more
+  int32_t hidden;       // row_begin sees slots from it on (its window), below 0 all; every further row one less
+  int32_t position;     // of the first slot
+  bool first;           // of its split: the states are not yet set
+  const float* slopes;  // [group] of ALiBi, or nullptr
+  float cap_before;     // scores s become cap_after * tanh(cap_before * s); 0: they stay
+  float cap_after;
   float scale_log2;      // scale * log2(e)
   const char* q;         // packed queries, kQueryBytes apart
   float* scores;         // scratch [queries, kTileSlots]
@@ -62,7 +68,7 @@ struct AttentionTile {
   AttentionState state;  // in and out
 };
 
-// A row of queries in the step's tensors: those of `group` heads side by side, head_dim elements each.
+// Rows of queries in the step's tensors: those of `group` heads side by side, head_dim elements each.
 struct AttentionRows {
   int32_t row_begin;
   int32_t row_end;
@@ -80,6 +86,12 @@ struct AttentionKernels {
 
   // total := total and then part.
   void (*merge)(const AttentionRows& rows, float scale_log2, const AttentionState& part, const AttentionState& total);
+
+  // Sets the states of rows: nothing seen.
+  void (*clear)(const AttentionRows& rows, const AttentionState& state);
+
+  // sum := sum and the sinks of the heads, logits [group] that weigh no value.
+  void (*sink)(const AttentionRows& rows, float scale_log2, const float* sinks, const AttentionState& total);
 
   // out := acc / sum, rounded to out's type (index: that of a DType's value). `out` is of row 0, rows are row_bytes
   // apart.

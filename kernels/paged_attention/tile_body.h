@@ -33,7 +33,7 @@ constexpr int kMaxQueries = Lanes::kRegisters == 32 ? 8 : 4;
 // Inlined before the compiler looks for functions without effect, or it would take this for one.
 [[gnu::always_inline]] inline void Prefetch(const void* p) { __builtin_prefetch(p); }
 
-// 2^x for x <= 1 with a relative error below 1e-7; 0 below 2^-126. x = n + f, n to nearest: 2^x = 2^n 2^f, 2^f by a
+// 2^x for x <= 127 with a relative error below 1e-7; 0 below 2^-126. x = n + f, n to nearest: 2^x = 2^n 2^f, 2^f by a
 // polynomial, minimax of the relative error on |f| <= 1/2 with 2^0 = 1.
 [[gnu::always_inline]] inline F Exp2(F x) {
   const F round = Lanes::Set1(0x1.8p+23f);  // its ulp is 1
@@ -47,6 +47,20 @@ constexpr int kMaxQueries = Lanes::kRegisters == 32 ? 8 : 4;
   p = Lanes::Fma(p, f, Lanes::Set1(0.6931471824645996f));
   p = Lanes::Fma(p, f, Lanes::Set1(1.0f));
   return Lanes::ZeroUnless(x, Lanes::Set1(-126.0f), Lanes::Mul(p, Lanes::Pow2(shifted)));
+}
+
+// tanh x = 1 - 2 / (1 + e^(2 x)), within 1e-7; NaN stays NaN, though Exp2 forgets it.
+[[gnu::always_inline]] inline F Tanh(F x) {
+  const F bounded = Lanes::Min(Lanes::Set1(20.0f), Lanes::Max(Lanes::Set1(-20.0f), x));
+  const F power = Exp2(Lanes::Mul(bounded, Lanes::Set1(2.88539008f)));  // 2 log2(e)
+  const F part = Lanes::Div(Lanes::Set1(-2.0f), Lanes::Add(Lanes::Set1(1.0f), power));
+  return Lanes::Add(Lanes::Add(Lanes::Set1(1.0f), part), Lanes::Sub(bounded, bounded));
+}
+
+[[gnu::always_inline]] inline F ToBf16AndBack(F a) {
+  uint16_t rounded[kLanes];
+  Lanes::StoreBf16(rounded, a);
+  return Lanes::LoadBf16(rounded);
 }
 
 // Elements of the cache, by storage type.
@@ -121,6 +135,17 @@ template <typename Block>
   for (const char* line = half_octet + slot * row_bytes / 2; line < end; line += 64) Prefetch(line);
 }
 
+// Slots [begin, end) of a tile, end > begin.
+struct Slots {
+  int32_t begin;
+  int32_t end;
+
+  bool All() const { return begin == 0 && end == kTileSlots; }
+  // Within an octet.
+  int32_t BeginIn(int32_t octet) const { return begin > octet * kOctet ? begin - octet * kOctet : 0; }
+  int32_t EndIn(int32_t octet) const { return end - octet * kOctet < kOctet ? end - octet * kOctet : kOctet; }
+};
+
 // Products in float32 of elements T; q and weights are float32.
 template <typename T>
 struct FmaProduct {
@@ -188,11 +213,11 @@ struct FmaProduct {
     return M == kMaxQueries ? 2 : 4;
   }
 
-  // acc[m, dim ..] = acc[m, dim ..] * factor[m] + sum over slots < num_slots of weight[m, slot] * V[slot, dim ..], for
-  // U pieces of dims.
+  // acc[m, dim ..] = acc[m, dim ..] * factor[m] + sum over the slots of weight[m, slot] * V[slot, dim ..], for U pieces
+  // of dims.
   template <int M, int U, bool kPart, bool kFetch>
   [[gnu::always_inline]] static inline void Values(const AttentionTile& tile, const float* factors, int32_t query,
-                                                   int32_t dim, int32_t num_slots) {
+                                                   int32_t dim, Slots slots) {
     F acc[M][U];
     for (int m = 0; m < M; ++m) {
       const float* old = tile.state.acc + int64_t{query + m} * tile.dim_stride + dim;
@@ -202,10 +227,10 @@ struct FmaProduct {
       }
     }
     const float* weights = tile.scores + int64_t{query} * kTileSlots;
-    for (int32_t octet = 0; octet * kOctet < num_slots; ++octet) {
-      const T* v = reinterpret_cast<const T*>(tile.slots.v[octet]) + dim;
-      const int32_t end = num_slots - octet * kOctet < kOctet ? num_slots - octet * kOctet : kOctet;
-      for (int32_t s = 0; s < end; ++s, v += tile.head_dim) {
+    for (int32_t octet = slots.begin / kOctet; octet * kOctet < slots.end; ++octet) {
+      const int32_t begin = slots.BeginIn(octet), end = slots.EndIn(octet);
+      const T* v = reinterpret_cast<const T*>(tile.slots.v[octet]) + dim + int64_t{begin} * tile.head_dim;
+      for (int32_t s = begin; s < end; ++s, v += tile.head_dim) {
         if constexpr (kFetch) {
           FetchUpperValues(tile, tile.head_dim * int32_t{sizeof(T)}, octet, s, 1);
         }
@@ -250,20 +275,23 @@ struct Softmax {
         AllScores<M, false>(tile, query);
       }
     });
+    if (tile.slopes != nullptr || tile.cap_before > 0) ChangeScores(tile, begin, end);
     for (int32_t row = tile.row_begin; row < tile.row_end; ++row) {
       Maxima(tile, row * tile.group, (row + 1) * tile.group, SlotsOf(tile, row), shifts);
     }
     Advance(tile, begin, end, factors, shifts);
     for (int32_t row = tile.row_begin; row < tile.row_end; ++row) {
-      Weights(tile, row * tile.group, (row + 1) * tile.group, SlotsOf(tile, row), factors, shifts);
+      Weights(tile, row * tile.group, (row + 1) * tile.group, SlotsOf(tile, row).end, factors, shifts);
     }
-    // The rows whose position lies in the tile see a part of it, each another; those behind see all of it and are taken
-    // together.
-    int32_t row = tile.row_begin;
-    for (; row < tile.row_end && SlotsOf(tile, row) < kTileSlots; ++row) {
-      Accumulate(tile, factors, row * tile.group, (row + 1) * tile.group, SlotsOf(tile, row), row == tile.row_begin);
+    // The rows whose position lies in the tile, or whose window begins there, see a part of it, each another; those
+    // between them see all of it and are taken together.
+    for (int32_t row = tile.row_begin; row < tile.row_end;) {
+      const Slots slots = SlotsOf(tile, row);
+      int32_t next = row + 1;
+      while (slots.All() && next < tile.row_end && SlotsOf(tile, next).All()) ++next;
+      Accumulate(tile, factors, row * tile.group, next * tile.group, slots, row == tile.row_begin);
+      row = next;
     }
-    if (row < tile.row_end) Accumulate(tile, factors, row * tile.group, end, kTileSlots, row == tile.row_begin);
   }
 
   static void Merge(const AttentionRows& rows, float scale_log2, const AttentionState& part,
@@ -279,6 +307,32 @@ struct Softmax {
       Combine(part.sum + query * kMaxLanes, of_part, total.sum + query * kMaxLanes, of_total, kLanes);
       const int64_t acc = int64_t{query} * rows.dim_stride;
       Combine(part.acc + acc, of_part, total.acc + acc, of_total, AccDims(rows.head_dim));
+    }
+  }
+
+  static void Clear(const AttentionRows& rows, const AttentionState& state) {
+    const F zero = Lanes::Set1(0.0f);
+    for (int32_t query = rows.row_begin * rows.group; query < rows.row_end * rows.group; ++query) {
+      state.max[query] = kMinusInfinity;
+      Lanes::Store(state.sum + query * kMaxLanes, zero);
+      float* acc = state.acc + int64_t{query} * rows.dim_stride;
+      for (int32_t dim = 0; dim < AccDims(rows.head_dim); dim += kLanes) Lanes::Store(acc + dim, zero);
+    }
+  }
+
+  static void Sink(const AttentionRows& rows, float scale_log2, const float* sinks, const AttentionState& total) {
+    for (int32_t query = rows.row_begin * rows.group; query < rows.row_end * rows.group; ++query) {
+      const F sink = Lanes::Set1(sinks[query % rows.group] * 1.44269504f);
+      const F own = Lanes::Set1(total.max[query] * scale_log2);
+      const F max = Lanes::Max(sink, own);
+      const F of_own = Exp2(Lanes::Sub(own, max));
+      float* acc = total.acc + int64_t{query} * rows.dim_stride;
+      float* sum = total.sum + query * kMaxLanes;
+      Lanes::Store(sum, Lanes::Mul(Lanes::Load(sum), of_own));
+      sum[0] += Lanes::MaxOf(Exp2(Lanes::Sub(sink, max)));
+      for (int32_t dim = 0; dim < AccDims(rows.head_dim); dim += kLanes) {
+        Lanes::Store(acc + dim, Lanes::Mul(Lanes::Load(acc + dim), of_own));
+      }
     }
   }
 
@@ -300,13 +354,37 @@ struct Softmax {
     }
   }
 
-  static constexpr AttentionKernels Table() { return {&Pack, &Tile, &Merge, &Finish}; }
+  static constexpr AttentionKernels Table() { return {&Pack, &Tile, &Merge, &Clear, &Sink, &Finish}; }
 
  private:
   // Slots of the tile that `row` sees.
-  static int32_t SlotsOf(const AttentionTile& tile, int32_t row) {
-    const int32_t slots = tile.valid + (row - tile.row_begin);
-    return slots < kTileSlots ? slots : kTileSlots;
+  static Slots SlotsOf(const AttentionTile& tile, int32_t row) {
+    const int32_t hidden = tile.hidden + (row - tile.row_begin);
+    const int32_t end = tile.valid + (row - tile.row_begin);
+    return {hidden > 0 ? hidden : 0, end < kTileSlots ? end : kTileSlots};
+  }
+
+  // ALiBi and the soft cap, of scores that are not yet scaled.
+  static void ChangeScores(const AttentionTile& tile, int32_t begin, int32_t end) {
+    float positions[kTileSlots];  // rounded to bfloat16
+    for (int32_t slot = 0; slot < kTileSlots; ++slot) positions[slot] = static_cast<float>(tile.position + slot);
+    for (int32_t slot = 0; slot < kTileSlots; slot += kLanes) {
+      Lanes::Store(positions + slot, ToBf16AndBack(Lanes::Load(positions + slot)));
+    }
+    for (int32_t query = begin; query < end; ++query) {
+      float* scores = tile.scores + int64_t{query} * kTileSlots;
+      for (int32_t slot = 0; slot < tile.num_slots; slot += kLanes) {
+        F score = Lanes::Load(scores + slot);
+        if (tile.slopes != nullptr) {
+          const F slope = Lanes::Set1(tile.slopes[query % tile.group]);
+          score = Lanes::Add(score, ToBf16AndBack(Lanes::Mul(slope, Lanes::Load(positions + slot))));
+        }
+        if (tile.cap_before > 0) {
+          score = Lanes::Mul(Lanes::Set1(tile.cap_after), Tanh(Lanes::Mul(score, Lanes::Set1(tile.cap_before))));
+        }
+        Lanes::Store(scores + slot, score);
+      }
+    }
   }
 
   static int32_t AccDims(int32_t head_dim) {
@@ -328,12 +406,13 @@ struct Softmax {
 
   // tile_max[query] = the largest score; scores of the slots that the query does not see become -inf, up to a whole
   // vector.
-  static void Maxima(const AttentionTile& tile, int32_t begin, int32_t end, int32_t num_slots, float* tile_max) {
+  static void Maxima(const AttentionTile& tile, int32_t begin, int32_t end, Slots slots, float* tile_max) {
     for (int32_t query = begin; query < end; ++query) {
       float* scores = tile.scores + int64_t{query} * kTileSlots;
-      for (int32_t slot = num_slots; slot % kLanes != 0; ++slot) scores[slot] = kMinusInfinity;
+      for (int32_t slot = 0; slot < slots.begin; ++slot) scores[slot] = kMinusInfinity;
+      for (int32_t slot = slots.end; slot % kLanes != 0; ++slot) scores[slot] = kMinusInfinity;
       F max = Lanes::Load(scores);
-      for (int32_t slot = kLanes; slot < num_slots; slot += kLanes) max = Lanes::Max(max, Lanes::Load(scores + slot));
+      for (int32_t slot = kLanes; slot < slots.end; slot += kLanes) max = Lanes::Max(max, Lanes::Load(scores + slot));
       tile_max[query] = Lanes::MaxOf(max);
     }
   }
@@ -388,37 +467,37 @@ struct Softmax {
     }
   }
 
-  static void Accumulate(const AttentionTile& tile, const float* factors, int32_t begin, int32_t end, int32_t num_slots,
+  static void Accumulate(const AttentionTile& tile, const float* factors, int32_t begin, int32_t end, Slots slots,
                          bool fetch) {
     ForQueries(begin, end, [&]<int M>(int32_t query) {
       if (fetch && query == begin) {
-        AllValues<M, true>(tile, factors, query, num_slots);
+        AllValues<M, true>(tile, factors, query, slots);
       } else {
-        AllValues<M, false>(tile, factors, query, num_slots);
+        AllValues<M, false>(tile, factors, query, slots);
       }
     });
   }
 
   template <int M, bool kFetch>
-  static void AllValues(const AttentionTile& tile, const float* factors, int32_t query, int32_t num_slots) {
+  static void AllValues(const AttentionTile& tile, const float* factors, int32_t query, Slots slots) {
     constexpr int kPieces = Product::template DimPieces<M>();
     constexpr int kUnit = Product::kDimUnit;
     int32_t dim = 0;
     if (kFetch && kPieces * kUnit <= tile.head_dim) {
-      Product::template Values<M, kPieces, false, true>(tile, factors, query, dim, num_slots);
+      Product::template Values<M, kPieces, false, true>(tile, factors, query, dim, slots);
       dim += kPieces * kUnit;
     }
     for (; dim + kPieces * kUnit <= tile.head_dim; dim += kPieces * kUnit) {
-      Product::template Values<M, kPieces, false, false>(tile, factors, query, dim, num_slots);
+      Product::template Values<M, kPieces, false, false>(tile, factors, query, dim, slots);
     }
     if (kFetch && dim == 0 && kUnit <= tile.head_dim) {
-      Product::template Values<M, 1, false, true>(tile, factors, query, dim, num_slots);
+      Product::template Values<M, 1, false, true>(tile, factors, query, dim, slots);
       dim += kUnit;
     }
     for (; dim + kUnit <= tile.head_dim; dim += kUnit) {
-      Product::template Values<M, 1, false, false>(tile, factors, query, dim, num_slots);
+      Product::template Values<M, 1, false, false>(tile, factors, query, dim, slots);
     }
-    if (dim < tile.head_dim) Product::template Values<M, 1, true, false>(tile, factors, query, dim, num_slots);
+    if (dim < tile.head_dim) Product::template Values<M, 1, true, false>(tile, factors, query, dim, slots);
   }
 
   static void Combine(const float* part, F of_part, float* total, F of_total, int32_t n) {

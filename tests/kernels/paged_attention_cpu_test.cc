@@ -45,8 +45,9 @@ class PagedAttentionCpuTest : public testing::TestWithParam<CpuIsa> {
     PagedAttentionProblem problem(shape, chunks);
     EXPECT_LE(MaxDifference(problem.Cpu(GetParam(), num_threads), problem.Ref()), Tolerance(GetParam(), shape.dtype))
         << "q_heads " << shape.q_heads << " kv_heads " << shape.kv_heads << " head_dim " << shape.head_dim
-        << " block_size " << shape.block_size << " " << DTypeName(shape.dtype) << " first chunk " << chunks[0].begin
-        << "+" << chunks[0].count;
+        << " block_size " << shape.block_size << " " << DTypeName(shape.dtype) << " window " << shape.window
+        << " softcap " << shape.softcap << " sinks " << shape.sinks << " alibi " << shape.alibi << " first chunk "
+        << chunks[0].begin << "+" << chunks[0].count;
   }
 
   // The row of (sequence, position) computed alone, one position at a time, is what `chunks` give together.
@@ -107,6 +108,80 @@ TEST_P(PagedAttentionCpuTest, ManySequencesWithDifferentNumbersOfRows) {
     for (int num_threads : {1, 2, 3}) {
       ExpectNearRef({8, 2, 64, 16, dtype}, {{0, 700, 1}, {1, 0, 130}, {2, 511, 2}, {3, 40, 1}, {4, 500, 30}, {5, 0, 1}},
                     num_threads);
+    }
+  }
+}
+
+TEST_P(PagedAttentionCpuTest, WindowsShorterAndLongerThanChunksTilesAndSplits) {
+  for (DType dtype : {DType::kFloat32, DType::kBFloat16, DType::kFloat16}) {
+    for (int32_t window : {1, 2, 7, 8, 9, 63, 64, 65, 128, 300, 512, 513, 700, 5000}) {
+      ExpectNearRef({.q_heads = 8, .kv_heads = 2, .head_dim = 64, .block_size = 16, .dtype = dtype, .window = window},
+                    {{0, 0, 80}, {1, 700, 3}, {2, 1030, 40}, {3, 5, 1}}, 2);
+    }
+    for (int32_t block_size : {8, 24, 256}) {
+      for (int32_t position : {62, 63, 64, 65, 511, 512, 575, 576, 1100}) {
+        ExpectNearRef(
+            {.q_heads = 3, .kv_heads = 1, .head_dim = 32, .block_size = block_size, .dtype = dtype, .window = 70},
+            {{0, position, 1}});
+      }
+    }
+  }
+}
+
+// What a family has beside plain attention, alone and together.
+std::vector<AttentionShape> Features(DType dtype) {
+  const AttentionShape plain{.q_heads = 6, .kv_heads = 2, .head_dim = 48, .block_size = 16, .dtype = dtype};
+  std::vector<AttentionShape> all(5, plain);
+  all[0].softcap = 3;
+  all[1].sinks = true;
+  all[2].alibi = true;
+  all[3].sinks = true;
+  all[3].window = 90;
+  all[4].softcap = 2;
+  all[4].alibi = true;
+  all[4].sinks = true;
+  all[4].window = 33;
+  return all;
+}
+
+TEST_P(PagedAttentionCpuTest, EveryFeatureIsNearTheDefinition) {
+  for (DType dtype : {DType::kFloat32, DType::kBFloat16, DType::kFloat16}) {
+    for (AttentionShape shape : Features(dtype)) {
+      for (int32_t head_dim : {32, 80, 256}) {
+        shape.head_dim = head_dim;
+        ExpectNearRef(shape, {{0, 0, 70}, {1, 900, 1}, {2, 515, 2}}, 2);
+      }
+    }
+  }
+}
+
+TEST_P(PagedAttentionCpuTest, ChunksBlocksAndWorkersAreInvisibleWithEveryFeature) {
+  for (DType dtype : {DType::kFloat32, DType::kBFloat16}) {
+    for (AttentionShape shape : Features(dtype)) {
+      const std::vector<ChunkOf> chunks = {{0, 0, 70}, {1, 1050, 20}, {2, 2000, 1}};
+      ExpectRowsAlone(shape, chunks, 2);
+      PagedAttentionProblem problem(shape, chunks);
+      const std::vector<float> expected = problem.Cpu(GetParam(), 1);
+      for (int num_threads : {2, 3, 7}) EXPECT_TRUE(SameBits(problem.Cpu(GetParam(), num_threads), expected));
+      for (int32_t block_size : {8, 24, 256}) {
+        shape.block_size = block_size;
+        EXPECT_TRUE(SameBits(PagedAttentionProblem(shape, chunks, 5).Cpu(GetParam(), 3), expected)) << block_size;
+      }
+    }
+  }
+}
+
+TEST_P(PagedAttentionCpuTest, WorkersAreInvisibleInLongWindows) {
+  AttentionShape shape{.q_heads = 4, .kv_heads = 1, .head_dim = 64, .block_size = 16, .dtype = DType::kBFloat16};
+  for (int32_t window : {100, 1500, 2900}) {
+    shape.window = window;
+    for (const std::vector<ChunkOf>& chunks :
+         {std::vector<ChunkOf>{{0, 3000, 1}}, {{0, 100, 1}, {1, 5000, 1}, {2, 3, 1}}, {{0, 2000, 2}, {2, 0, 50}}}) {
+      PagedAttentionProblem problem(shape, chunks);
+      const std::vector<float> expected = problem.Cpu(GetParam(), 1);
+      EXPECT_LE(MaxDifference(expected, problem.Ref()), Tolerance(GetParam(), shape.dtype));
+      for (int num_threads : {2, 3, 7})
+        EXPECT_TRUE(SameBits(problem.Cpu(GetParam(), num_threads), expected)) << num_threads << " window " << window;
     }
   }
 }

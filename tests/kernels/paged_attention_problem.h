@@ -1,8 +1,9 @@
 // PagedAttentionProblem: sequences with their paged cache, and the answers of the implementations.
 //
 // Keys, values and queries are functions of (sequence, position, head, dim), so that the same rows can be asked in
-// other chunks, blocks and company. Every slot that no sequence owns at a position below its chunk's end is NaN; blocks
-// are given out in a shuffled order; behind the used entries of a block table stand block numbers far out of bounds.
+// other chunks, blocks and company. Every slot is NaN that no sequence owns at a position below its chunk's end and
+// within the window of the chunk's first row; blocks are given out in a shuffled order; behind the used entries of a
+// block table, and before those of the window, stand block numbers far out of bounds.
 
 #ifndef QUIRE_TESTS_KERNELS_PAGED_ATTENTION_PROBLEM_H_
 #define QUIRE_TESTS_KERNELS_PAGED_ATTENTION_PROBLEM_H_
@@ -33,6 +34,10 @@ struct AttentionShape {
   int32_t block_size = 16;
   DType dtype = DType::kFloat32;
   DType out_dtype = DType::kFloat32;
+  int32_t window = 0;
+  float softcap = 0;
+  bool sinks = false;  // noise of [-4, 4)
+  bool alibi = false;  // slopes 2^-1, 2^-2, ..., and every third 0.3 of it in bfloat16
 };
 
 // Rows at positions [begin, begin + count) of a sequence.
@@ -77,11 +82,17 @@ class PagedAttentionProblem {
     std::shuffle(free.begin(), free.end(), std::mt19937(seed));
 
     q_.resize(size_t(num_rows) * shape.q_heads * shape.head_dim);
+    for (int32_t h = 0; h < shape.q_heads; ++h) {
+      sinks_.push_back(4 * Noise(4, 0, 0, h, 0));
+      const float slope = std::exp2(-1.0f - static_cast<float>(h % 8));
+      slopes_.push_back(h % 3 == 2 ? ToFloat(ToBFloat16(0.3f * slope)) : slope);
+    }
     tables_.resize(chunks.size());
     int32_t row = 0;
     for (size_t c = 0; c < chunks.size(); ++c) {
       const ChunkOf& chunk = chunks[c];
-      for (int32_t i = 0; i < BlocksOf(chunk); ++i) {
+      tables_[c].assign(FirstEntry(chunk.begin, shape.window, shape.block_size), -(1 << 30));
+      while (static_cast<int32_t>(tables_[c].size()) < BlocksOf(chunk)) {
         tables_[c].push_back(free.back());
         free.pop_back();
       }
@@ -130,6 +141,8 @@ class PagedAttentionProblem {
     StoreFloat(kv_.v, shape_.dtype, kv_.VIndex(block, kv_head, position % kv_.block_size, dim), value);
   }
   void set_scale(float scale) { scale_ = scale; }
+  void set_sink(int32_t q_head, float sink) { sinks_[q_head] = sink; }
+  void set_slope(int32_t q_head, float slope) { slopes_[q_head] = slope; }
 
  private:
   int32_t BlocksOf(const ChunkOf& chunk) const {
@@ -137,7 +150,7 @@ class PagedAttentionProblem {
   }
 
   void FillCache(const ChunkOf& chunk, const std::vector<BlockId>& table) {
-    for (int32_t t = 0; t < chunk.begin + chunk.count; ++t) {
+    for (int32_t t = FirstVisible(chunk.begin, shape_.window); t < chunk.begin + chunk.count; ++t) {
       const BlockId block = table[t / shape_.block_size];
       for (int32_t h = 0; h < shape_.kv_heads; ++h) {
         for (int32_t d = 0; d < shape_.head_dim; ++d) {
@@ -172,7 +185,11 @@ class PagedAttentionProblem {
                                 shape_.q_heads,
                                 scale_ > 0 ? scale_ : 1 / std::sqrt(static_cast<float>(shape_.head_dim)),
                                 kv_,
-                                {out.data(), shape_.out_dtype, num_rows_, RowElements(), stride}});
+                                {out.data(), shape_.out_dtype, num_rows_, RowElements(), stride},
+                                shape_.window,
+                                shape_.softcap,
+                                shape_.sinks ? sinks_.data() : nullptr,
+                                shape_.alibi ? slopes_.data() : nullptr});
     std::vector<float> result;
     for (int64_t r = 0; r < num_rows_; ++r) {
       for (int64_t i = 0; i < RowElements(); ++i)
@@ -188,7 +205,8 @@ class PagedAttentionProblem {
   AttentionShape shape_;
   PagedKv kv_;
   std::vector<char> k_, v_;
-  std::vector<float> q_;  // [num_rows, q_heads, head_dim]
+  std::vector<float> q_;               // [num_rows, q_heads, head_dim]
+  std::vector<float> sinks_, slopes_;  // [q_heads]
   std::vector<std::vector<BlockId>> tables_;
   std::vector<AttentionChunk> chunks_;
   int64_t num_rows_ = 0;

@@ -139,6 +139,69 @@ TEST_P(PagedAttentionTest, QueriesAreRoundedToTheTypeOfTheCache) {
   ExpectOut(problem, {2, 2});
 }
 
+TEST_P(PagedAttentionTest, AWindowOfThreeSeesThreePositionsItsOwnIncluded) {
+  PagedAttentionProblem problem({.q_heads = 1, .kv_heads = 1, .head_dim = 2, .block_size = 8, .window = 3},
+                                {{0, 9, 3}});
+  for (int32_t row = 0; row < 3; ++row) SetQ(problem, row, 0, {0, 0});
+  for (int32_t t = 7; t < 12; ++t) SetKv(problem, t, 0, {1, 1}, {t == 8 ? 30.0f : 0, t == 11 ? 3.0f : 9.0f});
+  ExpectOut(problem, {10, 9, 10, 9, 0, 7});  // positions 9, 10, 11 see 7-9, 8-10, 9-11
+}
+
+TEST_P(PagedAttentionTest, AWindowOfOneIsTheRowItself) {
+  PagedAttentionProblem problem({.q_heads = 1, .kv_heads = 1, .head_dim = 2, .block_size = 8, .window = 1},
+                                {{0, 63, 2}});
+  SetKv(problem, 63, 0, {1, 1}, {5, 6});
+  SetKv(problem, 64, 0, {1, 1}, {7, 8});
+  ExpectOut(problem, {5, 6, 7, 8});
+}
+
+TEST_P(PagedAttentionTest, SoftCapBendsTheScaledScore) {
+  PagedAttentionProblem problem({.q_heads = 1, .kv_heads = 1, .head_dim = 2, .block_size = 8, .softcap = 2},
+                                {{0, 1, 1}});
+  problem.set_scale(0.5f);
+  SetQ(problem, 0, 0, {2, 0});
+  SetKv(problem, 0, 0, {0, 1}, {4, 0});
+  SetKv(problem, 1, 0, {2 * std::atanh(kLn3 / 2), 0}, {0, 8});  // 2 tanh(atanh(ln 3 / 2)) = ln 3
+  ExpectOut(problem, {1, 6});
+}
+
+TEST_P(PagedAttentionTest, ASinkTakesWeightAndGivesNoValue) {
+  PagedAttentionProblem problem({.q_heads = 2, .kv_heads = 1, .head_dim = 2, .block_size = 8, .sinks = true},
+                                {{0, 1, 1}});
+  problem.set_scale(0.5f);
+  problem.set_sink(0, 2 * kLn2);  // beside e^0 and e^(ln 3) stands e^(ln 4): half of the weight
+  problem.set_sink(1, 300);       // all of the weight
+  SetQ(problem, 0, 0, {2, 0});
+  SetQ(problem, 0, 1, {2, 0});
+  SetKv(problem, 0, 0, {0, 1}, {4, 0});
+  SetKv(problem, 1, 0, {kLn3, 0}, {0, 8});
+  ExpectOut(problem, {0.5f, 3, 0, 0});
+}
+
+TEST_P(PagedAttentionTest, AlibiAddsTheKeysPositionTimesTheSlopeBeforeTheScale) {
+  PagedAttentionProblem problem({.q_heads = 2, .kv_heads = 1, .head_dim = 2, .block_size = 8, .alibi = true},
+                                {{0, 1, 1}});
+  problem.set_scale(kLn3 / 2);
+  problem.set_slope(0, 2);
+  problem.set_slope(1, 0);
+  for (int32_t head = 0; head < 2; ++head) SetQ(problem, 0, head, {0, 0});
+  SetKv(problem, 0, 0, {1, 1}, {4, 0});
+  SetKv(problem, 1, 0, {1, 1}, {0, 8});
+  ExpectOut(problem, {1, 6, 2, 4});
+}
+
+TEST_P(PagedAttentionTest, AlibiIsRoundedToBfloat16AsInFalcon) {
+  // Positions 511 and 513 round to 512, 1 to 1: the scores of 511, 512 and 513 are alike. The slope 0.30078125 times
+  // 512 is 154, times 510 = 153.398 rounds to 153.
+  PagedAttentionProblem problem(
+      {.q_heads = 1, .kv_heads = 1, .head_dim = 2, .block_size = 8, .window = 4, .alibi = true}, {{0, 513, 1}});
+  problem.set_scale(kLn2);
+  problem.set_slope(0, 0.30078125f);
+  SetQ(problem, 0, 0, {0, 0});
+  for (int32_t t = 510; t < 514; ++t) SetKv(problem, t, 0, {1, 1}, {t == 510 ? 7.0f : 0, t == 513 ? 7.0f : 0});
+  ExpectOut(problem, {1, 2});
+}
+
 TEST_P(PagedAttentionTest, ALaterLargerScoreTakesOver) {
   // The best score comes in the second split; what was summed before shrinks to nothing.
   PagedAttentionProblem problem({1, 1, 2, 16}, {{0, 600, 1}});
