@@ -27,8 +27,9 @@ namespace quire {
 
 // Who calls, as far as his credential says.
 struct Principal {
-  std::optional<std::string> tenant;    // every request of his belongs to it
-  std::optional<int32_t> max_priority;  // the lowest value of scheduling.priority, which is the highest priority
+  std::optional<std::string> tenant = std::nullopt;  // every request of his belongs to it
+  std::optional<int32_t> max_priority =
+      std::nullopt;  // the lowest value of scheduling.priority, which is the highest priority
 };
 
 class AuthTokens {

@@ -58,6 +58,15 @@ absl::StatusOr<std::unique_ptr<Daemon>> Daemon::Start(const Options& options, Sh
   if (!generation.ok()) return generation.status();
   absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer = Tokenizer::Load(options.engine.model);
   if (!tokenizer.ok()) return tokenizer.status();
+  std::unique_ptr<AuthTokens> tokens;
+  if (!options.auth_token_file.empty()) {
+    absl::StatusOr<std::unique_ptr<AuthTokens>> loaded = AuthTokens::Load(options.auth_token_file);
+    if (!loaded.ok()) return loaded.status();
+    tokens = *std::move(loaded);
+  }
+  if (!options.tls.cert.empty()) {
+    if (const auto credentials = TlsCredentials(options.tls); !credentials.ok()) return credentials.status();
+  }
   absl::StatusOr<LoadedModel> model = LoadModel(options.engine);
   if (!model.ok()) return model.status();
 
@@ -69,17 +78,18 @@ absl::StatusOr<std::unique_ptr<Daemon>> Daemon::Start(const Options& options, Sh
   limits.default_sampling = generation->sampling;
   limits.eos_ids = std::move(generation->eos_ids);
   std::unique_ptr<Daemon> daemon(
-      new Daemon(options, signal, *std::move(model), *std::move(tokenizer), std::move(limits)));
+      new Daemon(options, signal, *std::move(model), *std::move(tokenizer), std::move(tokens), std::move(limits)));
   if (absl::Status status = daemon->Listen(); !status.ok()) return status;
   return daemon;
 }
 
 Daemon::Daemon(const Options& options, ShutdownSignal& signal, LoadedModel model, std::unique_ptr<Tokenizer> tokenizer,
-               RequestLimits limits)
+               std::unique_ptr<AuthTokens> tokens, RequestLimits limits)
     : options_(options),
       signal_(signal),
       model_(DescribeModel(limits.model_name, model.config, model.plan, model.backend_description)),
       tokenizer_(std::move(tokenizer)),
+      authenticator_(std::move(tokens)),
       metrics_(MetricsInfo(model_, options.engine.enable_prefix_caching)),
       log_(options.log_format),
       detokenizer_(*tokenizer_, metrics_, log_),
@@ -87,9 +97,9 @@ Daemon::Daemon(const Options& options, ShutdownSignal& signal, LoadedModel model
               std::move(model.runner), &detokenizer_),
       live_(metrics_, kWriteDeadline),
       pool_(TokenizerPool::Options()),
-      generation_service_({*tokenizer_, engine_, detokenizer_, pool_, live_, metrics_},
+      generation_service_({*tokenizer_, engine_, detokenizer_, pool_, live_, metrics_, &authenticator_},
                           ServiceOptions(options, std::move(limits))),
-      model_service_(model_),
+      model_service_(model_, &authenticator_),
       heartbeat_(kStepDeadline) {
   detokenizer_.Start([this](RequestId id) { engine_.Stop(id); },
                      [this](const absl::Status& status) {
@@ -113,7 +123,20 @@ absl::Status Daemon::Listen() {
   admin_server_ = *std::move(admin);
 
   grpc::Service* const services[] = {&generation_service_, &model_service_};
-  absl::StatusOr<std::unique_ptr<RpcServer>> rpc = RpcServer::Start(options_.listen, options_.reflection, services);
+  if (options_.health_listen) {
+    auto health = RpcServer::Start({.address = *options_.health_listen, .flag = "--health-listen"}, {});
+    if (!health.ok()) return health.status();
+    health_server_ = *std::move(health);
+  }
+  RpcServerOptions rpc_options{.address = options_.listen};
+  // gRPC's reflection cannot ask for a token.
+  rpc_options.reflection = options_.reflection && options_.auth_token_file.empty();
+  if (!options_.tls.cert.empty()) {
+    auto credentials = TlsCredentials(options_.tls);
+    if (!credentials.ok()) return credentials.status();
+    rpc_options.credentials = *std::move(credentials);
+  }
+  absl::StatusOr<std::unique_ptr<RpcServer>> rpc = RpcServer::Start(rpc_options, services);
   if (!rpc.ok()) return rpc.status();
   rpc_server_ = *std::move(rpc);
   SetReady(true);
@@ -129,6 +152,7 @@ std::string Daemon::ReadyLine() const {
 void Daemon::SetReady(bool ready) {
   ready_ = ready;
   rpc_server_->SetReady(ready);
+  if (health_server_ != nullptr) health_server_->SetReady(ready);
 }
 
 int Daemon::Run() {
@@ -168,11 +192,13 @@ bool Daemon::WaitUntilEmpty(absl::Time deadline) {
 void Daemon::Stop() {
   if (std::exchange(stopped_, true)) return;
   if (rpc_server_ != nullptr) rpc_server_->SetLive(!failed_);
+  if (health_server_ != nullptr) health_server_->SetLive(!failed_);
   live_.Close([] {});
   pool_.Shutdown();
   engine_.Shutdown();
   detokenizer_.Shutdown();  // every call has its last event now
   if (rpc_server_ != nullptr) rpc_server_->Shutdown(kFarewell);
+  if (health_server_ != nullptr) health_server_->Shutdown(kFarewell);
   admin_server_.reset();
 }
 

@@ -13,6 +13,7 @@
 #include "engine/engine.h"
 #include "quire/v1/model.pb.h"
 #include "server/admin_server.h"
+#include "server/authenticator.h"
 #include "server/detokenizer.h"
 #include "server/flags.h"
 #include "server/generation_service.h"
@@ -42,7 +43,7 @@ class Daemon {
 
  private:
   Daemon(const Options& options, ShutdownSignal& signal, LoadedModel model, std::unique_ptr<Tokenizer> tokenizer,
-         RequestLimits limits);
+         std::unique_ptr<AuthTokens> tokens, RequestLimits limits);
 
   absl::Status Listen();
   // Stops taking requests and waits for the accepted ones. Returns early on a second signal or a failure.
@@ -57,6 +58,7 @@ class Daemon {
   ShutdownSignal& signal_;
   const v1::GetModelResponse model_;
   const std::unique_ptr<Tokenizer> tokenizer_;
+  const Authenticator authenticator_;
   Metrics metrics_;
   RequestLog log_;
   Detokenizer detokenizer_;
@@ -71,6 +73,7 @@ class Daemon {
   std::atomic<bool> empty_{false};  // closed, and no call is live
   bool stopped_ = false;
   std::unique_ptr<RpcServer> rpc_server_;
+  std::unique_ptr<RpcServer> health_server_;  // of --health-listen; may be none
   std::unique_ptr<AdminServer> admin_server_;
 };
 

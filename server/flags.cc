@@ -147,8 +147,6 @@ absl::Status SetKvCacheMemory(Options& o, absl::string_view value) {
   return Store(ParseBytes(value), o.engine.kv_cache_bytes);
 }
 
-absl::Status TlsNotBuilt(Options&, absl::string_view) { return NotBuilt("TLS"); }
-
 constexpr Flag kFlags[] = {
     {"config", "FILE", "none",
      "TOML file with these options as keys; the environment (QUIRE_MAX_NUM_SEQS=...) wins over it, the command line "
@@ -228,12 +226,18 @@ constexpr Flag kFlags[] = {
      "then accepted requests have this long to finish; what still runs ends UNAVAILABLE",
      [](Options& o, absl::string_view v) { return Store(ParseDuration(v), o.drain_timeout); }},
     {"health-listen", "HOST:PORT", "none", "plaintext grpc.health.v1 on a port of its own",
-     [](Options&, absl::string_view) { return NotBuilt("a health listener"); }},
-    {"tls-cert", "FILE", "none", "the server's certificate", TlsNotBuilt},
-    {"tls-key", "FILE", "none", "its key", TlsNotBuilt},
-    {"tls-client-ca", "FILE", "none", "demand client certificates of this authority", TlsNotBuilt},
-    {"auth-token-file", "FILE", "none", "demand one of these bearer tokens",
-     [](Options&, absl::string_view) { return NotBuilt("authentication by tokens"); }},
+     [](Options& o, absl::string_view v) { return Store(ParseListenAddress(v), o.health_listen.emplace()); }},
+    {"tls-cert", "FILE", "none",
+     "PEM: the server's certificate and its chain; --listen speaks TLS. Read again when it changes, as the two below",
+     [](Options& o, absl::string_view v) { return StoreText(v, o.tls.cert); }},
+    {"tls-key", "FILE", "none", "PEM: its key, without a password",
+     [](Options& o, absl::string_view v) { return StoreText(v, o.tls.key); }},
+    {"tls-client-ca", "FILE", "none", "PEM: demand client certificates that one of these authorities has signed",
+     [](Options& o, absl::string_view v) { return StoreText(v, o.tls.client_ca); }},
+    {"auth-token-file", "FILE", "none",
+     "demand one of these bearer tokens: one on a line, or sha256:HEX of it, then perhaps tenant=NAME max-priority=N. "
+     "Read again when it changes; reflection is off then, health stays open",
+     [](Options& o, absl::string_view v) { return StoreText(v, o.auth_token_file); }},
     {"log-level", "LEVEL", "info", "debug, info, warning, error", SetLogLevel},
     {"log-format", "FORMAT", "text", "of the lines on stderr: text or json", SetLogFormat},
     {"seed", "N", "0", "of dummy weights",
@@ -274,10 +278,19 @@ const Flag* FindFlag(absl::string_view name) {
 absl::Status CheckOptions(const Options& options) {
   if (options.command == Subcommand::kHelp || options.command == Subcommand::kVersion) return absl::OkStatus();
   if (options.engine.model.empty()) return absl::InvalidArgumentError("--model is required: a model's directory");
-  if (options.command == Subcommand::kServe && !options.listen.loopback() && !options.insecure) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "--listen ", options.listen.ToString(),
-        " is beyond loopback, which needs --tls-cert, --auth-token-file (neither is built yet) or --insecure"));
+  if (options.command != Subcommand::kServe) return absl::OkStatus();
+  const TlsFiles& tls = options.tls;
+  if (tls.cert.empty() != tls.key.empty()) {
+    return absl::InvalidArgumentError("--tls-cert and --tls-key go together: give both or neither");
+  }
+  if (!tls.client_ca.empty() && tls.cert.empty()) {
+    return absl::InvalidArgumentError("--tls-client-ca needs --tls-cert and --tls-key");
+  }
+  const bool guarded = !tls.cert.empty() || !options.auth_token_file.empty();
+  if (!options.listen.loopback() && !guarded && !options.insecure) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--listen ", options.listen.ToString(),
+                     " is beyond loopback, which needs --tls-cert, --auth-token-file or --insecure"));
   }
   return absl::OkStatus();
 }

@@ -16,6 +16,7 @@
 #include "absl/types/span.h"
 #include "engine/memory_plan.h"
 #include "server/flag_values.h"
+#include "server/tls.h"
 
 namespace quire {
 
@@ -29,6 +30,9 @@ struct Options {
   std::string served_model_name;  // empty: the last part of the model's path
   ListenAddress listen{"127.0.0.1", 50051};
   ListenAddress admin_listen{"127.0.0.1", 9400};
+  std::optional<ListenAddress> health_listen;
+  TlsFiles tls;                 // cert and key: both or neither
+  std::string auth_token_file;  // empty: everybody may call
   bool insecure = false;
   bool reflection = true;
   bool use_generation_config = true;  // false: --generation-config none

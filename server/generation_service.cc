@@ -71,12 +71,16 @@ grpc::ServerWriteReactor<grpc::ByteBuffer>* GenerationService::Generate(grpc::Ca
 
 absl::Status GenerationService::Receive(grpc::CallbackServerContext* context, const grpc::ByteBuffer& bytes,
                                         absl::Time arrival, const std::shared_ptr<GenerateStream>& stream) {
+  const absl::StatusOr<Principal> caller = Caller(*context);
+  if (!caller.ok()) return caller.status();
   v1::GenerateRequest request;
   if (absl::Status status = ParseMessage(bytes, request); !status.ok()) return status;
+  if (absl::Status status = BindToPrincipal(*caller, request); !status.ok()) return status;
   absl::StatusOr<GenerateJob> job = ValidateGenerate(request, options_.limits);
   if (!job.ok()) return job.status();
   if (job->request_id.empty()) job->request_id = NewRequestId();
-  if (absl::Status status = parts_.live.Add(job->request_id, stream); !status.ok()) return status;
+  if (absl::Status status = parts_.live.Add(ScopedRequestId(*caller, job->request_id), stream); !status.ok())
+    return status;
 
   Admission admission{stream, *std::move(job), TraceId(*context), arrival, absl::InfiniteFuture()};
   if (context->deadline() != std::chrono::system_clock::time_point::max()) {
@@ -87,6 +91,11 @@ absl::Status GenerationService::Receive(grpc::CallbackServerContext* context, co
   const size_t kept_bytes = bytes.Length();
   return parts_.pool.Submit(kept_bytes,
                             [this, admission = std::move(admission)]() mutable { Admit(std::move(admission)); });
+}
+
+absl::StatusOr<Principal> GenerationService::Caller(const grpc::CallbackServerContext& context) const {
+  if (parts_.authenticator == nullptr) return Principal{};
+  return parts_.authenticator->Check(context);
 }
 
 void GenerationService::Admit(Admission admission) {
@@ -179,9 +188,11 @@ grpc::ServerUnaryReactor* GenerationService::Cancel(grpc::CallbackServerContext*
                                                     grpc::ByteBuffer* reply) {
   grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
   v1::CancelRequest request;
-  const absl::Status status = ParseMessage(*bytes, request);
+  const absl::StatusOr<Principal> caller = Caller(*context);
+  absl::Status status = caller.status();
+  if (status.ok()) status = ParseMessage(*bytes, request);
   if (status.ok()) {
-    for (const std::string& name : request.request_ids()) parts_.live.Cancel(name);
+    for (const std::string& id : request.request_ids()) parts_.live.Cancel(ScopedRequestId(*caller, id));
     *reply = SerializeMessage(v1::CancelResponse());
   }
   Reply(reactor, status);
@@ -192,7 +203,8 @@ grpc::ServerUnaryReactor* GenerationService::Tokenize(grpc::CallbackServerContex
                                                       const grpc::ByteBuffer* bytes, grpc::ByteBuffer* reply) {
   grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
   const auto request = std::make_shared<v1::TokenizeRequest>();
-  absl::Status status = ParseMessage(*bytes, *request);
+  absl::Status status = Caller(*context).status();
+  if (status.ok()) status = ParseMessage(*bytes, *request);
   if (status.ok() && request->text().size() > kMaxTokenizeBytes) {
     status = InvalidField("text",
                           absl::StrCat("has ", request->text().size(), " bytes; allowed: at most ", kMaxTokenizeBytes));
@@ -218,7 +230,8 @@ grpc::ServerUnaryReactor* GenerationService::Detokenize(grpc::CallbackServerCont
                                                         const grpc::ByteBuffer* bytes, grpc::ByteBuffer* reply) {
   grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
   const auto request = std::make_shared<v1::DetokenizeRequest>();
-  absl::Status status = ParseMessage(*bytes, *request);
+  absl::Status status = Caller(*context).status();
+  if (status.ok()) status = ParseMessage(*bytes, *request);
   if (status.ok() && request->ids_size() > kMaxDetokenizeIds) {
     status =
         InvalidField("ids", absl::StrCat("has ", request->ids_size(), " ids; allowed: at most ", kMaxDetokenizeIds));

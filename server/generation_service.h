@@ -17,6 +17,7 @@
 #include "absl/time/time.h"
 #include "engine/engine.h"
 #include "quire/v1/generation.grpc.pb.h"
+#include "server/authenticator.h"
 #include "server/detokenizer.h"
 #include "server/live_requests.h"
 #include "server/metrics.h"
@@ -34,6 +35,7 @@ struct GenerationParts {
   TokenizerPool& pool;
   LiveRequests& live;
   Metrics& metrics;
+  const Authenticator* authenticator = nullptr;  // nullptr: everybody may call
 };
 
 struct GenerationOptions {
@@ -71,6 +73,8 @@ class GenerationService final : public RawGenerationService {
     absl::Time deadline;
   };
 
+  // Who calls.
+  absl::StatusOr<Principal> Caller(const grpc::CallbackServerContext& context) const;
   // Parses, checks and queues a call for the pool.
   absl::Status Receive(grpc::CallbackServerContext* context, const grpc::ByteBuffer& bytes, absl::Time arrival,
                        const std::shared_ptr<GenerateStream>& stream);

@@ -50,22 +50,26 @@ void Configure(grpc::ServerBuilder& builder) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(const ListenAddress& address, bool reflection,
+absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(const RpcServerOptions& options,
                                                             absl::Span<grpc::Service* const> services) {
+  const ListenAddress& address = options.address;
   if (address.port != 0) {  // gRPC does not say why a port cannot be had
-    const absl::StatusOr<ListenSocket> probe = ListenSocket::Open(address, "--listen");
+    const absl::StatusOr<ListenSocket> probe = ListenSocket::Open(address, options.flag);
     if (!probe.ok()) return probe.status();
   }
   grpc::EnableDefaultHealthCheckService(true);
-  if (reflection) grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+  if (options.reflection) grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   grpc::ServerBuilder builder;
   Configure(builder);
   int port = 0;
-  builder.AddListeningPort(address.ToString(), grpc::InsecureServerCredentials(), &port);
+  builder.AddListeningPort(address.ToString(),
+                           options.credentials != nullptr ? options.credentials : grpc::InsecureServerCredentials(),
+                           &port);
   for (grpc::Service* service : services) builder.RegisterService(service);
   std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
   if (server == nullptr || port == 0) {
-    return absl::InvalidArgumentError(absl::StrCat("--listen ", address.ToString(), ": gRPC cannot listen there"));
+    return absl::InvalidArgumentError(
+        absl::StrCat(options.flag, " ", address.ToString(), ": gRPC cannot listen there"));
   }
   std::unique_ptr<RpcServer> result(new RpcServer(std::move(server), static_cast<uint16_t>(port)));
   result->SetReady(false);

@@ -7,21 +7,30 @@
 #include <memory>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "server/flag_values.h"
 
 namespace grpc {
 class Server;
+class ServerCredentials;
 class Service;
 }  // namespace grpc
 
 namespace quire {
 
+struct RpcServerOptions {
+  ListenAddress address;
+  absl::string_view flag = "--listen";  // what errors call the address
+  bool reflection = false;
+  std::shared_ptr<grpc::ServerCredentials> credentials = nullptr;  // none: plaintext
+};
+
 class RpcServer {
  public:
-  // Serves `services`, which must outlive it; health says NOT_SERVING until SetReady. Errors name --listen.
-  static absl::StatusOr<std::unique_ptr<RpcServer>> Start(const ListenAddress& address, bool reflection,
+  // Serves `services`, which must outlive it, and health, which says NOT_SERVING until SetReady.
+  static absl::StatusOr<std::unique_ptr<RpcServer>> Start(const RpcServerOptions& options,
                                                           absl::Span<grpc::Service* const> services);
   ~RpcServer();  // Shutdown(0)
 

@@ -117,7 +117,7 @@ class GenerationServiceTest : public testing::Test {
         service_({*tokenizer_, engine_, detokenizer_, pool_, live_, metrics_}, TestOptions()) {
     detokenizer_.Start([this](RequestId id) { engine_.Stop(id); }, [](const absl::Status&) {});
     grpc::Service* const services[] = {&service_};
-    server_ = *RpcServer::Start({"127.0.0.1", 0}, /*reflection=*/false, services);
+    server_ = *RpcServer::Start({.address = {"127.0.0.1", 0}}, services);
     channel_ = grpc::CreateChannel("127.0.0.1:" + std::to_string(server_->port()), grpc::InsecureChannelCredentials());
     stub_ = v1::GenerationService::NewStub(channel_);
   }
