@@ -5,6 +5,7 @@ packages=(
   libgrpc++-dev libprotobuf-dev protobuf-compiler protobuf-compiler-grpc libabsl-dev libssl-dev
   libspdlog-dev nlohmann-json3-dev libcli11-dev libtomlplusplus-dev libmicrohttpd-dev
   libcurl4-openssl-dev
+  python3-venv python3-yaml  # of the tests of deploy/
   libgtest-dev libgmock-dev libbenchmark-dev
 )
 
