@@ -65,12 +65,12 @@ struct PagedAttentionArgs {
 };
 
 // The first position that a row at `position` sees.
-inline int32_t FirstVisible(int32_t position, int32_t window) {
+constexpr int32_t FirstVisible(int32_t position, int32_t window) {
   return window > 0 && position >= window ? position - window + 1 : 0;
 }
 
 // The first entry of a chunk's block table that may be read.
-inline int32_t FirstEntry(int32_t first_position, int32_t window, int32_t block_size) {
+constexpr int32_t FirstEntry(int32_t first_position, int32_t window, int32_t block_size) {
   return FirstVisible(first_position, window) / block_size;
 }
 

@@ -5,12 +5,13 @@
 //
 //   [block][kv_head][slot][dim]
 //
-// V is stored in that order. K is stored so that the slots of a block are the SIMD lanes: dims in pairs, the pair
-// innermost,
+// V is stored in that order. K is stored as the backend likes it, for every dtype:
 //
-//   K: [block][kv_head][head_dim / 2][block_size][2]        offset (dim / 2 * block_size + slot) * 2 + dim % 2
+//   KeyLayout::kRows:      in that order too, so that a slot's key is one run of memory, as tensor cores load it
+//   KeyLayout::kDimPairs:  so that the slots of a block are the SIMD lanes: dims in pairs, the pair innermost; a dot
+//                          product over dims runs down whole vectors of slots and needs no horizontal sum
 //
-// for every dtype; a dot product over dims then runs down whole vectors of slots and needs no horizontal sum.
+//   kDimPairs: [block][kv_head][head_dim / 2][block_size][2]       offset (dim / 2 * block_size + slot) * 2 + dim % 2
 
 #ifndef QUIRE_KERNELS_PAGED_ATTENTION_PAGED_KV_H_
 #define QUIRE_KERNELS_PAGED_ATTENTION_PAGED_KV_H_
@@ -27,6 +28,8 @@ using BlockId = int32_t;
 // The entry of a block table whose block a sliding window has passed. It is never read.
 inline constexpr BlockId kNoBlock = -1;
 
+enum class KeyLayout : uint8_t { kDimPairs, kRows };
+
 struct PagedKv {
   void* k = nullptr;  // num_blocks * BlockElements() elements of dtype
   void* v = nullptr;  // the same
@@ -34,19 +37,21 @@ struct PagedKv {
   int32_t num_blocks = 0;
   int32_t block_size = 0;  // slots of a block: 8 .. 256, a multiple of 8
   int32_t kv_heads = 0;
-  int32_t head_dim = 0;  // even; at most 256 on `cpu`
+  int32_t head_dim = 0;  // even; at most 256 on `cpu` and `cuda`
+  KeyLayout key_layout = KeyLayout::kDimPairs;
 
   // Elements of K (or of V) of one block of one layer.
-  int64_t BlockElements() const { return int64_t{kv_heads} * block_size * head_dim; }
+  constexpr int64_t BlockElements() const { return int64_t{kv_heads} * block_size * head_dim; }
 
   // Index of the first element of (block, kv_head), the same for K and V.
-  int64_t HeadBegin(BlockId block, int32_t kv_head) const {
+  constexpr int64_t HeadBegin(BlockId block, int32_t kv_head) const {
     return (int64_t{block} * kv_heads + kv_head) * block_size * head_dim;
   }
-  int64_t KIndex(BlockId block, int32_t kv_head, int32_t slot, int32_t dim) const {
+  constexpr int64_t KIndex(BlockId block, int32_t kv_head, int32_t slot, int32_t dim) const {
+    if (key_layout == KeyLayout::kRows) return VIndex(block, kv_head, slot, dim);
     return HeadBegin(block, kv_head) + (int64_t{dim / 2} * block_size + slot) * 2 + dim % 2;
   }
-  int64_t VIndex(BlockId block, int32_t kv_head, int32_t slot, int32_t dim) const {
+  constexpr int64_t VIndex(BlockId block, int32_t kv_head, int32_t slot, int32_t dim) const {
     return HeadBegin(block, kv_head) + int64_t{slot} * head_dim + dim;
   }
 };

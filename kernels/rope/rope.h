@@ -24,12 +24,15 @@ namespace quire {
 
 enum class RopePairing : uint8_t { kHalves, kInterleaved, kNone };
 
+// Of a row that has no place in the cache (it fills up a batch of fixed size): nothing of it is turned or written.
+inline constexpr int64_t kNoSlot = -1;
+
 struct RopeKvWriteArgs {
   Tensor q;                  // in and out: float32 [num_rows, q_heads * head_dim]
   Tensor k;                  // float32 [num_rows, kv_heads * head_dim], not rotated; unchanged
   Tensor v;                  // float32 [num_rows, kv_heads * head_dim]
   const int32_t* positions;  // [num_rows], each < number of table rows; unused with kNone
-  const int64_t* slots;      // [num_rows]: block * block_size + slot, each different
+  const int64_t* slots;      // [num_rows]: block * block_size + slot, each different; or kNoSlot
   const float* cos;          // [max_positions, rotary_dim / 2]; unused with kNone
   const float* sin;          // [max_positions, rotary_dim / 2]; unused with kNone
   PagedKv kv;

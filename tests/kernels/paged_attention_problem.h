@@ -38,6 +38,7 @@ struct AttentionShape {
   float softcap = 0;
   bool sinks = false;  // noise of [-4, 4)
   bool alibi = false;  // slopes 2^-1, 2^-2, ..., and every third 0.3 of it in bfloat16
+  KeyLayout key_layout = KeyLayout::kDimPairs;
 };
 
 // Rows at positions [begin, begin + count) of a sequence.
@@ -67,7 +68,7 @@ class PagedAttentionProblem {
       num_blocks += BlocksOf(chunk);
       longest_ = std::max(longest_, chunk.begin + chunk.count);
     }
-    kv_ = {nullptr, nullptr, shape.dtype, num_blocks, shape.block_size, shape.kv_heads, shape.head_dim};
+    kv_ = {nullptr, nullptr, shape.dtype, num_blocks, shape.block_size, shape.kv_heads, shape.head_dim, shape.key_layout};
     const int64_t elements = num_blocks * kv_.BlockElements();
     k_.resize(elements * DTypeBytes(shape.dtype));
     v_.resize(elements * DTypeBytes(shape.dtype));
@@ -171,6 +172,8 @@ class PagedAttentionProblem {
     }
   }
 
+ public:
+  // The answer of any implementation: function(args) writes args.out.
   template <typename Function>
   std::vector<float> Call(const Function& function) {
     // Rows of q and out are a little apart, as in a wider tensor.
@@ -202,6 +205,7 @@ class PagedAttentionProblem {
     return result;
   }
 
+ private:
   AttentionShape shape_;
   PagedKv kv_;
   std::vector<char> k_, v_;

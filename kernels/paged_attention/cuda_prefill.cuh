@@ -1,0 +1,272 @@
+// Paged attention of chunks: a tile of packed rows against the whole context before it.
+//
+// A row of the tile is (row of the chunk, query head of the group), heads fastest, so that a KV head's keys are read
+// once for its whole group; four warps take 16 rows each (FlashAttention-2: Dao 2023, §3.2). KV tiles of kTileTokens
+// positions, counted from position 0, go through a ring of two stages. A row's arithmetic does not depend on which rows
+// share its tile, nor on where its chunk began: tiles that it does not see change nothing of it.
+//
+// What lies beyond a row's position must not influence it, be it NaN: its score is minus infinity, but its value would
+// still be multiplied by the weight 0. In the tiles where some rows see a position and others do not, values that are
+// not finite are therefore taken out, and the rows that do see them become NaN.
+
+#ifndef QUIRE_KERNELS_PAGED_ATTENTION_CUDA_PREFILL_CUH_
+#define QUIRE_KERNELS_PAGED_ATTENTION_CUDA_PREFILL_CUH_
+
+#include "kernels/cuda/numbers.h"
+#include "kernels/paged_attention/cuda.h"
+#include "kernels/paged_attention/cuda_tile.cuh"
+
+namespace quire::cuda {
+
+struct PrefillParams {
+  const float* q;  // [num_rows, q_heads, head_dim], rows q_stride apart
+  int64_t q_stride;
+  void* out;  // the same of out_dtype, rows out_stride apart
+  int64_t out_stride;
+  DType out_dtype;
+  int32_t group;
+  ScoreRule rule;
+  PagedKv kv;
+  const PrefillItem* items;  // [num_ctas / kv_heads]
+};
+
+template <typename E, int kDim>
+struct PrefillKernel {
+  using Params = PrefillParams;
+  using Tile = KvTile<E, kDim>;
+  static constexpr int kThreads = 128;
+  static constexpr int kMinCtas = kDim == 256 ? 1 : 2;
+  static constexpr int kStages = 2;
+  static constexpr int kDimSteps = kDim / 16;
+  static constexpr int kTokenSteps = kTileTokens / 16;
+  static_assert(kPrefillRows == kThreads / kWarpSize * 16);
+
+  static constexpr int kTileBytes = kTileTokens * Tile::kRowBytes;
+  static constexpr int kStageBytes = 2 * kTileBytes;                    // K, then V
+  static constexpr int kStagesOffset = kPrefillRows * Tile::kRowBytes;  // after the queries
+  static constexpr int kNotFiniteOffset = kStagesOffset + kStages * kStageBytes;
+  static constexpr int kSharedBytes = kNotFiniteOffset + kTileTokens * static_cast<int>(sizeof(int32_t));
+
+  // What a lane knows: rows i and i + 8 of its warp's 16, i = lane / 4.
+  struct State {
+    float out[2 * kDimSteps][4];  // fragments: rows by dims, eight of them each
+    float max[2], sum[2];         // max is the same in the four lanes of a row, sum is this lane's part
+    int32_t position[2];          // of the rows; -1: no row
+    int32_t first_visible[2];     // positions before it are outside the row's window
+    int32_t q_head[2];            // of the rows
+  };
+
+  template <typename Thread>
+  static QUIRE_DEVICE void Run(const Thread& thread, const Params& p) {
+    const PrefillItem item = p.items[thread.cta() / p.kv.kv_heads];
+    const int32_t kv_head = thread.cta() % p.kv.kv_heads;
+    LoadQueries(thread, p, item, kv_head);
+
+    State state;
+    QUIRE_UNROLL
+    for (int r = 0; r < 2; ++r) {
+      state.max[r] = kNegativeInfinity;
+      state.sum[r] = 0;
+      const int32_t m = thread.warp() * 16 + thread.lane() / 4 + r * 8, row = m / p.group;
+      state.position[r] = row < item.num_rows ? item.first_position + row : -1;
+      state.first_visible[r] = FirstVisible(item.first_position + row, p.rule.window);
+      state.q_head[r] = kv_head * p.group + m % p.group;
+    }
+    QUIRE_UNROLL
+    for (int n = 0; n < 2 * kDimSteps; ++n) {
+      QUIRE_UNROLL
+      for (int e = 0; e < 4; ++e) state.out[n][e] = 0;
+    }
+
+    const int32_t begin = FirstVisible(item.first_position, p.rule.window);
+    const int32_t end = item.first_position + item.num_rows, num_tiles = CeilDiv(end, kTileTokens);
+    CopyTile(thread, p, item, kv_head, begin / kTileTokens, begin, end);
+    thread.CommitCopies();
+    for (int32_t tile = begin / kTileTokens; tile < num_tiles; ++tile) {
+      if (tile + 1 < num_tiles) CopyTile(thread, p, item, kv_head, tile + 1, begin, end);
+      thread.CommitCopies();  // of nothing after the last tile: there is always one group that need not have arrived
+      thread.template WaitForCopies<1>();
+      thread.Sync();
+      char* stage = thread.shared() + kStagesOffset + tile % kStages * kStageBytes;
+      // Some row does not see all of the tile.
+      const bool is_edge = (tile + 1) * kTileTokens - 1 > item.first_position ||
+                           tile * kTileTokens < FirstVisible(end - 1, p.rule.window);
+      if (is_edge) TakeOutNotFinite(thread, stage + kTileBytes);
+      AttendTile(thread, p, stage, tile * kTileTokens, is_edge, state);
+      thread.Sync();  // before the stage is written again
+    }
+    StoreRows(thread, p, item, state);
+  }
+
+  template <typename Thread>
+  static QUIRE_DEVICE void LoadQueries(const Thread& thread, const Params& p, const PrefillItem& item,
+                                       int32_t kv_head) {
+    for (int i = thread.thread(); i < kPrefillRows * kDim; i += kThreads) {
+      const int m = i / kDim, d = i % kDim;
+      const int32_t row = m / p.group, q_head = kv_head * p.group + m % p.group;
+      const bool valid = row < item.num_rows && d < p.kv.head_dim;
+      Tile::StoreElement(thread.shared(), m, d,
+                         valid ? p.q[(item.first_row + row) * p.q_stride + int64_t{q_head} * p.kv.head_dim + d] : 0.0f);
+    }
+  }
+
+  // Starts the copy of a tile; positions outside [first, end) become zero.
+  template <typename Thread>
+  static QUIRE_DEVICE void CopyTile(const Thread& thread, const Params& p, const PrefillItem& item, int32_t kv_head,
+                                    int32_t tile, int32_t first, int32_t end) {
+    constexpr int kRowsAtOnce = kThreads / Tile::kUnits;
+    const int32_t begin = tile * kTileTokens;
+    const int64_t slots = EightSlots(p.kv, item.block_table, kv_head, begin + thread.lane() % 8 * 8, first, end);
+    const int unit = thread.thread() % Tile::kUnits;
+    const bool has_unit = unit * Tile::kUnitElements < p.kv.head_dim;
+    char* stage = thread.shared() + kStagesOffset + tile % kStages * kStageBytes;
+    QUIRE_UNROLL
+    for (int r = 0; r < kTileTokens; r += kRowsAtOnce) {
+      const int row = r + thread.thread() / Tile::kUnits;
+      const int64_t element =
+          thread.Shuffle(slots, row / 8) + int64_t{row % 8} * p.kv.head_dim + unit * Tile::kUnitElements;
+      const bool valid = begin + row >= first && begin + row < end && has_unit;
+      char* to = stage + Tile::UnitOffset(row, unit);
+      thread.CopyAsync16(to, static_cast<const E*>(p.kv.k) + element, valid);
+      thread.CopyAsync16(to + kTileBytes, static_cast<const E*>(p.kv.v) + element, valid);
+    }
+  }
+
+  static QUIRE_DEVICE int32_t* NotFinite(char* shared) { return reinterpret_cast<int32_t*>(shared + kNotFiniteOffset); }
+
+  // Sets to zero the values of positions that have one that is not finite, and marks them. Two threads for a position.
+  template <typename Thread>
+  static QUIRE_DEVICE void TakeOutNotFinite(const Thread& thread, char* values) {
+    const int row = thread.thread() / 2, half = thread.thread() % 2;
+    auto* pairs = reinterpret_cast<uint32_t*>(values + row * Tile::kRowBytes) + half * (kDim / 4);
+    bool found = false;
+    for (int i = 0; i < kDim / 4; ++i) found |= AnyNotFinite<E>(pairs[i]);
+    found |= thread.ShuffleXor(static_cast<int>(found), 1) != 0;
+    if (found) {
+      for (int i = 0; i < kDim / 4; ++i) pairs[i] = 0;
+    }
+    if (half == 0) NotFinite(thread.shared())[row] = found ? 1 : 0;
+    thread.Sync();
+  }
+
+  // The positions [begin, begin + kTileTokens) for all rows: the online softmax (Milakov and Gimelshein 2018).
+  template <typename Thread>
+  static QUIRE_DEVICE void AttendTile(const Thread& thread, const Params& p, const char* stage, int32_t begin,
+                                      bool is_edge, State& state) {
+    float scores[2 * kTokenSteps][4];  // rows by positions, eight of them each
+    QUIRE_UNROLL
+    for (int n = 0; n < 2 * kTokenSteps; ++n) {
+      QUIRE_UNROLL
+      for (int e = 0; e < 4; ++e) scores[n][e] = 0;
+    }
+    QUIRE_UNROLL
+    for (int pair = 0; pair < kDimSteps / 2; ++pair) {
+      uint32_t queries[2][4];
+      Tile::LoadRows(thread, thread.shared(), thread.warp() * 16, 2 * pair, queries[0]);
+      Tile::LoadRows(thread, thread.shared(), thread.warp() * 16, 2 * pair + 1, queries[1]);
+      QUIRE_UNROLL
+      for (int n = 0; n < 2 * kTokenSteps; ++n) {
+        uint32_t keys[4];
+        Tile::LoadColumns(thread, stage, 8 * n, pair, keys);
+        thread.template MultiplyAdd<E>(scores[n], queries[0], keys[0], keys[1]);
+        thread.template MultiplyAdd<E>(scores[n], queries[1], keys[2], keys[3]);
+      }
+    }
+    Scale(thread, p, begin, is_edge, state, scores);
+
+    uint32_t weights[kTokenSteps][4];  // A fragments: rows by positions
+    Softmax(thread, scores, state, weights);
+    QUIRE_UNROLL
+    for (int d = 0; d < kDimSteps; ++d) {
+      QUIRE_UNROLL
+      for (int t = 0; t < kTokenSteps; ++t) {
+        uint32_t values[4];
+        Tile::LoadValues(thread, stage + kTileBytes, 16 * t, d, values);
+        thread.template MultiplyAdd<E>(state.out[2 * d], weights[t], values[0], values[1]);
+        thread.template MultiplyAdd<E>(state.out[2 * d + 1], weights[t], values[2], values[3]);
+      }
+    }
+  }
+
+  template <typename Thread>
+  static QUIRE_DEVICE void Scale(const Thread& thread, const Params& p, int32_t begin, bool is_edge, const State& state,
+                                 float (&scores)[2 * kTokenSteps][4]) {
+    const int32_t* not_finite = NotFinite(thread.shared());
+    QUIRE_UNROLL
+    for (int n = 0; n < 2 * kTokenSteps; ++n) {
+      QUIRE_UNROLL
+      for (int e = 0; e < 4; ++e) {
+        float& score = scores[n][e];
+        const int t = 8 * n + thread.lane() % 4 * 2 + e % 2;
+        score = p.rule(score, begin + t, state.q_head[e / 2]);
+        if (!is_edge) continue;
+        if (begin + t > state.position[e / 2] || begin + t < state.first_visible[e / 2]) {
+          score = kNegativeInfinity;
+        } else if (not_finite[t] != 0) {
+          score = kNaN;
+        }
+      }
+    }
+  }
+
+  template <typename Thread>
+  static QUIRE_DEVICE void Softmax(const Thread& thread, float (&scores)[2 * kTokenSteps][4], State& state,
+                                   uint32_t (&weights)[kTokenSteps][4]) {
+    float base[2];
+    QUIRE_UNROLL
+    for (int r = 0; r < 2; ++r) {
+      float max = state.max[r];
+      QUIRE_UNROLL
+      for (int n = 0; n < 2 * kTokenSteps; ++n) max = Max(max, Max(scores[n][2 * r], scores[n][2 * r + 1]));
+      max = Max(max, thread.ShuffleXor(max, 1));
+      max = Max(max, thread.ShuffleXor(max, 2));
+      base[r] = max == kNegativeInfinity ? 0.0f : max;  // a row that has seen nothing yet
+      const float alpha = Exp2(state.max[r] - base[r]);
+      state.max[r] = max;
+      state.sum[r] *= alpha;
+      QUIRE_UNROLL
+      for (int n = 0; n < 2 * kDimSteps; ++n) {
+        state.out[n][2 * r] *= alpha;
+        state.out[n][2 * r + 1] *= alpha;
+      }
+    }
+    QUIRE_UNROLL
+    for (int t = 0; t < kTokenSteps; ++t) {
+      QUIRE_UNROLL
+      for (int f = 0; f < 4; ++f) {  // rows i, i + 8 of the first eight positions, then of the other eight
+        const float* s = &scores[2 * t + f / 2][f % 2 * 2];
+        weights[t][f] = Pack<E>(Exp2(s[0] - base[f % 2]), Exp2(s[1] - base[f % 2]));
+        // The denominator sums what the numerator is multiplied by: the rounded weights.
+        state.sum[f % 2] += UnpackLow<E>(weights[t][f]) + UnpackHigh<E>(weights[t][f]);
+      }
+    }
+  }
+
+  template <typename Thread>
+  static QUIRE_DEVICE void StoreRows(const Thread& thread, const Params& p, const PrefillItem& item,
+                                     const State& state) {
+    QUIRE_UNROLL
+    for (int r = 0; r < 2; ++r) {
+      float sum = state.sum[r];
+      sum += thread.ShuffleXor(sum, 1);
+      sum += thread.ShuffleXor(sum, 2);
+      const int m = thread.warp() * 16 + thread.lane() / 4 + r * 8;
+      const int32_t row = m / p.group;
+      if (row >= item.num_rows) continue;
+      sum = p.rule.WithSink(sum, state.max[r], state.q_head[r]);
+      const int64_t begin = (item.first_row + row) * p.out_stride + int64_t{state.q_head[r]} * p.kv.head_dim;
+      QUIRE_UNROLL
+      for (int n = 0; n < 2 * kDimSteps; ++n) {
+        QUIRE_UNROLL
+        for (int e = 0; e < 2; ++e) {
+          const int d = 8 * n + thread.lane() % 4 * 2 + e;
+          if (d < p.kv.head_dim) StoreOut(p.out, p.out_dtype, begin + d, state.out[n][2 * r + e] / sum);
+        }
+      }
+    }
+  }
+};
+
+}  // namespace quire::cuda
+
+#endif  // QUIRE_KERNELS_PAGED_ATTENTION_CUDA_PREFILL_CUH_

@@ -1,0 +1,171 @@
+// The small CUDA kernels, emulated, against the definition.
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "kernels/cpu/host_memory.h"
+#include "kernels/embedding/cuda.cuh"
+#include "kernels/embedding/impl.h"
+#include "kernels/gated_activation/cuda.cuh"
+#include "kernels/gated_activation/impl.h"
+#include "kernels/linear/impl.h"
+#include "kernels/rms_norm/cuda.cuh"
+#include "kernels/rms_norm/impl.h"
+#include "kernels/rope/cuda.cuh"
+#include "kernels/rope/impl.h"
+#include "tests/kernels/cpu_problem.h"
+#include "tests/kernels/cuda/emulated_device.h"
+
+namespace quire {
+namespace {
+
+// Of two roundings of nearly the same number.
+void ExpectClose(const Matrix& got, const Matrix& want, DType dtype) {
+  const float unit = dtype == DType::kFloat32 ? 4e-6f : dtype == DType::kFloat16 ? 0x1p-10f : 0x1p-7f;
+  for (int64_t r = 0; r < want.tensor().rows; ++r) {
+    for (int64_t i = 0; i < want.tensor().cols; ++i) {
+      ASSERT_NEAR(got.At(r, i), want.At(r, i), unit * std::abs(want.At(r, i)) + 2e-6f)
+          << DTypeName(dtype) << " row " << r << " col " << i;
+    }
+    for (int64_t i = want.tensor().cols; i < got.tensor().row_stride && r + 1 < want.tensor().rows; ++i)
+      ASSERT_TRUE(std::isnan(got.At(r, i))) << "wrote past a row";
+  }
+}
+
+TEST(ElementwiseCudaTest, EmbeddingReadsTheRowsThatIdsName) {
+  cuda::EmulatedDevice device;
+  for (DType dtype : kAllDTypes) {
+    for (int64_t k : {1, 64, 901}) {
+      Matrix rows(dtype, 50, k), got(DType::kFloat32, 4, k, 2);
+      rows.FillRandom(5);
+      LinearWeight table{50, k, dtype, *AllocateHostMemory(static_cast<size_t>(50 * k) * DTypeBytes(dtype))};
+      RefPackLinear({SourceOf(rows.tensor())}, dtype, table.data.data());
+      const uint32_t ids[] = {49, 0, 7, 7};
+      cuda::Embedding({ids, &table, got.tensor()}, device);
+      for (int r = 0; r < 4; ++r) ASSERT_EQ(got.Row(r), rows.Row(ids[r])) << DTypeName(dtype) << " k " << k;
+
+      Matrix want(DType::kFloat32, 4, k, 2);
+      RefEmbedding({ids, &table, want.tensor(), 1.5f});
+      RefEmbedding({ids, &table, want.tensor(), 0.3f, true});
+      cuda::Embedding({ids, &table, got.tensor(), 1.5f}, device);
+      cuda::Embedding({ids, &table, got.tensor(), 0.3f, true}, device);
+      ASSERT_TRUE(SameBits(got, want)) << DTypeName(dtype) << " k " << k;
+    }
+  }
+}
+
+TEST(ElementwiseCudaTest, RmsNormIsNearTheDefinition) {
+  cuda::EmulatedDevice device;
+  for (DType dtype : kAllDTypes) {
+    for (int64_t cols : {1, 31, 256, 300, 5003}) {
+      Matrix x(DType::kFloat32, 6, cols, 3), weight(DType::kFloat32, 1, cols), want(dtype, 7, cols),
+          got(dtype, 7, cols, 5);
+      x.FillRandom(static_cast<uint32_t>(cols), 3.0f);
+      weight.FillRandom(4);
+      const int32_t rows[] = {5, 0, 1, 2, 2, 4, 3};
+      RefRmsNorm({x.tensor(), weight.tensor().Row<float>(0), 1e-5f, rows, want.tensor()});
+      cuda::RmsNorm({x.tensor(), weight.tensor().Row<float>(0), 1e-5f, rows, got.tensor()}, device);
+      ExpectClose(got, want, dtype);
+    }
+  }
+}
+
+TEST(ElementwiseCudaTest, RmsNormOfHeadsInPlaceAndAddedToY) {
+  cuda::EmulatedDevice device;
+  for (int64_t hidden : {6, 128}) {
+    Matrix x(DType::kFloat32, 5, 3 * hidden, 3), want(DType::kFloat32, 5, 3 * hidden, 3);
+    Matrix y(DType::kFloat32, 5, 3 * hidden), weight(DType::kFloat32, 1, hidden);
+    x.FillRandom(1);
+    weight.FillRandom(2);
+    for (Matrix* sum : {&y, &want}) sum->FillRandom(3);
+    RmsNormArgs args{x.tensor(), weight.tensor().Row<float>(0), 1e-5f, nullptr, want.tensor(), 3, true};
+    RefRmsNorm(args);
+    args.y = y.tensor();
+    cuda::RmsNorm(args, device);
+    ExpectClose(y, want, DType::kFloat32);
+
+    want.FillRandom(1);
+    args = {want.tensor(), weight.tensor().Row<float>(0), 1e-5f, nullptr, want.tensor(), 3};
+    RefRmsNorm(args);
+    args.x = args.y = x.tensor();
+    cuda::RmsNorm(args, device);
+    ExpectClose(x, want, DType::kFloat32);
+  }
+}
+
+TEST(ElementwiseCudaTest, EveryGateIsNearTheDefinition) {
+  cuda::EmulatedDevice device;
+  for (DType dtype : kAllDTypes) {
+    for (int64_t cols : {1, 200, 1025}) {
+      for (GateKind kind : {GateKind::kSilu, GateKind::kGeluTanh, GateKind::kGeluErf, GateKind::kClampedSwiGlu}) {
+        Matrix gate_up(DType::kFloat32, 3, 2 * cols, 1), want(dtype, 3, cols), got(dtype, 3, cols, 3);
+        gate_up.FillRandom(9, 9.0f);
+        RefGatedActivation({gate_up.tensor(), want.tensor(), {kind}});
+        cuda::GatedActivation({gate_up.tensor(), got.tensor(), {kind}}, device);
+        ExpectClose(got, want, dtype);
+      }
+    }
+  }
+}
+
+TEST(ElementwiseCudaTest, SwiGluOfExtremeGates) {
+  cuda::EmulatedDevice device;
+  Matrix gate_up(DType::kFloat32, 1, 8), y(DType::kFloat32, 1, 4);
+  gate_up.Fill({{1000, -1000, NAN, 0, 1, 1, 1, 5}});
+  cuda::GatedActivation({gate_up.tensor(), y.tensor()}, device);
+  EXPECT_EQ(y.At(0, 0), 1000.0f);
+  EXPECT_NEAR(y.At(0, 1), 0.0f, 1e-30f);
+  EXPECT_TRUE(std::isnan(y.At(0, 2)));
+  EXPECT_EQ(y.At(0, 3), 0.0f);
+}
+
+// Both layouts of keys have one writer and one index formula; a row without a slot leaves everything as it was.
+TEST(ElementwiseCudaTest, RopeKvWriteHasTheBitsOfTheDefinition) {
+  constexpr int32_t kQHeads = 3, kKvHeads = 2, kBlocks = 3, kBlockSize = 8, kPositions = 90;
+  cuda::EmulatedDevice device;
+  for (DType dtype : kAllDTypes) {
+    for (KeyLayout layout : {KeyLayout::kRows, KeyLayout::kDimPairs}) {
+      for (const auto& [head_dim, pairing, rotary_dim] : {std::tuple{2, RopePairing::kHalves, 0},
+                                                          {10, RopePairing::kInterleaved, 0},
+                                                          {128, RopePairing::kHalves, 96},
+                                                          {64, RopePairing::kNone, 0},
+                                                          {256, RopePairing::kInterleaved, 64}}) {
+        const int64_t elements = int64_t{kBlocks} * kBlockSize * kKvHeads * head_dim;
+        Matrix cos(DType::kFloat32, kPositions, head_dim / 2), sin(DType::kFloat32, kPositions, head_dim / 2);
+        Matrix q(DType::kFloat32, 4, kQHeads * head_dim, 4), q_want(DType::kFloat32, 4, kQHeads * head_dim, 4);
+        Matrix k(DType::kFloat32, 4, kKvHeads * head_dim, 1), v(DType::kFloat32, 4, kKvHeads * head_dim, 2);
+        Matrix k_got(dtype, 1, elements), v_got(dtype, 1, elements), k_want(dtype, 1, elements),
+            v_want(dtype, 1, elements);
+        cos.FillRandom(1);
+        sin.FillRandom(2);
+        q.FillRandom(3);
+        q_want.FillRandom(3);
+        k.FillRandom(4);
+        v.FillRandom(5);
+        PagedKv got{k_got.tensor().data, v_got.tensor().data, dtype, kBlocks, kBlockSize, kKvHeads, head_dim, layout};
+        PagedKv want = got;
+        want.k = k_want.tensor().data;
+        want.v = v_want.tensor().data;
+        const int32_t positions[] = {0, 89, 7, 0};
+        const int64_t slots[] = {23, 0, 9, kNoSlot};
+        const Tensor q3 = q_want.tensor().Rows(0, 3), k3 = k.tensor().Rows(0, 3), v3 = v.tensor().Rows(0, 3);
+        RefRopeKvWrite({q3, k3, v3, positions, slots, cos.tensor().Row<float>(0), sin.tensor().Row<float>(0), want,
+                        pairing, rotary_dim});
+        cuda::RopeKvWrite({q.tensor(), k.tensor(), v.tensor(), positions, slots, cos.tensor().Row<float>(0),
+                           sin.tensor().Row<float>(0), got, pairing, rotary_dim},
+                          device);
+        EXPECT_TRUE(SameBits(q, q_want)) << DTypeName(dtype) << " head_dim " << head_dim;
+        EXPECT_TRUE(SameBits(k_got, k_want)) << DTypeName(dtype) << " head_dim " << head_dim;
+        EXPECT_TRUE(SameBits(v_got, v_want)) << DTypeName(dtype) << " head_dim " << head_dim;
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace quire
