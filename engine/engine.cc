@@ -25,7 +25,7 @@ void Engine::Cancel(RequestId id, Ending ending) {
   inbox_.Put({.kind = CommandKind::kCancel, .ending = ending, .id = id});
 }
 
-void Engine::Stop(RequestId id) { inbox_.Put({.kind = CommandKind::kStop, .id = id}); }
+void Engine::Stop(RequestId id, uint32_t index) { inbox_.Put({.kind = CommandKind::kStop, .id = id, .index = index}); }
 
 void Engine::Pause(RequestId id) { inbox_.Put({.kind = CommandKind::kPause, .id = id}); }
 

@@ -71,8 +71,8 @@ class Engine {
   // Ends a request with a kEnded event; unknown ids are ignored. Always gets in.
   void Cancel(RequestId id, Ending ending);
 
-  // The server has found a stop string: the request ends without further events.
-  void Stop(RequestId id);
+  // The server has found a stop string: this output of the request ends without further events.
+  void Stop(RequestId id, uint32_t index);
 
   // The client of a request does not read, or does again: between the two the request does not run. Unknown ids are
   // ignored.

@@ -29,6 +29,7 @@ struct Command {
   CommandKind kind = CommandKind::kAdd;
   Ending ending = Ending::kNone;                     // kCancel, kEndAll
   RequestId id = 0;                                  // all but kAdd, kEndAll
+  uint32_t index = 0;                                // kStop: of the output
   std::shared_ptr<const Request> request = nullptr;  // kAdd
 };
 

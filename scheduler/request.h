@@ -30,6 +30,7 @@ struct Request {
   SamplingParams sampling;
   std::vector<TokenBias> logit_bias;  // each id once
   std::vector<uint32_t> allowed_ids;  // each once; empty: all
+  uint32_t num_outputs = 1;           // 1 .. 16; output i is drawn with seed + i (mod 2^64)
   uint32_t max_tokens = 1;            // >= 1; prompt + max_tokens <= max_model_len
   uint32_t min_tokens = 0;            // below it, stop_ids are banned
   std::vector<uint32_t> stop_ids;  // eos ids (unless ignored) and the client's stop ids: the token that ends the output

@@ -15,8 +15,6 @@
 namespace quire {
 namespace {
 
-// A client that does not take a write for this long is taken for dead.
-constexpr absl::Duration kWriteDeadline = absl::Seconds(30);
 // A step that takes longer than this has hung: /livez turns 503.
 constexpr absl::Duration kStepDeadline = absl::Seconds(120);
 // How long streams that were ended may take to tell their clients.
@@ -43,6 +41,7 @@ GenerationOptions ServiceOptions(const Options& options, RequestLimits limits) {
   result.block_size = options.engine.block_size;
   result.enable_prefix_caching = options.engine.enable_prefix_caching;
   result.default_timeout = options.default_timeout;
+  result.max_unsent_tokens = options.max_unsent_tokens;
   return result;
 }
 
@@ -95,13 +94,14 @@ Daemon::Daemon(const Options& options, ShutdownSignal& signal, LoadedModel model
       detokenizer_(*tokenizer_, metrics_, log_),
       engine_(model.plan.scheduler, options.engine.max_waiting_requests, options.engine.max_waiting_tokens,
               std::move(model.runner), &detokenizer_),
-      live_(metrics_, kWriteDeadline),
+      live_(metrics_, options.write_timeout),
       pool_(TokenizerPool::Options()),
-      generation_service_({*tokenizer_, engine_, detokenizer_, pool_, live_, metrics_, &authenticator_},
+      rate_(options.max_call_rate),
+      generation_service_({*tokenizer_, engine_, detokenizer_, pool_, live_, metrics_, rate_, &authenticator_},
                           ServiceOptions(options, std::move(limits))),
       model_service_(model_, &authenticator_),
       heartbeat_(kStepDeadline) {
-  detokenizer_.Start([this](RequestId id) { engine_.Stop(id); },
+  detokenizer_.Start([this](RequestId id, uint32_t index) { engine_.Stop(id, index); },
                      [this](const absl::Status& status) {
                        LogError(absl::StrCat("the engine failed: ", status.message()));
                        failed_ = true;
@@ -128,7 +128,7 @@ absl::Status Daemon::Listen() {
     if (!health.ok()) return health.status();
     health_server_ = *std::move(health);
   }
-  RpcServerOptions rpc_options{.address = options_.listen};
+  RpcServerOptions rpc_options{.address = options_.listen, .limits = options_.rpc_limits};
   // gRPC's reflection cannot ask for a token.
   rpc_options.reflection = options_.reflection && options_.auth_token_file.empty();
   if (!options_.tls.cert.empty()) {

@@ -14,6 +14,7 @@
 #include "quire/v1/model.pb.h"
 #include "server/admin_server.h"
 #include "server/authenticator.h"
+#include "server/call_rate.h"
 #include "server/detokenizer.h"
 #include "server/flags.h"
 #include "server/generation_service.h"
@@ -65,6 +66,7 @@ class Daemon {
   Engine engine_;
   LiveRequests live_;
   TokenizerPool pool_;
+  CallRate rate_;
   GenerationService generation_service_;
   ModelService model_service_;
   Heartbeat heartbeat_;  // of the admin server's thread

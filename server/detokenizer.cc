@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "kernels/check.h"
+#include "server/contained.h"
 
 namespace quire {
 
@@ -12,7 +13,8 @@ Detokenizer::Detokenizer(const Tokenizer& tokenizer, Metrics& metrics, const Req
 
 Detokenizer::~Detokenizer() { Shutdown(); }
 
-void Detokenizer::Start(std::function<void(RequestId)> stop, std::function<void(const absl::Status&)> failed) {
+void Detokenizer::Start(std::function<void(RequestId, uint32_t)> stop,
+                        std::function<void(const absl::Status&)> failed) {
   Check(!thread_.joinable(), "Detokenizer::Start twice");
   stop_ = std::move(stop);
   failed_ = std::move(failed);
@@ -21,7 +23,8 @@ void Detokenizer::Start(std::function<void(RequestId)> stop, std::function<void(
 
 void Detokenizer::Open(std::shared_ptr<const Request> request, OutputSpec spec, std::shared_ptr<ResponseSink> sink) {
   const RequestId id = request->id;
-  Live live{RequestOutput(std::move(request), std::move(spec), tokenizer_), std::move(sink)};
+  const uint32_t num_outputs = request->num_outputs;
+  Live live{RequestOutput(std::move(request), std::move(spec), tokenizer_), std::move(sink), num_outputs};
   const std::lock_guard<std::mutex> lock(mutex_);
   inbox_.opened.emplace_back(id, std::move(live));  // its first event will wake the thread
 }
@@ -81,7 +84,7 @@ void Detokenizer::Loop() {
     // A request is opened before it is submitted, so it is here before its events are.
     for (auto& [id, live] : taken.opened) live_.emplace(id, std::move(live));
     for (const RequestId id : taken.abandoned) live_.erase(id);
-    for (const TokenEvent& event : taken.events) Handle(event);
+    for (const TokenEvent& event : taken.events) HandleContained(event);
     if (taken.failure) failed_(*taken.failure);
   }
   TokenEvent ended;
@@ -90,13 +93,34 @@ void Detokenizer::Loop() {
   ended.time = absl::Now();
   while (!live_.empty()) {
     ended.request_id = live_.begin()->first;
-    Handle(ended);
+    HandleContained(ended);
   }
+}
+
+void Detokenizer::HandleContained(const TokenEvent& event) {
+  const absl::Status status = Contained([&] {
+    Handle(event);
+    return absl::OkStatus();
+  });
+  if (status.ok()) return;
+  const auto found = live_.find(event.request_id);
+  if (found == live_.end()) return;
+  // Out of memory, most likely: what is said of it must need little.
+  Live& live = found->second;
+  for (uint32_t index = 0; index < live.num_outputs; ++index) stop_(event.request_id, index);
+  metrics_.Discarded(live.output.untold_tokens());
+  RequestRecord record;
+  record.ending = RequestEnding::kFailed;
+  metrics_.Ended(record);
+  live.sink->End(status);
+  live_.erase(found);
 }
 
 void Detokenizer::Handle(const TokenEvent& event) {
   const auto found = live_.find(event.request_id);
-  if (found == live_.end()) {  // ended by a stop string
+  const bool late =
+      found == live_.end() || (event.kind == EventKind::kToken && found->second.output.IsOver(event.index));
+  if (late) {  // ended by a stop string
     if (event.kind == EventKind::kToken) metrics_.Discarded(1);
     return;
   }
@@ -104,7 +128,8 @@ void Detokenizer::Handle(const TokenEvent& event) {
   responses_.clear();
   live.output.Take(event, responses_);
   if (event.kind == EventKind::kToken) {
-    if (live.output.num_tokens() == 1) {
+    if (live.output.must_stop_engine()) stop_(event.request_id, event.index);
+    if (live.output.num_tokens(event.index) == 1) {
       metrics_.FirstToken(live.output.last_gap());
     } else {
       metrics_.NextToken(live.output.last_gap());
@@ -119,7 +144,6 @@ void Detokenizer::Handle(const TokenEvent& event) {
 }
 
 void Detokenizer::End(RequestId id, Live& live) {
-  if (live.output.must_stop_engine()) stop_(id);
   const RequestRecord record = live.output.Record();
   if (!live.output.status().ok()) metrics_.Discarded(live.output.untold_tokens());
   // Counted before the client is told: a client that has its answer finds it in the metrics.

@@ -1,7 +1,7 @@
 // Detokenizer: turns the engine's events into responses on a thread of its own, so that the engine never waits for text
 // and text never waits for a client.
 //
-// It owns the output of every request from Open to its end. Its verdict on stop strings wins: the request is over for
+// It owns the outputs of every request from Open to its end. Its verdict on stop strings wins: the output is over for
 // the client at once, and the engine is told; tokens that the engine sampled meanwhile are discarded and counted. Every
 // opened request ends exactly once (law 3), and is counted and logged here when it does.
 //
@@ -34,9 +34,9 @@ class Detokenizer final : public EventSink {
   Detokenizer(const Tokenizer& tokenizer, Metrics& metrics, const RequestLog& log);
   ~Detokenizer() override;  // Shutdown
 
-  // Starts the thread. `stop` tells the engine that a request is over; `failed` hears of the engine's failure once all
-  // events before it are answered. Both are called on the detokenizer's thread.
-  void Start(std::function<void(RequestId)> stop, std::function<void(const absl::Status&)> failed);
+  // Starts the thread. `stop` tells the engine that an output of a request is over; `failed` hears of the engine's
+  // failure once all events before it are answered. Both are called on the detokenizer's thread.
+  void Start(std::function<void(RequestId, uint32_t index)> stop, std::function<void(const absl::Status&)> failed);
 
   // Gets ready for a request's events. To be called before Engine::Submit.
   void Open(std::shared_ptr<const Request> request, OutputSpec spec, std::shared_ptr<ResponseSink> sink);
@@ -55,6 +55,7 @@ class Detokenizer final : public EventSink {
   struct Live {
     RequestOutput output;
     std::shared_ptr<ResponseSink> sink;
+    uint32_t num_outputs;
   };
   // What other threads have brought since the last turn.
   struct Inbox {
@@ -68,6 +69,8 @@ class Detokenizer final : public EventSink {
   };
 
   void Loop();
+  // Handle, but an exception ends only the request of the event.
+  void HandleContained(const TokenEvent& event);
   void Handle(const TokenEvent& event);
   // Tells the client and the books that a request is over.
   void End(RequestId id, Live& live);
@@ -75,7 +78,7 @@ class Detokenizer final : public EventSink {
   const Tokenizer& tokenizer_;
   Metrics& metrics_;
   const RequestLog& log_;
-  std::function<void(RequestId)> stop_;
+  std::function<void(RequestId, uint32_t)> stop_;
   std::function<void(const absl::Status&)> failed_;
 
   std::mutex mutex_;

@@ -130,6 +130,25 @@ absl::Status SetDefaultTimeout(Options& o, absl::string_view value) {
   return absl::OkStatus();
 }
 
+// A size that gRPC takes as an int.
+absl::Status StoreSize(absl::string_view value, uint64_t min, uint64_t max, int& target) {
+  const auto parsed = ParseBytes(value);
+  if (!parsed.ok()) return parsed.status();
+  if (*parsed < min || *parsed > max) {
+    return absl::InvalidArgumentError(absl::StrCat(*parsed, " bytes; allowed: ", min, " to ", max));
+  }
+  target = static_cast<int>(*parsed);
+  return absl::OkStatus();
+}
+
+absl::Status SetWriteTimeout(Options& o, absl::string_view value) {
+  const auto parsed = ParseDuration(value);
+  if (!parsed.ok()) return parsed.status();
+  if (*parsed < absl::Milliseconds(1)) return absl::InvalidArgumentError("must be 1ms or more");
+  o.write_timeout = *parsed;
+  return absl::OkStatus();
+}
+
 absl::Status SetLogLevel(Options& o, absl::string_view value) {
   return Choose<LogLevel>(value,
                           {{"debug", LogLevel::kDebug},
@@ -218,6 +237,26 @@ constexpr Flag kFlags[] = {
      [](Options& o, absl::string_view v) {
        return StoreInteger(v, 1, std::numeric_limits<int64_t>::max(), o.engine.max_waiting_tokens);
      }},
+    {"max-message-bytes", "BYTES", "16MiB", "largest request message; beyond: RESOURCE_EXHAUSTED",
+     [](Options& o, absl::string_view v) {
+       return StoreSize(v, 1024, size_t{1} << 30, o.rpc_limits.max_message_bytes);
+     }},
+    {"max-metadata-bytes", "BYTES", "8KiB", "largest metadata of a call; beyond, the call is refused",
+     [](Options& o, absl::string_view v) {
+       return StoreSize(v, 1024, size_t{1} << 20, o.rpc_limits.max_metadata_bytes);
+     }},
+    {"max-streams-per-connection", "N", "1000", "calls open at once on one connection; more wait in the client",
+     [](Options& o, absl::string_view v) {
+       return StoreInteger(v, 1, 1000000, o.rpc_limits.max_streams_per_connection);
+     }},
+    {"max-call-rate", "N", "5000",
+     "calls that one connection may open in a second, which it may do at once; beyond: RESOURCE_EXHAUSTED",
+     [](Options& o, absl::string_view v) { return StoreInteger(v, 1, 1000000000, o.max_call_rate); }},
+    {"max-unsent-tokens", "TOKENS", "4096",
+     "of one stream: when its client leaves so many untaken, its request stops running until half of them are taken",
+     [](Options& o, absl::string_view v) { return StoreInteger(v, 1, kInt32Max, o.max_unsent_tokens); }},
+    {"write-timeout", "DURATION", "30s", "a client that takes nothing for so long is taken for dead: CANCELLED",
+     SetWriteTimeout},
     {"default-timeout", "DURATION", "none", "deadline of a request whose client gives none, such as 30s",
      SetDefaultTimeout},
     {"drain-delay", "DURATION", "0s", "after SIGTERM readiness is off, and requests are taken for this long more",

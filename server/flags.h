@@ -16,6 +16,7 @@
 #include "absl/types/span.h"
 #include "engine/memory_plan.h"
 #include "server/flag_values.h"
+#include "server/rpc_server.h"
 #include "server/tls.h"
 
 namespace quire {
@@ -37,6 +38,10 @@ struct Options {
   bool reflection = true;
   bool use_generation_config = true;  // false: --generation-config none
   std::optional<absl::Duration> default_timeout;
+  RpcLimits rpc_limits;
+  int32_t max_call_rate = 5000;
+  uint64_t max_unsent_tokens = 4096;
+  absl::Duration write_timeout = absl::Seconds(30);
   absl::Duration drain_delay = absl::ZeroDuration();
   absl::Duration drain_timeout = absl::Seconds(110);
   LogLevel log_level = LogLevel::kInfo;

@@ -16,14 +16,15 @@ constexpr std::chrono::milliseconds kDeadlineSlack(20);
 }  // namespace
 
 std::shared_ptr<GenerateStream> GenerateStream::Create(grpc::CallbackServerContext* context, Metrics& metrics,
-                                                       Callbacks callbacks) {
-  std::shared_ptr<GenerateStream> stream(new GenerateStream(context, metrics, std::move(callbacks)));
+                                                       uint64_t max_unsent_tokens, Callbacks callbacks) {
+  std::shared_ptr<GenerateStream> stream(new GenerateStream(context, metrics, max_unsent_tokens, std::move(callbacks)));
   stream->self_ = stream;
   return stream;
 }
 
-GenerateStream::GenerateStream(grpc::CallbackServerContext* context, Metrics& metrics, Callbacks callbacks)
-    : context_(context), metrics_(metrics), callbacks_(std::move(callbacks)) {}
+GenerateStream::GenerateStream(grpc::CallbackServerContext* context, Metrics& metrics, uint64_t max_unsent_tokens,
+                               Callbacks callbacks)
+    : context_(context), metrics_(metrics), max_unsent_tokens_(max_unsent_tokens), callbacks_(std::move(callbacks)) {}
 
 void GenerateStream::Push(v1::GenerateResponse response, uint32_t num_tokens) {
   {
@@ -33,6 +34,7 @@ void GenerateStream::Push(v1::GenerateResponse response, uint32_t num_tokens) {
       return;
     }
     pending_.Push(std::move(response), num_tokens);
+    PauseOrResume();
   }
   Advance();
 }
@@ -46,6 +48,15 @@ void GenerateStream::End(const absl::Status& status) {
   Advance();
 }
 
+void GenerateStream::PauseOrResume() {
+  if (!request_id_ || gone_ || end_) return;
+  const uint64_t unsent = pending_.num_tokens();
+  const bool pause = paused_ ? unsent > max_unsent_tokens_ / 2 : unsent >= max_unsent_tokens_;
+  if (pause == paused_) return;
+  paused_ = pause;
+  callbacks_.pause_engine(*request_id_, pause);
+}
+
 void GenerateStream::Advance() {
   enum class Operation { kNone, kWrite, kWriteAndFinish, kFinish } operation = Operation::kNone;
   absl::Status status;
@@ -54,6 +65,7 @@ void GenerateStream::Advance() {
     if (write_outstanding_ || finishing_) return;
     if (!pending_.empty()) {
       const PendingResponses::Entry entry = pending_.Take();
+      PauseOrResume();
       metrics_.Delivered(entry.num_tokens);
       writing_ = SerializeMessage(entry.response);
       operation = end_ && pending_.empty() ? Operation::kWriteAndFinish : Operation::kWrite;
@@ -111,6 +123,7 @@ void GenerateStream::Submitted(RequestId id) {
     const std::lock_guard<std::mutex> lock(mutex_);
     request_id_ = id;
     ending = cancelled_;
+    PauseOrResume();
   }
   if (ending) callbacks_.cancel_engine(id, *ending);
 }

@@ -1,12 +1,13 @@
 // GenerateStream: one Generate call as gRPC's callback API sees it.
 //
 // Responses wait in it until the client has taken the ones before: at most one write is outstanding, and deltas are put
-// together while it is. Push never waits. The call is finished exactly once, after End, when all is written or the
+// together while it is. Push never waits; a client that leaves max_unsent_tokens untaken has its request paused until
+// half of them are gone. The call is finished exactly once, after End, when all is written or the
 // client is gone.
 //
 // Lifetime: gRPC holds it (through itself) until OnDone; the pool's job, the registry and the detokenizer hold it while
 // they need it. Thread: any; its own mutex guards its state. No operation of gRPC and no callback is begun under the
-// mutex, except TryCancel.
+// mutex, except TryCancel and pause_engine, which keep an order so.
 
 #ifndef QUIRE_SERVER_GENERATE_STREAM_H_
 #define QUIRE_SERVER_GENERATE_STREAM_H_
@@ -34,13 +35,14 @@ class GenerateStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer>, 
  public:
   struct Callbacks {
     std::function<void(RequestId, Ending)> cancel_engine;  // the request is to end
+    std::function<void(RequestId, bool)> pause_engine;     // true: it is to pause; false: to resume
     std::function<void(GenerateStream*)> before_finish;    // its name is free again
     std::function<void(GenerateStream*)> done;             // gRPC has let go of it
   };
 
   // `context` is valid until OnDone.
   static std::shared_ptr<GenerateStream> Create(grpc::CallbackServerContext* context, Metrics& metrics,
-                                                Callbacks callbacks);
+                                                uint64_t max_unsent_tokens, Callbacks callbacks);
 
   // ResponseSink. After a client has gone, what is pushed is discarded.
   void Push(v1::GenerateResponse response, uint32_t num_tokens) override;
@@ -64,15 +66,19 @@ class GenerateStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer>, 
   void OnDone() override;
 
  private:
-  GenerateStream(grpc::CallbackServerContext* context, Metrics& metrics, Callbacks callbacks);
+  GenerateStream(grpc::CallbackServerContext* context, Metrics& metrics, uint64_t max_unsent_tokens,
+                 Callbacks callbacks);
 
   // Begins the next operation, if none is outstanding and there is something to do.
   void Advance();
+  // Pauses or resumes the request, as its unsent tokens ask for. REQUIRES: mutex_ is held.
+  void PauseOrResume();
   // The client has cancelled, its deadline has passed, or its connection is lost. REQUIRES: OnDone has not been called.
   void ClientGone();
 
   grpc::CallbackServerContext* const context_;
   Metrics& metrics_;
+  const uint64_t max_unsent_tokens_;
   const Callbacks callbacks_;
 
   mutable std::mutex mutex_;
@@ -84,6 +90,7 @@ class GenerateStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer>, 
   bool finishing_ = false;               // Finish was called
   bool gone_ = false;                    // the client takes nothing any more
   bool cut_ = false;                     // by CutIfStalled
+  bool paused_ = false;                  // the engine was told last to pause
   bool done_ = false;                    // OnDone was called: the context is gone
   std::optional<RequestId> request_id_;  // once submitted
   std::optional<Ending> cancelled_;

@@ -12,6 +12,7 @@
 #include "absl/time/clock.h"
 #include "kernels/check.h"
 #include "kvcache/block_hash.h"
+#include "server/contained.h"
 #include "server/errors.h"
 #include "server/rpc_message.h"
 
@@ -61,10 +62,14 @@ grpc::ServerWriteReactor<grpc::ByteBuffer>* GenerationService::Generate(grpc::Ca
   parts_.metrics.Received();
   GenerateStream::Callbacks callbacks;
   callbacks.cancel_engine = [this](RequestId id, Ending ending) { parts_.engine.Cancel(id, ending); };
+  callbacks.pause_engine = [this](RequestId id, bool pause) {
+    pause ? parts_.engine.Pause(id) : parts_.engine.Resume(id);
+  };
   callbacks.before_finish = [this](GenerateStream* stream) { parts_.live.ReleaseName(stream); };
   callbacks.done = [this](GenerateStream* stream) { parts_.live.Remove(stream); };
-  const std::shared_ptr<GenerateStream> stream = GenerateStream::Create(context, parts_.metrics, std::move(callbacks));
-  const absl::Status status = Receive(context, *bytes, arrival, stream);
+  const std::shared_ptr<GenerateStream> stream =
+      GenerateStream::Create(context, parts_.metrics, options_.max_unsent_tokens, std::move(callbacks));
+  const absl::Status status = Contained([&] { return Receive(context, *bytes, arrival, stream); });
   if (!status.ok()) Refuse(*stream, status);
   return stream.get();
 }
@@ -94,6 +99,7 @@ absl::Status GenerationService::Receive(grpc::CallbackServerContext* context, co
 }
 
 absl::StatusOr<Principal> GenerationService::Caller(const grpc::CallbackServerContext& context) const {
+  if (absl::Status status = parts_.rate.Admit(context.peer(), absl::Now()); !status.ok()) return status;
   if (parts_.authenticator == nullptr) return Principal{};
   return parts_.authenticator->Check(context);
 }
@@ -103,7 +109,7 @@ void GenerationService::Admit(Admission admission) {
     EndUnsubmitted(admission, *ending);
     return;
   }
-  const absl::Status status = Submit(admission);
+  const absl::Status status = Contained([&] { return Submit(admission); });
   if (!status.ok()) Refuse(*admission.stream, status);
 }
 
@@ -126,7 +132,7 @@ absl::Status GenerationService::Submit(Admission& admission) {
   spec.wants_token_ids = job.wants_token_ids;
 
   parts_.detokenizer.Open(request, std::move(spec), admission.stream);
-  const absl::Status status = parts_.engine.Submit(request);
+  const absl::Status status = Contained([&] { return parts_.engine.Submit(request); });
   if (status.ok()) {
     admission.stream->Submitted(request->id);
     return status;
@@ -187,41 +193,44 @@ void GenerationService::EndUnsubmitted(const Admission& admission, Ending ending
 grpc::ServerUnaryReactor* GenerationService::Cancel(grpc::CallbackServerContext* context, const grpc::ByteBuffer* bytes,
                                                     grpc::ByteBuffer* reply) {
   grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
-  v1::CancelRequest request;
-  const absl::StatusOr<Principal> caller = Caller(*context);
-  absl::Status status = caller.status();
-  if (status.ok()) status = ParseMessage(*bytes, request);
-  if (status.ok()) {
-    for (const std::string& id : request.request_ids()) parts_.live.Cancel(ScopedRequestId(*caller, id));
-    *reply = SerializeMessage(v1::CancelResponse());
-  }
-  Reply(reactor, status);
+  Reply(reactor, Contained([&] {
+          const absl::StatusOr<Principal> caller = Caller(*context);
+          if (!caller.ok()) return caller.status();
+          v1::CancelRequest request;
+          if (absl::Status status = ParseMessage(*bytes, request); !status.ok()) return status;
+          for (const std::string& id : request.request_ids()) parts_.live.Cancel(ScopedRequestId(*caller, id));
+          *reply = SerializeMessage(v1::CancelResponse());
+          return absl::OkStatus();
+        }));
   return reactor;
 }
 
 grpc::ServerUnaryReactor* GenerationService::Tokenize(grpc::CallbackServerContext* context,
                                                       const grpc::ByteBuffer* bytes, grpc::ByteBuffer* reply) {
   grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
-  const auto request = std::make_shared<v1::TokenizeRequest>();
-  absl::Status status = Caller(*context).status();
-  if (status.ok()) status = ParseMessage(*bytes, *request);
-  if (status.ok() && request->text().size() > kMaxTokenizeBytes) {
-    status = InvalidField("text",
+  const auto tokenize = [this, reply](const v1::TokenizeRequest& request) {
+    v1::TokenizeResponse response;
+    const bool special = !request.has_add_special_tokens() || request.add_special_tokens();
+    for (const uint32_t id : parts_.tokenizer.Encode(request.text(), special)) {
+      const absl::string_view token = parts_.tokenizer.TokenBytes(id);
+      response.add_ids(id);
+      response.add_tokens(token.data(), token.size());
+    }
+    *reply = SerializeMessage(response);
+    return absl::OkStatus();
+  };
+  const absl::Status status = Contained([&] {
+    if (absl::Status status = Caller(*context).status(); !status.ok()) return status;
+    const auto request = std::make_shared<v1::TokenizeRequest>();
+    if (absl::Status status = ParseMessage(*bytes, *request); !status.ok()) return status;
+    if (request->text().size() > kMaxTokenizeBytes) {
+      return InvalidField("text",
                           absl::StrCat("has ", request->text().size(), " bytes; allowed: at most ", kMaxTokenizeBytes));
-  }
-  if (status.ok()) {
-    status = parts_.pool.Submit(bytes->Length(), [this, reactor, request, reply] {
-      v1::TokenizeResponse response;
-      const bool special = !request->has_add_special_tokens() || request->add_special_tokens();
-      for (const uint32_t id : parts_.tokenizer.Encode(request->text(), special)) {
-        const absl::string_view token = parts_.tokenizer.TokenBytes(id);
-        response.add_ids(id);
-        response.add_tokens(token.data(), token.size());
-      }
-      *reply = SerializeMessage(response);
-      Reply(reactor, absl::OkStatus());
+    }
+    return parts_.pool.Submit(bytes->Length(), [reactor, request, tokenize] {
+      Reply(reactor, Contained([&] { return tokenize(*request); }));
     });
-  }
+  });
   if (!status.ok()) Reply(reactor, status);
   return reactor;
 }
@@ -229,24 +238,29 @@ grpc::ServerUnaryReactor* GenerationService::Tokenize(grpc::CallbackServerContex
 grpc::ServerUnaryReactor* GenerationService::Detokenize(grpc::CallbackServerContext* context,
                                                         const grpc::ByteBuffer* bytes, grpc::ByteBuffer* reply) {
   grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
-  const auto request = std::make_shared<v1::DetokenizeRequest>();
-  absl::Status status = Caller(*context).status();
-  if (status.ok()) status = ParseMessage(*bytes, *request);
-  if (status.ok() && request->ids_size() > kMaxDetokenizeIds) {
-    status =
-        InvalidField("ids", absl::StrCat("has ", request->ids_size(), " ids; allowed: at most ", kMaxDetokenizeIds));
-  }
-  if (status.ok()) status = ValidateTokenIds("ids", request->ids(), options_.limits.vocab_size);
-  if (status.ok()) {
-    status = parts_.pool.Submit(bytes->Length(), [this, reactor, request, reply] {
-      v1::DetokenizeResponse response;
-      const bool skip = !request->has_skip_special_tokens() || request->skip_special_tokens();
-      response.set_text(parts_.tokenizer.Decode(
-          absl::MakeConstSpan(request->ids().data(), static_cast<size_t>(request->ids_size())), skip));
-      *reply = SerializeMessage(response);
-      Reply(reactor, absl::OkStatus());
+  const auto detokenize = [this, reply](const v1::DetokenizeRequest& request) {
+    v1::DetokenizeResponse response;
+    const bool skip = !request.has_skip_special_tokens() || request.skip_special_tokens();
+    response.set_text(parts_.tokenizer.Decode(
+        absl::MakeConstSpan(request.ids().data(), static_cast<size_t>(request.ids_size())), skip));
+    *reply = SerializeMessage(response);
+    return absl::OkStatus();
+  };
+  const absl::Status status = Contained([&] {
+    if (absl::Status status = Caller(*context).status(); !status.ok()) return status;
+    const auto request = std::make_shared<v1::DetokenizeRequest>();
+    if (absl::Status status = ParseMessage(*bytes, *request); !status.ok()) return status;
+    if (request->ids_size() > kMaxDetokenizeIds) {
+      return InvalidField("ids",
+                          absl::StrCat("has ", request->ids_size(), " ids; allowed: at most ", kMaxDetokenizeIds));
+    }
+    if (absl::Status status = ValidateTokenIds("ids", request->ids(), options_.limits.vocab_size); !status.ok()) {
+      return status;
+    }
+    return parts_.pool.Submit(bytes->Length(), [reactor, request, detokenize] {
+      Reply(reactor, Contained([&] { return detokenize(*request); }));
     });
-  }
+  });
   if (!status.ok()) Reply(reactor, status);
   return reactor;
 }

@@ -18,6 +18,7 @@
 #include "engine/engine.h"
 #include "quire/v1/generation.grpc.pb.h"
 #include "server/authenticator.h"
+#include "server/call_rate.h"
 #include "server/detokenizer.h"
 #include "server/live_requests.h"
 #include "server/metrics.h"
@@ -35,6 +36,7 @@ struct GenerationParts {
   TokenizerPool& pool;
   LiveRequests& live;
   Metrics& metrics;
+  CallRate& rate;
   const Authenticator* authenticator = nullptr;  // nullptr: everybody may call
 };
 
@@ -43,6 +45,7 @@ struct GenerationOptions {
   int32_t block_size = 16;  // tokens
   bool enable_prefix_caching = true;
   std::optional<absl::Duration> default_timeout;
+  uint64_t max_unsent_tokens = 4096;  // of one stream: beyond, its request pauses until its client reads
 };
 
 // The generated service with methods that take and give bytes (rpc_message.h says why).
@@ -73,7 +76,7 @@ class GenerationService final : public RawGenerationService {
     absl::Time deadline;
   };
 
-  // Who calls.
+  // Who calls; an error if nobody may, or the connection opens calls too fast.
   absl::StatusOr<Principal> Caller(const grpc::CallbackServerContext& context) const;
   // Parses, checks and queues a call for the pool.
   absl::Status Receive(grpc::CallbackServerContext* context, const grpc::ByteBuffer& bytes, absl::Time arrival,

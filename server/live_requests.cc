@@ -1,6 +1,6 @@
 #include "server/live_requests.h"
 
-#include <chrono>
+#include <algorithm>
 #include <utility>
 #include <vector>
 
@@ -91,7 +91,8 @@ void LiveRequests::CutStalled() {
   std::unique_lock<std::mutex> lock(mutex_);
   while (!stop_) {
     wake_.wait(lock, [this] { return stop_ || !streams_.empty(); });
-    wake_.wait_for(lock, std::chrono::seconds(1), [this] { return stop_; });
+    wake_.wait_for(lock, absl::ToChronoNanoseconds(std::min(absl::Seconds(1), write_deadline_ / 4)),
+                   [this] { return stop_; });
     for (const auto& [key, entry] : streams_) live.push_back(entry.stream);
     lock.unlock();
     for (const auto& stream : live) {

@@ -58,7 +58,7 @@ void Metrics::Ended(const RequestRecord& record) {
     prompt_tokens_.Observe(record.prompt_tokens);
     generation_tokens_.Observe(record.completion_tokens);
     max_tokens_.Observe(record.max_tokens);
-    num_outputs_.Observe(1);
+    num_outputs_.Observe(record.num_outputs);
   }
   Count(record.ending);  // last: whoever sees the ending sees all of it
 }
@@ -161,6 +161,8 @@ void Metrics::WriteOwn(const EngineSnapshot& snapshot, PrometheusText& out) cons
   counter("quire_tokens_delivered_total", "Ids written to streams.", Value(delivered_));
   counter("quire_tokens_recomputed_total", "Positions run again after a preemption.", stats.recomputed_tokens);
   counter("quire_tokens_discarded_total", "Tokens sampled for a stream that was over.", Value(discarded_));
+  counter("quire_stream_pauses_total", "Times that a request stopped running because its client did not read.",
+          stats.pauses);
   counter("quire_stream_stalls_total", "Streams cut because their client did not read.", Value(stalls_));
   out.Begin("quire_step_seconds_total", "counter", "Time of the engine thread, by phase of the step.", false);
   out.Sample(absl::ToDoubleSeconds(snapshot.schedule_time), {{"phase", "schedule"}});

@@ -31,6 +31,7 @@ struct RequestRecord {
   uint32_t completion_tokens = 0;
   uint32_t cached_tokens = 0;
   uint32_t max_tokens = 0;
+  uint32_t num_outputs = 1;
   // queued + prefill + decode = total; a phase that was not reached is zero.
   absl::Duration queued, prefill, decode, total;
 };

@@ -6,15 +6,21 @@
 
 namespace quire {
 
+PendingResponses::Entry* PendingResponses::OpenDelta(uint32_t index) {
+  for (auto entry = entries_.rbegin(); entry != entries_.rend() && entry->response.has_delta(); ++entry) {
+    if (entry->response.delta().index() == index) return &*entry;
+  }
+  return nullptr;
+}
+
 void PendingResponses::Push(v1::GenerateResponse response, uint32_t num_tokens) {
-  const bool joins = response.has_delta() && !entries_.empty() && entries_.back().response.has_delta() &&
-                     entries_.back().response.delta().index() == response.delta().index() &&
-                     entries_.back().num_tokens + num_tokens <= kMaxTokensPerDelta;
-  if (!joins) {
+  Entry* const open = response.has_delta() ? OpenDelta(response.delta().index()) : nullptr;
+  if (open == nullptr || open->num_tokens + num_tokens > kMaxTokensPerDelta) {
     entries_.push_back({std::move(response), num_tokens});
+    num_tokens_ += num_tokens;
     return;
   }
-  Entry& last = entries_.back();
+  Entry& last = *open;
   v1::Delta& delta = *last.response.mutable_delta();
   delta.mutable_text()->append(response.delta().text());
   delta.mutable_token_ids()->MergeFrom(response.delta().token_ids());
@@ -22,20 +28,20 @@ void PendingResponses::Push(v1::GenerateResponse response, uint32_t num_tokens) 
     *delta.add_logprobs() = std::move(logprobs);
   }
   last.num_tokens += num_tokens;
+  num_tokens_ += num_tokens;
 }
 
 PendingResponses::Entry PendingResponses::Take() {
   Check(!entries_.empty(), "Take from no pending responses");
   Entry entry = std::move(entries_.front());
   entries_.pop_front();
+  num_tokens_ -= entry.num_tokens;
   return entry;
 }
 
 uint64_t PendingResponses::Clear() {
-  uint64_t tokens = 0;
-  for (const Entry& entry : entries_) tokens += entry.num_tokens;
   entries_.clear();
-  return tokens;
+  return std::exchange(num_tokens_, 0);
 }
 
 }  // namespace quire

@@ -47,8 +47,14 @@ absl::Duration Between(absl::Time from, absl::Time to) {
 }  // namespace
 
 RequestOutput::RequestOutput(std::shared_ptr<const Request> request, OutputSpec spec, const Tokenizer& tokenizer)
-    : request_(std::move(request)), spec_(std::move(spec)), last_event_(request_->arrival) {
-  if (spec_.wants_text || !spec_.text.stop.empty()) text_.emplace(tokenizer, spec_.text);
+    : request_(std::move(request)),
+      spec_(std::move(spec)),
+      outputs_(request_->num_outputs),
+      num_live_(request_->num_outputs) {
+  for (Output& output : outputs_) {
+    output.last_event = request_->arrival;
+    if (spec_.wants_text || !spec_.text.stop.empty()) output.text.emplace(tokenizer, spec_.text);
+  }
 }
 
 void RequestOutput::Take(const TokenEvent& event, std::vector<Response>& responses) {
@@ -103,65 +109,82 @@ void RequestOutput::TakePromptLogprobs(const TokenEvent& event, std::vector<Resp
   }
 }
 
-std::string RequestOutput::Advance(const TokenEvent& event, v1::Finished& finished) {
+std::string RequestOutput::Advance(const TokenEvent& event, Output& output, v1::Finished& finished) {
   std::string text;
   if (event.finish == FinishReason::kStop) {
-    if (text_) text_->PushStopToken(event.token_id, text);
-    if (text_) text_->Finish(text);
+    if (output.text) output.text->PushStopToken(event.token_id, text);
+    if (output.text) output.text->Finish(text);
     finished.set_stop_token_id(event.token_id);
-    reason_ = v1::FINISH_REASON_STOP;
+    output.reason = v1::FINISH_REASON_STOP;
     return text;
   }
-  if (text_) {
-    if (const std::optional<size_t> stop = text_->Push(event.token_id, text)) {
+  if (output.text) {
+    if (const std::optional<size_t> stop = output.text->Push(event.token_id, text)) {
       finished.set_stop(spec_.text.stop[*stop]);
-      reason_ = v1::FINISH_REASON_STOP;
+      output.reason = v1::FINISH_REASON_STOP;
       must_stop_engine_ = event.finish == FinishReason::kNone;
       return text;
     }
   }
   if (event.finish == FinishReason::kLength) {
-    if (text_) text_->Finish(text);
-    reason_ = v1::FINISH_REASON_LENGTH;
+    if (output.text) output.text->Finish(text);
+    output.reason = v1::FINISH_REASON_LENGTH;
   }
   return text;
 }
 
 void RequestOutput::TakeToken(const TokenEvent& event, std::vector<Response>& responses) {
-  last_gap_ = Between(last_event_, event.time);
-  last_event_ = event.time;
-  if (num_tokens_++ == 0) first_token_ = event.time;
-  ++untold_tokens_;
+  Output& output = outputs_[event.index];
+  must_stop_engine_ = false;
+  last_gap_ = Between(output.last_event, event.time);
+  output.last_event = event.time;
+  if (output.num_tokens++ == 0) output.first_token = event.time;
+  ++output.untold_tokens;
 
   Response response;
   v1::Delta& delta = *response.message.mutable_delta();
   delta.set_index(event.index);
   v1::Finished finished;
-  std::string text = Advance(event, finished);
+  std::string text = Advance(event, output, finished);
   if (spec_.wants_text) delta.set_text(std::move(text));
   if (spec_.wants_token_ids) delta.add_token_ids(event.token_id);
   if (request_->num_logprobs) FillLogprobs(event.token_id, event.logprob, event.top, *delta.add_logprobs());
   if (!delta.text().empty() || delta.token_ids_size() > 0 || delta.logprobs_size() > 0) {
-    response.num_tokens = std::exchange(untold_tokens_, 0);
+    response.num_tokens = std::exchange(output.untold_tokens, 0);
     responses.push_back(std::move(response));
   }
-  if (reason_ == v1::FINISH_REASON_UNSPECIFIED) return;
+  if (output.reason == v1::FINISH_REASON_UNSPECIFIED) return;
 
-  over_ = true;
+  --num_live_;
   finished.set_index(event.index);
-  finished.set_reason(reason_);
-  FillUsage(finished);
+  finished.set_reason(output.reason);
+  FillUsage(output, finished);
   Response last;
-  last.num_tokens = std::exchange(untold_tokens_, 0);
+  last.num_tokens = std::exchange(output.untold_tokens, 0);
   *last.message.mutable_finished() = std::move(finished);
   responses.push_back(std::move(last));
 }
 
 void RequestOutput::TakeEnded(const TokenEvent& event) {
-  last_event_ = std::max(last_event_, event.time);
-  over_ = true;
+  must_stop_engine_ = false;
+  num_live_ = 0;
+  ended_ = event.time;
   ending_ = event.ending;
   status_ = StatusOf(event.ending);
+}
+
+uint32_t RequestOutput::untold_tokens() const {
+  uint32_t untold = 0;
+  for (const Output& output : outputs_) untold += output.untold_tokens;
+  return untold;
+}
+
+RequestOutput::Phases RequestOutput::PhasesOf(absl::Time first_token, absl::Time last_event) const {
+  const absl::Time started = std::min(started_, last_event);
+  first_token = std::min(first_token, last_event);
+  return {.queued = Between(request_->arrival, started),
+          .prefill = Between(started, first_token),
+          .decode = Between(first_token, last_event)};
 }
 
 RequestRecord RequestOutput::Record() const {
@@ -169,19 +192,26 @@ RequestRecord RequestOutput::Record() const {
   record.request_id = spec_.request_id;
   record.trace_id = spec_.trace_id;
   record.prompt_tokens = static_cast<uint32_t>(request_->prompt.size());
-  record.completion_tokens = num_tokens_;
   record.cached_tokens = cached_tokens_;
   record.max_tokens = request_->max_tokens;
-  const absl::Time started = std::min(started_, last_event_);
-  const absl::Time first_token = std::min(first_token_, last_event_);
-  record.queued = Between(request_->arrival, started);
-  record.prefill = Between(started, first_token);
-  record.decode = Between(first_token, last_event_);
+  record.num_outputs = request_->num_outputs;
+  absl::Time first_token = absl::InfiniteFuture(), last_event = ended_;
+  bool stopped = true;
+  for (const Output& output : outputs_) {
+    record.completion_tokens += output.num_tokens;
+    first_token = std::min(first_token, output.first_token);
+    last_event = std::max(last_event, output.last_event);
+    stopped = stopped && output.reason == v1::FINISH_REASON_STOP;
+  }
+  const Phases phases = PhasesOf(first_token, last_event);
+  record.queued = phases.queued;
+  record.prefill = phases.prefill;
+  record.decode = phases.decode;
   record.total = record.queued + record.prefill + record.decode;
   switch (ending_) {
     case Ending::kNone:
       record.ending = RequestEnding::kFinished;
-      record.reason = reason_ == v1::FINISH_REASON_STOP ? "stop" : "length";
+      record.reason = stopped ? "stop" : "length";
       break;
     case Ending::kCancelled:
       record.ending = RequestEnding::kCancelled;
@@ -200,18 +230,18 @@ RequestRecord RequestOutput::Record() const {
   return record;
 }
 
-void RequestOutput::FillUsage(v1::Finished& finished) const {
-  const RequestRecord record = Record();
+void RequestOutput::FillUsage(const Output& output, v1::Finished& finished) const {
   v1::Usage& usage = *finished.mutable_usage();
-  usage.set_prompt_tokens(record.prompt_tokens);
-  usage.set_completion_tokens(record.completion_tokens);
-  usage.set_cached_tokens(record.cached_tokens);
+  usage.set_prompt_tokens(static_cast<uint32_t>(request_->prompt.size()));
+  usage.set_completion_tokens(output.num_tokens);
+  usage.set_cached_tokens(cached_tokens_);
+  const Phases phases = PhasesOf(output.first_token, output.last_event);
   v1::Timings& timings = *finished.mutable_timings();
-  SetDuration(record.queued, *timings.mutable_queued());
-  SetDuration(record.prefill, *timings.mutable_prefill());
-  SetDuration(record.decode, *timings.mutable_decode());
-  SetDuration(record.queued + record.prefill, *timings.mutable_time_to_first_token());
-  SetDuration(record.total, *timings.mutable_total());
+  SetDuration(phases.queued, *timings.mutable_queued());
+  SetDuration(phases.prefill, *timings.mutable_prefill());
+  SetDuration(phases.decode, *timings.mutable_decode());
+  SetDuration(phases.queued + phases.prefill, *timings.mutable_time_to_first_token());
+  SetDuration(phases.queued + phases.prefill + phases.decode, *timings.mutable_total());
 }
 
 }  // namespace quire

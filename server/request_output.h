@@ -1,7 +1,8 @@
 // RequestOutput: folds the events of one request into the responses that its client gets: Accepted, PromptLogprobs,
 // Deltas, Finished, or the status with which it fails.
 //
-// A stop string found here ends the output at its token, whatever the engine has sampled since: the text decides.
+// A request has n outputs, each with a text of its own; it is over when all of them are. A stop string found here ends
+// its output at its token, whatever the engine has sampled since: the text decides.
 //
 // Thread: the detokenizer's. It knows nothing of gRPC and of the engine.
 
@@ -46,45 +47,59 @@ class RequestOutput {
   // The tokenizer must outlive it.
   RequestOutput(std::shared_ptr<const Request> request, OutputSpec spec, const Tokenizer& tokenizer);
 
-  // Takes the request's next event and appends what the client is told. REQUIRES: !over().
+  // Whether the output is complete: tokens that come for it are for nobody.
+  bool IsOver(uint32_t index) const { return outputs_[index].reason != v1::FINISH_REASON_UNSPECIFIED; }
+
+  // Takes the request's next event and appends what the client is told. REQUIRES: !over(), nor is the event's output.
   void Take(const TokenEvent& event, std::vector<Response>& responses);
 
-  bool over() const { return over_; }
-  // Valid once it is over. The status is OK after a Finished.
+  bool over() const { return num_live_ == 0; }
+  // Valid once it is over. The status is OK after the last Finished.
   const absl::Status& status() const { return status_; }
-  // The engine does not know yet that it is over: a stop string was found.
+  // The event taken last ended an output of which the engine does not know it: a stop string was found.
   bool must_stop_engine() const { return must_stop_engine_; }
   // What metrics and log tell; complete once it is over.
   RequestRecord Record() const;
 
-  // Time since the event before, for a kToken event that was taken last; the first token counts from the arrival.
+  // Of a kToken event that was taken last: the time since the token of its output before; the first one counts from the
+  // arrival.
   absl::Duration last_gap() const { return last_gap_; }
-  uint32_t num_tokens() const { return num_tokens_; }
-  // Of those, the ones that no response has delivered (half a character, and no ids wanted).
-  uint32_t untold_tokens() const { return untold_tokens_; }
+  uint32_t num_tokens(uint32_t index) const { return outputs_[index].num_tokens; }
+  // Generated tokens that no response has delivered (half a character, and no ids wanted).
+  uint32_t untold_tokens() const;
 
  private:
+  struct Output {
+    std::optional<TextStream> text;  // none if neither text nor stop strings are wanted
+    uint32_t num_tokens = 0;         // generated and counted
+    uint32_t untold_tokens = 0;
+    absl::Time first_token = absl::InfiniteFuture();  // InfiniteFuture: not yet
+    absl::Time last_event;
+    v1::FinishReason reason = v1::FINISH_REASON_UNSPECIFIED;
+  };
+  // Times of an output, or of the whole request.
+  struct Phases {
+    absl::Duration queued, prefill, decode;
+  };
+
   void TakeStarted(const TokenEvent& event, std::vector<Response>& responses);
   void TakePromptLogprobs(const TokenEvent& event, std::vector<Response>& responses);
   void TakeToken(const TokenEvent& event, std::vector<Response>& responses);
   void TakeEnded(const TokenEvent& event);
   // Runs the token through the text stream and decides whether it ends the output. Returns the text to show.
-  std::string Advance(const TokenEvent& event, v1::Finished& finished);
-  void FillUsage(v1::Finished& finished) const;
+  std::string Advance(const TokenEvent& event, Output& output, v1::Finished& finished);
+  Phases PhasesOf(absl::Time first_token, absl::Time last_event) const;
+  void FillUsage(const Output& output, v1::Finished& finished) const;
 
   const std::shared_ptr<const Request> request_;
   const OutputSpec spec_;
-  std::optional<TextStream> text_;  // none if neither text nor stop strings are wanted
-  uint32_t num_tokens_ = 0;         // generated and counted
-  uint32_t untold_tokens_ = 0;
+  std::vector<Output> outputs_;  // [num_outputs]
+  uint32_t num_live_;            // outputs that are not complete; 0 once the request has ended otherwise
   uint32_t cached_tokens_ = 0;
   absl::Time started_ = absl::InfiniteFuture();  // InfiniteFuture: not yet
-  absl::Time first_token_ = absl::InfiniteFuture();
-  absl::Time last_event_;
+  absl::Time ended_ = absl::InfinitePast();      // when it ended otherwise
   absl::Duration last_gap_;
-  bool over_ = false;
   bool must_stop_engine_ = false;
-  v1::FinishReason reason_ = v1::FINISH_REASON_UNSPECIFIED;
   Ending ending_ = Ending::kNone;
   absl::Status status_;
 };

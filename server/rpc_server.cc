@@ -17,19 +17,16 @@
 namespace quire {
 namespace {
 
-constexpr int kMaxRequestBytes = 16 << 20;
-constexpr int kMaxMetadataBytes = 8 << 10;
-constexpr int kMaxStreamsPerConnection = 1000;
 constexpr size_t kBufferBytes = size_t{512} << 20;  // of gRPC's own, all connections
 constexpr int kMaxSyncThreads = 16;                 // only reflection is served by threads that wait
 
 // Health services beside "", by the names that probes and gateways ask for.
 constexpr const char* kServices[] = {"quire.v1.GenerationService", "quire.v1.ModelService", "readiness"};
 
-void Configure(grpc::ServerBuilder& builder) {
-  builder.SetMaxReceiveMessageSize(kMaxRequestBytes);
-  builder.AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, kMaxMetadataBytes);
-  builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kMaxStreamsPerConnection);
+void Configure(const RpcLimits& limits, grpc::ServerBuilder& builder) {
+  builder.SetMaxReceiveMessageSize(limits.max_message_bytes);
+  builder.AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, limits.max_metadata_bytes);
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, limits.max_streams_per_connection);
   // Two daemons on one port would share its connections in silence.
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
   // gRPC's defaults cut a client that pings every 10 s while its request queues ("too many pings"). Pings towards the
@@ -60,7 +57,7 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(const RpcServerOptio
   grpc::EnableDefaultHealthCheckService(true);
   if (options.reflection) grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   grpc::ServerBuilder builder;
-  Configure(builder);
+  Configure(options.limits, builder);
   int port = 0;
   builder.AddListeningPort(address.ToString(),
                            options.credentials != nullptr ? options.credentials : grpc::InsecureServerCredentials(),

@@ -20,11 +20,19 @@ class Service;
 
 namespace quire {
 
+// What a connection may cost before a request is looked at.
+struct RpcLimits {
+  int max_message_bytes = 16 << 20;
+  int max_metadata_bytes = 8 << 10;
+  int max_streams_per_connection = 1000;  // open at once; more wait in the client
+};
+
 struct RpcServerOptions {
   ListenAddress address;
   absl::string_view flag = "--listen";  // what errors call the address
   bool reflection = false;
   std::shared_ptr<grpc::ServerCredentials> credentials = nullptr;  // none: plaintext
+  RpcLimits limits = {};
 };
 
 class RpcServer {

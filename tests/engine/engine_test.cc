@@ -149,7 +149,7 @@ TEST(Engine, StopEndsWithoutAnEventAndFreesTheBlocks) {
   ASSERT_TRUE(engine->Submit(MakeRequest(1, {1}, kLong)).ok());
   gate.Allow(1);
   gate.AwaitStep(2);
-  engine->Stop(1);
+  engine->Stop(1, 0);
   ASSERT_TRUE(engine->Submit(MakeRequest(2, {1}, 1)).ok());
   gate.Open();
   sink.Wait(2);
@@ -163,7 +163,7 @@ TEST(Engine, StopOfAWaitingRequestGivesItsPlaceBack) {
   CollectingSink sink;
   const auto engine = MakeEngine({.gate = &gate}, &sink, /*max_waiting=*/3);
   for (RequestId id = 1; id <= 3; ++id) ASSERT_TRUE(engine->Submit(MakeRequest(id, {1}, 3)).ok());
-  engine->Stop(3);
+  engine->Stop(3, 0);
   gate.Open();
   sink.Wait(1);
   sink.Wait(2);

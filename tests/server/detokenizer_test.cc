@@ -6,9 +6,11 @@
 #include <gtest/gtest.h>
 
 #include <condition_variable>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "tests/server/byte_tokenizer.h"
@@ -29,6 +31,7 @@ class FakeSink final : public ResponseSink {
     if (response.has_delta()) text_ += response.delta().text();
     for (const uint32_t id : response.delta().token_ids()) ids_.push_back(id);
     tokens_ += num_tokens;
+    all_.push_back(response);
     kinds_.push_back(response.event_case());
     last_ = std::move(response);
   }
@@ -51,6 +54,7 @@ class FakeSink final : public ResponseSink {
   const std::vector<v1::GenerateResponse::EventCase>& kinds() const { return kinds_; }
   const v1::GenerateResponse& last() const { return last_; }
   uint32_t tokens() const { return tokens_; }
+  const std::vector<v1::GenerateResponse>& all() const { return all_; }
 
  private:
   std::mutex mutex_;
@@ -59,6 +63,7 @@ class FakeSink final : public ResponseSink {
   std::vector<uint32_t> ids_;
   std::vector<v1::GenerateResponse::EventCase> kinds_;
   v1::GenerateResponse last_;
+  std::vector<v1::GenerateResponse> all_;
   uint32_t tokens_ = 0;
   absl::Status status_;
   int ends_ = 0;
@@ -109,9 +114,9 @@ class DetokenizerTest : public testing::Test {
         log_(LogFormat::kText),
         detokenizer_(*tokenizer_, metrics_, log_) {
     detokenizer_.Start(
-        [this](RequestId id) {
+        [this](RequestId id, uint32_t index) {
           const std::lock_guard<std::mutex> lock(mutex_);
-          stopped_.push_back(id);
+          stopped_.emplace_back(id, index);
         },
         [this](const absl::Status& status) {
           const std::lock_guard<std::mutex> lock(mutex_);
@@ -141,7 +146,7 @@ class DetokenizerTest : public testing::Test {
   RequestLog log_;
   Detokenizer detokenizer_;
   std::mutex mutex_;
-  std::vector<RequestId> stopped_;
+  std::vector<std::pair<RequestId, uint32_t>> stopped_;
   absl::Status failure_;
 };
 
@@ -178,8 +183,62 @@ TEST_F(DetokenizerTest, AStopStringEndsTheOutputWhateverTheEngineSampledSince) {
   EXPECT_EQ(sink->last().finished().usage().completion_tokens(), 3u);
   EXPECT_EQ(sink->last().finished().timings().total().nanos(), 4000000);
   detokenizer_.Shutdown();
-  EXPECT_THAT(stopped_, ElementsAre(1));
+  EXPECT_THAT(stopped_, ElementsAre(std::pair(1, 0)));
   EXPECT_THAT(metrics_.Text(EngineSnapshot()), HasSubstr("quire_tokens_discarded_total 2\n"));
+}
+
+TokenEvent Of(uint32_t index, TokenEvent event) {
+  event.index = index;
+  return event;
+}
+
+TEST_F(DetokenizerTest, EachOutputOfARequestHasItsOwnTextStopAndFinished) {
+  auto request = MakeRequest(1);
+  request->num_outputs = 3;
+  OutputSpec spec;
+  spec.text.stop = {"xy"};
+  const auto sink = Open(request, spec);
+  Send({Started(1, 10), Token(1, 20, 'x'), Of(1, Token(1, 20, 'a')), Of(2, Token(1, 20, 0xc3)),  // x waits for y
+        Of(2, Token(1, 30, 0xa9)), Of(1, Token(1, 30, 'x')), Token(1, 30, 'y'),                  // the stop string of 0
+        Of(1, Token(1, 40, 'z', FinishReason::kLength)), Token(1, 40, 'q'),                      // q is for nobody
+        Of(2, Token(1, 50, 'e', FinishReason::kStop))});
+  EXPECT_TRUE(sink->Wait().ok());
+  std::string texts[3];
+  std::map<uint32_t, v1::Finished> finished;
+  for (const v1::GenerateResponse& response : sink->all()) {
+    if (response.has_delta()) texts[response.delta().index()] += response.delta().text();
+    if (response.has_finished()) {
+      EXPECT_TRUE(finished.emplace(response.finished().index(), response.finished()).second);
+    }
+  }
+  EXPECT_EQ(texts[0], "");
+  EXPECT_EQ(texts[1], "axz");
+  EXPECT_EQ(texts[2], "é");
+  ASSERT_EQ(finished.size(), 3u);
+  EXPECT_EQ(finished[0].stop(), "xy");
+  EXPECT_EQ(finished[0].usage().completion_tokens(), 2u);
+  EXPECT_EQ(finished[0].timings().total().nanos(), 30000000);
+  EXPECT_EQ(finished[1].reason(), v1::FINISH_REASON_LENGTH);
+  EXPECT_EQ(finished[1].timings().total().nanos(), 40000000);
+  EXPECT_EQ(finished[2].stop_token_id(), 'e');
+  EXPECT_EQ(finished[2].usage().completion_tokens(), 3u);
+  EXPECT_EQ(finished[2].usage().cached_tokens(), 2u);
+  EXPECT_EQ(sink->tokens(), 8u);
+  detokenizer_.Shutdown();
+  EXPECT_THAT(stopped_, ElementsAre(std::pair(1, 0)));
+  const std::string text = metrics_.Text(EngineSnapshot());
+  EXPECT_THAT(text, HasSubstr("quire_tokens_discarded_total 1\n"));
+  EXPECT_THAT(text, HasSubstr("{ending=\"finished\"} 1\n"));
+}
+
+TEST_F(DetokenizerTest, ARequestThatEndsOtherwiseHasNoMoreOutputs) {
+  auto request = MakeRequest(1);
+  request->num_outputs = 2;
+  const auto sink = Open(request);
+  Send({Started(1, 10), Token(1, 20, 'a', FinishReason::kLength), Of(1, Token(1, 20, 'b')),
+        Ended(1, Ending::kCancelled), Of(1, Token(1, 60, 'c'))});
+  EXPECT_EQ(sink->Wait().code(), absl::StatusCode::kCancelled);
+  EXPECT_EQ(sink->tokens(), 2u);
 }
 
 TEST_F(DetokenizerTest, AStopStringAtTheLastTokenNeedsNoStop) {

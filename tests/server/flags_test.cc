@@ -63,6 +63,11 @@ TEST(FlagsTest, DefaultsAreThoseOfTheInterfacePage) {
   EXPECT_EQ(o.engine.max_waiting_tokens, 4194304);
   EXPECT_EQ(o.drain_timeout, absl::Seconds(110));
   EXPECT_FALSE(o.default_timeout.has_value());
+  EXPECT_EQ(o.rpc_limits.max_message_bytes, 16 << 20);
+  EXPECT_EQ(o.rpc_limits.max_metadata_bytes, 8 << 10);
+  EXPECT_EQ(o.rpc_limits.max_streams_per_connection, 1000);
+  EXPECT_EQ(o.max_unsent_tokens, 4096u);
+  EXPECT_EQ(o.write_timeout, absl::Seconds(30));
 }
 
 TEST(FlagsTest, CommandLineWinsOverEnvironmentOverFile) {
@@ -121,6 +126,12 @@ TEST(FlagsTest, EveryWrongValueIsRefusedByTheOptionsName) {
       {"quantization", "int4"},
       {"deterministic", "false"},
       {"default-timeout", "0s"},
+      {"max-message-bytes", "2GiB"},
+      {"max-metadata-bytes", "10"},
+      {"max-streams-per-connection", "0"},
+      {"max-call-rate", "0"},
+      {"max-unsent-tokens", "0"},
+      {"write-timeout", "0s"},
       {"cpu-bind", "3-1"},
       {"gpu-memory-utilization", "0.9"},
       {"tls-cert", "x.pem"},

@@ -11,11 +11,15 @@
 #include <grpcpp/security/credentials.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <condition_variable>
+#include <cstdlib>
 #include <limits>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -27,10 +31,41 @@
 #include "server/rpc_server.h"
 #include "tests/server/byte_tokenizer.h"
 
+namespace {
+
+std::atomic<size_t> least_that_fails{std::numeric_limits<size_t>::max()};
+std::atomic<std::thread::id> spared_thread;
+
+bool MayAllocate(size_t bytes) {
+  return bytes < least_that_fails.load(std::memory_order_relaxed) ||
+         spared_thread.load(std::memory_order_relaxed) == std::this_thread::get_id();
+}
+
+}  // namespace
+
+// All of this program's allocations by C++ code; gRPC's own are made by malloc.
+[[gnu::noinline]] void* operator new(size_t bytes) {
+  void* const memory = MayAllocate(bytes) ? std::malloc(bytes) : nullptr;
+  if (memory == nullptr) throw std::bad_alloc();
+  return memory;
+}
+[[gnu::noinline]] void operator delete(void* memory) noexcept { std::free(memory); }
+[[gnu::noinline]] void operator delete(void* memory, size_t) noexcept { std::free(memory); }
+
 namespace quire {
 namespace {
 
 using ::testing::HasSubstr;
+
+// While it lives, an allocation of so many bytes or more fails, on every thread but its own: that is the client.
+class FailLargeAllocations {
+ public:
+  explicit FailLargeAllocations(size_t bytes) {
+    spared_thread = std::this_thread::get_id();
+    least_that_fails = bytes;
+  }
+  ~FailLargeAllocations() { least_that_fails = std::numeric_limits<size_t>::max(); }
+};
 
 // Steps that the engine may still run.
 class Gate {
@@ -60,7 +95,11 @@ class FakeRunner final : public ModelRunner {
   absl::Status Launch(const Batch& batch) override {
     gate_.Pass();
     result_.sampled.clear();
+    result_.top.clear();
     for (const Chunk& chunk : batch.chunks) {
+      if (chunk.samples) {
+        result_.top.resize(result_.top.size() + chunk.sequence->request().num_logprobs.value_or(0), {65, -1.0f});
+      }
       SampledToken token;
       token.id = 'a' + static_cast<uint32_t>(chunk.begin + chunk.count) % 26;
       result_.sampled.push_back(token);
@@ -101,25 +140,43 @@ GenerationOptions TestOptions() {
   options.limits.max_model_len = kMaxModelLen;
   options.limits.max_text_bytes = 10000;
   options.limits.eos_ids = {kByteTokenizerEnd};
+  options.max_unsent_tokens = 100;
   return options;
 }
 
+// What a test may want otherwise than most.
+struct ServerSetup {
+  absl::Duration write_timeout = absl::Seconds(30);
+  int32_t max_call_rate = 1'000'000;
+  RpcLimits limits;
+};
+
 class GenerationServiceTest : public testing::Test {
  protected:
-  GenerationServiceTest()
+  explicit GenerationServiceTest(const ServerSetup& setup = {})
       : tokenizer_(MakeByteTokenizer()),
         metrics_(TestInfo()),
         log_(LogFormat::kText),
         detokenizer_(*tokenizer_, metrics_, log_),
         engine_(TestSchedulerOptions(), kMaxWaiting, 100000, std::make_unique<FakeRunner>(gate_), &detokenizer_),
-        live_(metrics_, absl::Seconds(30)),
+        live_(metrics_, setup.write_timeout),
         pool_(TokenizerPool::Options()),
-        service_({*tokenizer_, engine_, detokenizer_, pool_, live_, metrics_}, TestOptions()) {
-    detokenizer_.Start([this](RequestId id) { engine_.Stop(id); }, [](const absl::Status&) {});
+        rate_(setup.max_call_rate),
+        service_({*tokenizer_, engine_, detokenizer_, pool_, live_, metrics_, rate_}, TestOptions()) {
+    detokenizer_.Start([this](RequestId id, uint32_t index) { engine_.Stop(id, index); }, [](const absl::Status&) {});
     grpc::Service* const services[] = {&service_};
-    server_ = *RpcServer::Start({.address = {"127.0.0.1", 0}}, services);
-    channel_ = grpc::CreateChannel("127.0.0.1:" + std::to_string(server_->port()), grpc::InsecureChannelCredentials());
+    server_ = *RpcServer::Start({.address = {"127.0.0.1", 0}, .limits = setup.limits}, services);
+    channel_ = Connect();
     stub_ = v1::GenerationService::NewStub(channel_);
+  }
+
+  // A connection of its own.
+  std::shared_ptr<grpc::Channel> Connect() const {
+    grpc::ChannelArguments arguments;
+    arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+    arguments.SetInt(GRPC_ARG_HTTP2_BDP_PROBE, 0);  // a window of 64 KiB
+    return grpc::CreateCustomChannel("127.0.0.1:" + std::to_string(server_->port()), grpc::InsecureChannelCredentials(),
+                                     arguments);
   }
 
   // As Daemon::Stop.
@@ -193,6 +250,24 @@ class GenerationServiceTest : public testing::Test {
     }
   }
 
+  // A long answer of much more bytes than gRPC takes for a client that does not read.
+  static v1::GenerateRequest LargeRequest() {
+    v1::GenerateRequest request = Request("xyz", 4000);
+    request.mutable_output()->set_logprobs(20);
+    return request;
+  }
+
+  // Lets steps through, each after the server has answered on the connection, until a request has been paused.
+  void AwaitPause() {
+    while (engine_.snapshot().scheduler.pauses == 0) {
+      v1::TokenizeResponse response;
+      grpc::ClientContext context;
+      EXPECT_TRUE(stub_->Tokenize(&context, v1::TokenizeRequest(), &response).ok());
+      gate_.Let(1);
+      ASSERT_EQ(Metric("quire_requests_total{ending=\"finished\"}"), 0) << "it was never paused";
+    }
+  }
+
   double Metric(const std::string& series) const {
     const std::string page = metrics_.Text(engine_.snapshot());
     const size_t at = page.find("\n" + series + " ");
@@ -220,6 +295,7 @@ class GenerationServiceTest : public testing::Test {
   Engine engine_;
   LiveRequests live_;
   TokenizerPool pool_;
+  CallRate rate_;
   GenerationService service_;
   std::unique_ptr<RpcServer> server_;
   std::shared_ptr<grpc::Channel> channel_;
@@ -336,6 +412,121 @@ TEST_F(GenerationServiceTest, AClientThatDoesNotReadGetsItsDeltasTogether) {
   EXPECT_TRUE(call->Finish().ok());
   EXPECT_EQ(call->text.size(), 3000u);
   EXPECT_LT(call->num_deltas, 3000);
+  ExpectBooksBalance();
+}
+
+TEST_F(GenerationServiceTest, AClientThatStopsReadingPausesItsOwnRequestAndNoOther) {
+  const auto slow = BeginAccepted(LargeRequest());
+  AwaitPause();
+  while (engine_.snapshot().scheduler.num_running > 0) gate_.Let(1);
+  EXPECT_EQ(engine_.snapshot().scheduler.blocks_held, 0);
+  gate_.Open();
+  const auto other = Begin(Request("abc", 50));
+  EXPECT_TRUE(other->Finish().ok());
+  EXPECT_EQ(Metric("quire_requests_total{ending=\"finished\"}"), 1);
+
+  EXPECT_TRUE(slow->Finish().ok()) << "it reads again";
+  EXPECT_EQ(slow->finished.usage().completion_tokens(), 4000u);
+  std::string expected;
+  for (int i = 0; i < 4000; ++i) expected += static_cast<char>('a' + (3 + i) % 26);
+  EXPECT_EQ(slow->text, expected);
+  ExpectBooksBalance();
+}
+
+class WriteTimeoutTest : public GenerationServiceTest {
+ protected:
+  WriteTimeoutTest() : GenerationServiceTest({.write_timeout = absl::Milliseconds(300), .limits = {}}) {}
+};
+
+TEST_F(WriteTimeoutTest, AClientThatNeverReadsIsCutAndItsRequestIsCancelled) {
+  const auto slow = BeginAccepted(LargeRequest());
+  AwaitPause();
+  while (Metric("quire_requests_total{ending=\"cancelled\"}") == 0) std::this_thread::yield();
+  EXPECT_EQ(Metric("quire_stream_stalls_total"), 1);
+  EXPECT_EQ(slow->Finish().error_code(), grpc::StatusCode::CANCELLED);
+  gate_.Open();
+  EXPECT_TRUE(Begin(Request("abc", 5))->Finish().ok());
+  EXPECT_EQ(engine_.snapshot().scheduler.blocks_held, 0);
+  ExpectBooksBalance();
+}
+
+class CallRateTest : public GenerationServiceTest {
+ protected:
+  CallRateTest() : GenerationServiceTest({.max_call_rate = 3, .limits = {}}) {}
+};
+
+TEST_F(CallRateTest, AConnectionThatOpensCallsTooFastIsRefusedAndAnotherIsNot) {
+  gate_.Open();
+  const auto code = [](v1::GenerationService::Stub& stub) {
+    v1::TokenizeResponse response;
+    grpc::ClientContext context;
+    return stub.Tokenize(&context, v1::TokenizeRequest(), &response).error_code();
+  };
+  int refused = 0;
+  for (int i = 0; i < 20; ++i) refused += code(*stub_) == grpc::StatusCode::RESOURCE_EXHAUSTED;
+  EXPECT_GT(refused, 0);
+  grpc::Status status;
+  while ((status = Begin(Request("a", 1))->Finish()).ok()) continue;
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_GT(DetailOf<google::rpc::RetryInfo>(status).retry_delay().nanos(), 0);
+  EXPECT_EQ(code(*v1::GenerationService::NewStub(Connect())), grpc::StatusCode::OK);
+  EXPECT_EQ(Metric("quire_requests_total{ending=\"rejected\"}"), 1);
+  ExpectBooksBalance();
+}
+
+class RpcLimitsTest : public GenerationServiceTest {
+ protected:
+  RpcLimitsTest()
+      : GenerationServiceTest(
+            {.limits = {.max_message_bytes = 5000, .max_metadata_bytes = 2000, .max_streams_per_connection = 1}}) {}
+};
+
+TEST_F(RpcLimitsTest, MessagesAndMetadataBeyondTheLimitsAreRefused) {
+  gate_.Open();
+  EXPECT_TRUE(Begin(Request(std::string(4000, 'x'), 1))->Finish().ok());
+  EXPECT_EQ(Begin(Request(std::string(6000, 'x'), 1))->Finish().error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  grpc::ClientContext context;
+  context.AddMetadata("x-large", std::string(10000, 'v'));
+  v1::TokenizeResponse response;
+  EXPECT_FALSE(stub_->Tokenize(&context, v1::TokenizeRequest(), &response).ok());
+  grpc::ClientContext other;
+  EXPECT_TRUE(v1::GenerationService::NewStub(Connect())->Tokenize(&other, v1::TokenizeRequest(), &response).ok());
+}
+
+TEST_F(RpcLimitsTest, StreamsBeyondTheLimitWaitInTheClient) {
+  const auto first = Begin(Request("abc", 2));
+  while (engine_.snapshot().scheduler.num_running == 0) continue;
+  std::thread second([this] { EXPECT_TRUE(Begin(Request("abc", 2))->Finish().ok()); });
+  const auto other = v1::GenerationService::NewStub(Connect());
+  v1::TokenizeResponse response;
+  grpc::ClientContext context;
+  EXPECT_TRUE(other->Tokenize(&context, v1::TokenizeRequest(), &response).ok());
+  EXPECT_EQ(Metric("quire_requests_received_total"), 1);
+  gate_.Open();
+  EXPECT_TRUE(first->Finish().ok());
+  second.join();
+  EXPECT_EQ(Metric("quire_requests_received_total"), 2);
+}
+
+TEST_F(GenerationServiceTest, AnAllocationThatFailsEndsItsCallOnly) {
+  const auto call = BeginAccepted(Request("xyz", 2000));
+  {
+    const FailLargeAllocations fail(8000);
+    EXPECT_EQ(Begin(Request(std::string(9000, 'x'), 1))->Finish().error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED)
+        << "while it is parsed";
+    const grpc::Status status = Begin(Request(std::string(3000, 'x'), 1))->Finish();
+    EXPECT_EQ(status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED) << "while it is tokenized";
+    EXPECT_GT(DetailOf<google::rpc::RetryInfo>(status).retry_delay().seconds(), 0);
+    v1::TokenizeRequest request;
+    request.set_text(std::string(3000, 'x'));
+    v1::TokenizeResponse response;
+    grpc::ClientContext context;
+    EXPECT_EQ(stub_->Tokenize(&context, request, &response).error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  }
+  gate_.Open();
+  EXPECT_TRUE(Begin(Request(std::string(3000, 'x'), 1))->Finish().ok());
+  EXPECT_TRUE(call->Finish().ok());
+  EXPECT_EQ(call->text.size(), 2000u);
   ExpectBooksBalance();
 }
 

@@ -37,7 +37,21 @@ TEST(PendingResponsesTest, DeltasOfAnOutputJoin) {
   EXPECT_TRUE(pending.empty());
 }
 
-TEST(PendingResponsesTest, NothingJoinsAcrossOutputsOrEvents) {
+TEST(PendingResponsesTest, OutputsTakeTurnsAndEachJoinsItsOwn) {
+  PendingResponses pending;
+  for (const char* text : {"a", "b", "c"}) {
+    for (uint32_t index : {0, 1, 2}) pending.Push(Delta(index, text, index), 1);
+  }
+  EXPECT_EQ(pending.num_tokens(), 9u);
+  for (uint32_t index : {0, 1, 2}) {
+    const PendingResponses::Entry entry = pending.Take();
+    EXPECT_EQ(entry.response.delta().index(), index);
+    EXPECT_EQ(entry.response.delta().text(), "abc");
+  }
+  EXPECT_EQ(pending.num_tokens(), 0u);
+}
+
+TEST(PendingResponsesTest, NothingJoinsAcrossEvents) {
   PendingResponses pending;
   pending.Push(Delta(0, "a", 1), 1);
   pending.Push(Delta(1, "b", 2), 1);
