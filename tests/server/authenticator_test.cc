@@ -57,9 +57,10 @@ class Services {
         engine_({.num_blocks = 16, .max_model_len = 100}, 4, 100, std::make_unique<NoRunner>(), &detokenizer_),
         live_(metrics_, absl::Seconds(30)),
         pool_(TokenizerPool::Options()),
-        generation_({*tokenizer_, engine_, detokenizer_, pool_, live_, metrics_, &authenticator_}, TestOptions()),
+        generation_({*tokenizer_, engine_, detokenizer_, pool_, live_, metrics_, rate_, &authenticator_},
+                    TestOptions()),
         model_(v1::GetModelResponse(), &authenticator_) {
-    detokenizer_.Start([this](RequestId id) { engine_.Stop(id); }, [](const absl::Status&) {});
+    detokenizer_.Start([this](RequestId id, uint32_t index) { engine_.Stop(id, index); }, [](const absl::Status&) {});
     grpc::Service* const services[] = {&generation_, &model_};
     server_ = *RpcServer::Start({.address = {"127.0.0.1", 0}}, services);
     channel_ = grpc::CreateChannel(absl::StrCat("127.0.0.1:", server_->port()), grpc::InsecureChannelCredentials());
@@ -83,6 +84,7 @@ class Services {
   Engine engine_;
   LiveRequests live_;
   TokenizerPool pool_;
+  CallRate rate_{1'000'000};
   GenerationService generation_;
   ModelService model_;
   std::unique_ptr<RpcServer> server_;
