@@ -100,6 +100,8 @@ Daemon::Daemon(const Options& options, ShutdownSignal& signal, LoadedModel model
       generation_service_({*tokenizer_, engine_, detokenizer_, pool_, live_, metrics_, rate_, &authenticator_},
                           ServiceOptions(options, std::move(limits))),
       model_service_(model_, &authenticator_),
+      vllm_service_({generation_service_, engine_, live_, authenticator_, [this] { return ready_ && !failed_; }},
+                    model_, options.engine.model, options.engine.max_num_seqs),
       heartbeat_(kStepDeadline) {
   detokenizer_.Start([this](RequestId id, uint32_t index) { engine_.Stop(id, index); },
                      [this](const absl::Status& status) {
@@ -122,7 +124,7 @@ absl::Status Daemon::Listen() {
   if (!admin.ok()) return admin.status();
   admin_server_ = *std::move(admin);
 
-  grpc::Service* const services[] = {&generation_service_, &model_service_};
+  grpc::Service* const services[] = {&generation_service_, &model_service_, &vllm_service_};
   if (options_.health_listen) {
     auto health = RpcServer::Start({.address = *options_.health_listen, .flag = "--health-listen"}, {});
     if (!health.ok()) return health.status();

@@ -27,6 +27,7 @@
 #include "server/shutdown_signal.h"
 #include "server/tokenizer/tokenizer.h"
 #include "server/tokenizer_pool.h"
+#include "server/vllm_service.h"
 
 namespace quire {
 
@@ -69,6 +70,7 @@ class Daemon {
   CallRate rate_;
   GenerationService generation_service_;
   ModelService model_service_;
+  VllmService vllm_service_;
   Heartbeat heartbeat_;  // of the admin server's thread
   std::atomic<bool> ready_{false};
   std::atomic<bool> failed_{false};

@@ -57,18 +57,29 @@ void GenerateStream::PauseOrResume() {
   callbacks_.pause_engine(*request_id_, pause);
 }
 
+void GenerateStream::Encode() {
+  PendingResponses::Entry entry = pending_.Take();
+  PauseOrResume();
+  metrics_.Delivered(entry.num_tokens);
+  if (callbacks_.encode) {
+    callbacks_.encode(std::move(entry.response), encoded_);
+  } else {
+    encoded_.push_back(SerializeMessage(entry.response));
+  }
+}
+
 void GenerateStream::Advance() {
   enum class Operation { kNone, kWrite, kWriteAndFinish, kFinish } operation = Operation::kNone;
   absl::Status status;
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     if (write_outstanding_ || finishing_) return;
-    if (!pending_.empty()) {
-      const PendingResponses::Entry entry = pending_.Take();
-      PauseOrResume();
-      metrics_.Delivered(entry.num_tokens);
-      writing_ = SerializeMessage(entry.response);
-      operation = end_ && pending_.empty() ? Operation::kWriteAndFinish : Operation::kWrite;
+    while (encoded_.empty() && !pending_.empty()) Encode();
+    if (!encoded_.empty()) {
+      writing_ = std::move(encoded_.front());
+      encoded_.pop_front();
+      const bool last = end_ && pending_.empty() && encoded_.empty();
+      operation = last ? Operation::kWriteAndFinish : Operation::kWrite;
     } else if (end_) {
       operation = Operation::kFinish;
     } else {
@@ -111,6 +122,7 @@ void GenerateStream::ClientGone() {
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     gone_ = true;
+    encoded_.clear();
     metrics_.Discarded(pending_.Clear());
     expired = !cut_ && std::chrono::system_clock::now() + kDeadlineSlack >= context_->deadline();
   }

@@ -16,6 +16,7 @@
 #include <grpcpp/support/byte_buffer.h>
 #include <grpcpp/support/server_callback.h>
 
+#include <deque>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -38,6 +39,8 @@ class GenerateStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer>, 
     std::function<void(RequestId, bool)> pause_engine;     // true: it is to pause; false: to resume
     std::function<void(GenerateStream*)> before_finish;    // its name is free again
     std::function<void(GenerateStream*)> done;             // gRPC has let go of it
+    // The messages on the wire that a response becomes, perhaps none; absent: itself.
+    std::function<void(v1::GenerateResponse, std::deque<grpc::ByteBuffer>&)> encode = nullptr;
   };
 
   // `context` is valid until OnDone.
@@ -69,6 +72,8 @@ class GenerateStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer>, 
   GenerateStream(grpc::CallbackServerContext* context, Metrics& metrics, uint64_t max_unsent_tokens,
                  Callbacks callbacks);
 
+  // Makes messages of the next pending response. REQUIRES: there is one; mutex_ is held.
+  void Encode();
   // Begins the next operation, if none is outstanding and there is something to do.
   void Advance();
   // Pauses or resumes the request, as its unsent tokens ask for. REQUIRES: mutex_ is held.
@@ -84,6 +89,7 @@ class GenerateStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer>, 
   mutable std::mutex mutex_;
   std::shared_ptr<GenerateStream> self_;  // until OnDone
   PendingResponses pending_;
+  std::deque<grpc::ByteBuffer> encoded_;  // of responses taken from pending_, still to be written
   bool write_outstanding_ = false;
   absl::Time write_began_;               // of the outstanding write, or of the last operation
   std::optional<absl::Status> end_;      // how the call is to finish, once it is known

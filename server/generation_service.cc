@@ -58,6 +58,17 @@ GenerationService::GenerationService(const GenerationParts& parts, GenerationOpt
 
 grpc::ServerWriteReactor<grpc::ByteBuffer>* GenerationService::Generate(grpc::CallbackServerContext* context,
                                                                         const grpc::ByteBuffer* bytes) {
+  const auto parse = [](const grpc::ByteBuffer& from) -> absl::StatusOr<v1::GenerateRequest> {
+    v1::GenerateRequest request;
+    if (absl::Status status = ParseMessage(from, request); !status.ok()) return status;
+    return request;
+  };
+  return Generate(context, *bytes, {parse, nullptr});
+}
+
+grpc::ServerWriteReactor<grpc::ByteBuffer>* GenerationService::Generate(grpc::CallbackServerContext* context,
+                                                                        const grpc::ByteBuffer& bytes,
+                                                                        Dialect dialect) {
   const absl::Time arrival = absl::Now();
   parts_.metrics.Received();
   GenerateStream::Callbacks callbacks;
@@ -67,21 +78,23 @@ grpc::ServerWriteReactor<grpc::ByteBuffer>* GenerationService::Generate(grpc::Ca
   };
   callbacks.before_finish = [this](GenerateStream* stream) { parts_.live.ReleaseName(stream); };
   callbacks.done = [this](GenerateStream* stream) { parts_.live.Remove(stream); };
+  callbacks.encode = std::move(dialect.encode);
   const std::shared_ptr<GenerateStream> stream =
       GenerateStream::Create(context, parts_.metrics, options_.max_unsent_tokens, std::move(callbacks));
-  const absl::Status status = Contained([&] { return Receive(context, *bytes, arrival, stream); });
+  const absl::Status status = Contained([&] { return Receive(context, bytes, dialect, arrival, stream); });
   if (!status.ok()) Refuse(*stream, status);
   return stream.get();
 }
 
 absl::Status GenerationService::Receive(grpc::CallbackServerContext* context, const grpc::ByteBuffer& bytes,
-                                        absl::Time arrival, const std::shared_ptr<GenerateStream>& stream) {
+                                        const Dialect& dialect, absl::Time arrival,
+                                        const std::shared_ptr<GenerateStream>& stream) {
   const absl::StatusOr<Principal> caller = Caller(*context);
   if (!caller.ok()) return caller.status();
-  v1::GenerateRequest request;
-  if (absl::Status status = ParseMessage(bytes, request); !status.ok()) return status;
-  if (absl::Status status = BindToPrincipal(*caller, request); !status.ok()) return status;
-  absl::StatusOr<GenerateJob> job = ValidateGenerate(request, options_.limits);
+  absl::StatusOr<v1::GenerateRequest> request = dialect.parse(bytes);
+  if (!request.ok()) return request.status();
+  if (absl::Status status = BindToPrincipal(*caller, *request); !status.ok()) return status;
+  absl::StatusOr<GenerateJob> job = ValidateGenerate(*request, options_.limits);
   if (!job.ok()) return job.status();
   if (job->request_id.empty()) job->request_id = NewRequestId();
   if (absl::Status status = parts_.live.Add(ScopedRequestId(*caller, job->request_id), stream); !status.ok())

@@ -10,6 +10,8 @@
 #define QUIRE_SERVER_GENERATION_SERVICE_H_
 
 #include <atomic>
+#include <deque>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -57,6 +59,18 @@ class GenerationService final : public RawGenerationService {
  public:
   GenerationService(const GenerationParts& parts, GenerationOptions options);
 
+  const RequestLimits& limits() const { return options_.limits; }
+
+  // How the messages of another protocol become a request, and responses its messages.
+  struct Dialect {
+    std::function<absl::StatusOr<v1::GenerateRequest>(const grpc::ByteBuffer&)> parse;
+    std::function<void(v1::GenerateResponse, std::deque<grpc::ByteBuffer>&)> encode;  // as GenerateStream's
+  };
+
+  // One Generate call in a dialect.
+  grpc::ServerWriteReactor<grpc::ByteBuffer>* Generate(grpc::CallbackServerContext* context,
+                                                       const grpc::ByteBuffer& bytes, Dialect dialect);
+
   grpc::ServerWriteReactor<grpc::ByteBuffer>* Generate(grpc::CallbackServerContext* context,
                                                        const grpc::ByteBuffer* bytes) override;
   grpc::ServerUnaryReactor* Cancel(grpc::CallbackServerContext* context, const grpc::ByteBuffer* bytes,
@@ -79,8 +93,8 @@ class GenerationService final : public RawGenerationService {
   // Who calls; an error if nobody may, or the connection opens calls too fast.
   absl::StatusOr<Principal> Caller(const grpc::CallbackServerContext& context) const;
   // Parses, checks and queues a call for the pool.
-  absl::Status Receive(grpc::CallbackServerContext* context, const grpc::ByteBuffer& bytes, absl::Time arrival,
-                       const std::shared_ptr<GenerateStream>& stream);
+  absl::Status Receive(grpc::CallbackServerContext* context, const grpc::ByteBuffer& bytes, const Dialect& dialect,
+                       absl::Time arrival, const std::shared_ptr<GenerateStream>& stream);
   // The pool's part: tokenizes and submits, or refuses.
   void Admit(Admission admission);
   absl::Status Submit(Admission& admission);

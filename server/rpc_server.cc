@@ -21,7 +21,9 @@ constexpr size_t kBufferBytes = size_t{512} << 20;  // of gRPC's own, all connec
 constexpr int kMaxSyncThreads = 16;                 // only reflection is served by threads that wait
 
 // Health services beside "", by the names that probes and gateways ask for.
-constexpr const char* kServices[] = {"quire.v1.GenerationService", "quire.v1.ModelService", "readiness"};
+constexpr const char* kServices[] = {"quire.v1.GenerationService", "quire.v1.ModelService",
+                                     "vllm.grpc.engine.VllmEngine", "/vllm.grpc.engine.VllmEngine/HealthCheck",
+                                     "readiness"};
 
 void Configure(const RpcLimits& limits, grpc::ServerBuilder& builder) {
   builder.SetMaxReceiveMessageSize(limits.max_message_bytes);

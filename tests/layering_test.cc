@@ -40,7 +40,7 @@ const std::vector<Room> kRooms = {
     {"engine", {"scheduler", "kvcache", "kernels"}, {"absl", "spdlog", "json"}, 15},
     {"server",
      {"engine", "scheduler", "kvcache", "kernels", "proto"},
-     {"absl", "spdlog", "grpc", "protobuf", "json", "sentencepiece", "flags", "toml", "http", "metrics"},
+     {"absl", "spdlog", "grpc", "protobuf", "json", "openssl", "sentencepiece", "toml", "http", "zip"},
      30},
     {"client", {"proto"}, {"absl", "grpc", "protobuf", "json", "flags", "curl"}, 20},
 };
@@ -49,7 +49,7 @@ const std::vector<Room> kRooms = {
 const std::map<std::string_view, std::string_view> kRoomOfPrefix = {
     {"proto/", "proto"},     {"quire/", "proto"},         {"google/rpc/", "proto"}, {"kernels/", "kernels"},
     {"kvcache/", "kvcache"}, {"scheduler/", "scheduler"}, {"engine/", "engine"},    {"server/", "server"},
-    {"client/", "client"},   {"tests/", "tests"},
+    {"client/", "client"},   {"tests/", "tests"},         {"vllm/", "proto"},       {"smg/", "proto"},
 };
 
 const std::map<std::string_view, std::string_view> kPackageOfPrefix = {
@@ -64,7 +64,7 @@ const std::map<std::string_view, std::string_view> kPackageOfPrefix = {
     {"CLI/", "flags"},
     {"toml++/", "toml"},
     {"microhttpd.h", "http"},
-    {"prometheus/", "metrics"},
+    {"zip.h", "zip"},
     {"curl/", "curl"},
     {"cuda", "cuda"},
     {"cublas", "cuda"},
