@@ -77,7 +77,7 @@ struct Bf16Product {
   }
 
   // As FmaProduct's. The two vectors of 32 dims hold the low and the high 4 dims of each 8.
-  template <int M, int U, bool kPart, bool kFetch>
+  template <int M, int U, bool kPart, bool kFetch, bool kHidden>
   [[gnu::always_inline]] static inline void Values(const AttentionTile& tile, const float* factors, int32_t query,
                                                    int32_t dim, Slots slots) {
     const __mmask32 mask = kPart ? (uint32_t{1} << (tile.head_dim - dim)) - 1 : ~uint32_t{0};
@@ -91,8 +91,8 @@ struct Bf16Product {
       }
     }
     const char* weights = reinterpret_cast<const char*>(tile.scores + int64_t{query} * kTileSlots);
-    for (int32_t octet = slots.begin / kOctet; octet * kOctet < slots.end; ++octet) {
-      const int32_t begin = slots.BeginIn(octet), end = slots.EndIn(octet);
+    for (int32_t octet = kHidden ? slots.begin / kOctet : 0; octet * kOctet < slots.end; ++octet) {
+      const int32_t begin = kHidden ? slots.BeginIn(octet) : 0, end = slots.EndIn(octet);
       const char* v = tile.slots.v[octet] + dim * 2 + begin / 2 * 2 * slot_bytes;
       for (int32_t s = begin / 2 * 2; s < end; s += 2, v += 2 * slot_bytes) {
         if constexpr (kFetch) {
@@ -102,7 +102,7 @@ struct Bf16Product {
         for (int u = 0; u < U; ++u) {
           Pairs even = _mm512_setzero_si512();  // the partner of an odd first slot, and of an even last one
           Pairs odd = _mm512_setzero_si512();
-          if (s >= begin) [[likely]] {
+          if (!kHidden || s >= begin) {
             even = kPart ? _mm512_maskz_loadu_epi16(mask, v) : _mm512_loadu_si512(v + u * 64);
           }
           if (s + 1 < end) {

@@ -214,8 +214,8 @@ struct FmaProduct {
   }
 
   // acc[m, dim ..] = acc[m, dim ..] * factor[m] + sum over the slots of weight[m, slot] * V[slot, dim ..], for U pieces
-  // of dims.
-  template <int M, int U, bool kPart, bool kFetch>
+  // of dims. kHidden: the first slots of the tile are not among them.
+  template <int M, int U, bool kPart, bool kFetch, bool kHidden>
   [[gnu::always_inline]] static inline void Values(const AttentionTile& tile, const float* factors, int32_t query,
                                                    int32_t dim, Slots slots) {
     F acc[M][U];
@@ -227,8 +227,8 @@ struct FmaProduct {
       }
     }
     const float* weights = tile.scores + int64_t{query} * kTileSlots;
-    for (int32_t octet = slots.begin / kOctet; octet * kOctet < slots.end; ++octet) {
-      const int32_t begin = slots.BeginIn(octet), end = slots.EndIn(octet);
+    for (int32_t octet = kHidden ? slots.begin / kOctet : 0; octet * kOctet < slots.end; ++octet) {
+      const int32_t begin = kHidden ? slots.BeginIn(octet) : 0, end = slots.EndIn(octet);
       const T* v = reinterpret_cast<const T*>(tile.slots.v[octet]) + dim + int64_t{begin} * tile.head_dim;
       for (int32_t s = begin; s < end; ++s, v += tile.head_dim) {
         if constexpr (kFetch) {
@@ -470,34 +470,36 @@ struct Softmax {
   static void Accumulate(const AttentionTile& tile, const float* factors, int32_t begin, int32_t end, Slots slots,
                          bool fetch) {
     ForQueries(begin, end, [&]<int M>(int32_t query) {
-      if (fetch && query == begin) {
-        AllValues<M, true>(tile, factors, query, slots);
+      if (slots.begin > 0) {
+        AllValues<M, false, true>(tile, factors, query, slots);
+      } else if (fetch && query == begin) {
+        AllValues<M, true, false>(tile, factors, query, slots);
       } else {
-        AllValues<M, false>(tile, factors, query, slots);
+        AllValues<M, false, false>(tile, factors, query, slots);
       }
     });
   }
 
-  template <int M, bool kFetch>
+  template <int M, bool kFetch, bool kHidden>
   static void AllValues(const AttentionTile& tile, const float* factors, int32_t query, Slots slots) {
     constexpr int kPieces = Product::template DimPieces<M>();
     constexpr int kUnit = Product::kDimUnit;
     int32_t dim = 0;
     if (kFetch && kPieces * kUnit <= tile.head_dim) {
-      Product::template Values<M, kPieces, false, true>(tile, factors, query, dim, slots);
+      Product::template Values<M, kPieces, false, true, kHidden>(tile, factors, query, dim, slots);
       dim += kPieces * kUnit;
     }
     for (; dim + kPieces * kUnit <= tile.head_dim; dim += kPieces * kUnit) {
-      Product::template Values<M, kPieces, false, false>(tile, factors, query, dim, slots);
+      Product::template Values<M, kPieces, false, false, kHidden>(tile, factors, query, dim, slots);
     }
     if (kFetch && dim == 0 && kUnit <= tile.head_dim) {
-      Product::template Values<M, 1, false, true>(tile, factors, query, dim, slots);
+      Product::template Values<M, 1, false, true, kHidden>(tile, factors, query, dim, slots);
       dim += kUnit;
     }
     for (; dim + kUnit <= tile.head_dim; dim += kUnit) {
-      Product::template Values<M, 1, false, false>(tile, factors, query, dim, slots);
+      Product::template Values<M, 1, false, false, kHidden>(tile, factors, query, dim, slots);
     }
-    if (dim < tile.head_dim) Product::template Values<M, 1, true, false>(tile, factors, query, dim, slots);
+    if (dim < tile.head_dim) Product::template Values<M, 1, true, false, kHidden>(tile, factors, query, dim, slots);
   }
 
   static void Combine(const float* part, F of_part, float* total, F of_total, int32_t n) {
