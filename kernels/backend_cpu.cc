@@ -78,7 +78,8 @@ class CpuBackend final : public Backend {
   size_t WorkspaceBytes(const WorkspaceShape& shape) const override {
     const int num_threads = pool_->num_threads();
     return std::max({CpuPagedAttentionWorkspaceBytes(shape, num_threads), CpuSampleWorkspaceBytes(shape, num_threads),
-                     CpuHeadLinearWorkspaceBytes(shape, num_threads), CpuMoeWorkspaceBytes(shape),
+                     CpuHeadLinearWorkspaceBytes(shape, num_threads),
+                     CpuLatentAttentionWorkspaceBytes(shape, num_threads), CpuMoeWorkspaceBytes(shape),
                      CpuLinearWorkspaceBytes(shape)});
   }
   absl::Status AllocateWorkspace(const WorkspaceShape& shape) override {
@@ -103,7 +104,9 @@ class CpuBackend final : public Backend {
   void DoLayerNorm(const LayerNormArgs& args) override { CpuLayerNorm(args, kernels_, *pool_); }
   void DoHeadLinear(const HeadLinearArgs& args) override { CpuHeadLinear(args, kernels_, *pool_, workspace()); }
   void DoLatentKvWrite(const LatentKvWriteArgs& args) override { CpuLatentKvWrite(args, kernels_, *pool_); }
-  void DoLatentAttention(const LatentAttentionArgs& args) override { RefLatentAttention(args); }
+  void DoLatentAttention(const LatentAttentionArgs& args) override {
+    CpuLatentAttention(args, isa_, *pool_, workspace());
+  }
   void DoActivation(const ActivationArgs& args) override { CpuActivation(args, kernels_, *pool_); }
   void DoRoute(const RouteArgs& args) override {
     constexpr int64_t kElementsOfWork = 16;  // exp and a search through the experts for each of the chosen

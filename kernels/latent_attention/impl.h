@@ -20,6 +20,12 @@ void CpuLatentKvWrite(const LatentKvWriteArgs& args, const CpuKernels& kernels, 
 // Two passes over the context in plain float32 loops. Allocates.
 void RefLatentAttention(const LatentAttentionArgs& args);
 
+// Bytes of `workspace` that CpuLatentAttention needs for calls of at most this many heads within `shape`.
+size_t CpuLatentAttentionWorkspaceBytes(const WorkspaceShape& shape, int num_threads);
+
+// As CpuPagedAttention.
+void CpuLatentAttention(const LatentAttentionArgs& args, CpuIsa isa, ThreadPool& pool, absl::Span<char> workspace);
+
 }  // namespace quire
 
 #endif  // QUIRE_KERNELS_LATENT_ATTENTION_IMPL_H_

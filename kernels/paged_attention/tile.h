@@ -20,20 +20,21 @@ namespace quire::attention {
 inline constexpr int32_t kTileSlots = 64;
 inline constexpr int32_t kSplitSlots = 512;
 inline constexpr int32_t kMaxHeadDim = 256;
-inline constexpr int32_t kMaxLanes = 16;  // float32 lanes of the widest instruction set
+inline constexpr int32_t kMaxKeyDim = 640;  // of latent attention: 512 and 128
+inline constexpr int32_t kMaxLanes = 16;    // float32 lanes of the widest instruction set
 
 // Consecutive slots that never cross a block: block sizes are multiples of it.
 inline constexpr int32_t kOctet = 8;
 inline constexpr int32_t kTileOctets = kTileSlots / kOctet;
 
-// Bytes from a packed query to the next: head_dim float32 and a line, so that the queries do not crowd into few sets of
+// Bytes from a packed query to the next: key_dim float32 and a line, so that the queries do not crowd into few sets of
 // the L1 cache.
-inline constexpr int32_t kQueryBytes = kMaxHeadDim * 4 + 64;
+inline constexpr int32_t kQueryBytes = kMaxKeyDim * 4 + 64;
 
 // Where the octets of a tile are. Behind the last one in use the pointers repeat it.
 struct TileSlots {
   const char* k[kTileOctets];  // element (dim 0, first slot of the octet); dim pairs are block_size * 2 elements apart
-  const char* v[kTileOctets];  // element (first slot, dim 0); slots are head_dim elements apart
+  const char* v[kTileOctets];  // element (first slot, dim 0); slots are value_stride elements apart
 };
 
 // The online softmax of some queries over some positions, in units of log2: with c = scale * log2(e) and m = max of
@@ -49,8 +50,10 @@ struct AttentionTile {
   TileSlots next;     // what is worth fetching meanwhile; `slots` again if nothing
   int32_t num_slots;  // 1 .. kTileSlots: up to the last row's position
   int32_t block_size;
-  int32_t head_dim;
-  int32_t dim_stride;  // head_dim rounded up to 32
+  int32_t key_dim;
+  int32_t value_dim;
+  int32_t value_stride;
+  int32_t dim_stride;  // value_dim rounded up to 32
   int32_t group;       // q_heads / kv_heads
   int32_t row_begin;   // the rows of the item that see the tile: [row_begin, row_end)
   int32_t row_end;
@@ -68,7 +71,8 @@ struct AttentionTile {
   AttentionState state;  // in and out
 };
 
-// Rows of queries in the step's tensors: those of `group` heads side by side, head_dim elements each.
+// Rows of queries, of `group` heads side by side, head_dim elements each: key_dim where they are packed, else
+// value_dim.
 struct AttentionRows {
   int32_t row_begin;
   int32_t row_end;
@@ -80,6 +84,10 @@ struct AttentionRows {
 struct AttentionKernels {
   // Rounds queries to the cache's type and packs them. `q` is that of row 0, rows are row_stride elements apart.
   void (*pack)(const AttentionRows& rows, const float* q, int64_t row_stride, char* packed);
+
+  // Writes the slots' rows, value_stride elements apart in tile.slots.v, as a tile of keys [key_dim /
+  // 2][kTileSlots][2].
+  void (*transpose)(const AttentionTile& tile, char* keys);
 
   // Brings the states of the tile's rows forward by the tile.
   void (*tile)(const AttentionTile& tile);

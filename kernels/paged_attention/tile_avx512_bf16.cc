@@ -80,8 +80,8 @@ struct Bf16Product {
   template <int M, int U, bool kPart, bool kFetch, bool kHidden>
   [[gnu::always_inline]] static inline void Values(const AttentionTile& tile, const float* factors, int32_t query,
                                                    int32_t dim, Slots slots) {
-    const __mmask32 mask = kPart ? (uint32_t{1} << (tile.head_dim - dim)) - 1 : ~uint32_t{0};
-    const int64_t slot_bytes = int64_t{tile.head_dim} * 2;
+    const __mmask32 mask = kPart ? (uint32_t{1} << (tile.value_dim - dim)) - 1 : ~uint32_t{0};
+    const int64_t slot_bytes = int64_t{tile.value_stride} * 2;
     F acc[M][2 * U];
     for (int m = 0; m < M; ++m) {
       const float* old = tile.state.acc + int64_t{query + m} * tile.dim_stride + dim;
@@ -141,7 +141,7 @@ struct Bf16Product {
     for (int m = 0; m < M; ++m) {
       for (int u = 0; u < U; ++u) acc[m][u] = Lanes::Set1(0.0f);
     }
-    for (int32_t i = 0; i < tile.head_dim / 2; ++i) {
+    for (int32_t i = 0; i < tile.key_dim / 2; ++i) {
       Pairs k[U];
       for (int u = 0; u < U; ++u) {
         k[u] = kWhole ? _mm512_loadu_si512(low[u] + i * pair_stride)

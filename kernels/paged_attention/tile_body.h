@@ -154,7 +154,7 @@ struct FmaProduct {
   static constexpr int kDimUnit = kLanes;   // dims of the smallest piece of Values
 
   static void Pack(const float* q, int32_t head_dim, char* packed) {
-    T rounded[kMaxHeadDim];
+    T rounded[kMaxKeyDim];
     RoundQuery(q, head_dim, rounded);
     float* out = reinterpret_cast<float*>(packed);
     int32_t d = 0;
@@ -185,7 +185,7 @@ struct FmaProduct {
     for (int m = 0; m < M; ++m) {
       for (int u = 0; u < 2 * U; ++u) acc[m][u] = Lanes::Set1(0.0f);
     }
-    for (int32_t i = 0; i < tile.head_dim / 2; ++i) {
+    for (int32_t i = 0; i < tile.key_dim / 2; ++i) {
       F pairs[2 * U];
       for (int u = 0; u < 2 * U; ++u) {
         pairs[u] = LoadElements(k[u] + i * pair_stride);
@@ -229,13 +229,14 @@ struct FmaProduct {
     const float* weights = tile.scores + int64_t{query} * kTileSlots;
     for (int32_t octet = kHidden ? slots.begin / kOctet : 0; octet * kOctet < slots.end; ++octet) {
       const int32_t begin = kHidden ? slots.BeginIn(octet) : 0, end = slots.EndIn(octet);
-      const T* v = reinterpret_cast<const T*>(tile.slots.v[octet]) + dim + int64_t{begin} * tile.head_dim;
-      for (int32_t s = begin; s < end; ++s, v += tile.head_dim) {
+      const T* v = reinterpret_cast<const T*>(tile.slots.v[octet]) + dim + int64_t{begin} * tile.value_stride;
+      for (int32_t s = begin; s < end; ++s, v += tile.value_stride) {
         if constexpr (kFetch) {
-          FetchUpperValues(tile, tile.head_dim * int32_t{sizeof(T)}, octet, s, 1);
+          FetchUpperValues(tile, tile.value_stride * int32_t{sizeof(T)}, octet, s, 1);
         }
         F value[U];
-        for (int u = 0; u < U; ++u) value[u] = kPart ? LoadFirst(v, tile.head_dim - dim) : LoadElements(v + u * kLanes);
+        for (int u = 0; u < U; ++u)
+          value[u] = kPart ? LoadFirst(v, tile.value_dim - dim) : LoadElements(v + u * kLanes);
         for (int m = 0; m < M; ++m) {
           const F weight = Lanes::Set1(weights[m * kTileSlots + octet * kOctet + s]);
           for (int u = 0; u < U; ++u) acc[m][u] = Lanes::Fma(value[u], weight, acc[m][u]);
@@ -251,6 +252,45 @@ struct FmaProduct {
   // acc[dim .. dim + kLanes) in the order of the dims.
   [[gnu::always_inline]] static inline F LoadAcc(const float* acc, int32_t dim) { return Lanes::Load(acc + dim); }
 };
+
+// Pairs of dims, as whole elements, from [slot][pair] to [pair][slot], by squares of vectors of 16 bytes.
+template <typename T>
+void TransposeKeys(const AttentionTile& tile, char* keys) {
+  constexpr int32_t kPairBytes = 2 * sizeof(T), kSide = 16 / kPairBytes;
+  typedef int32_t Bytes16 __attribute__((vector_size(16)));
+  const int32_t pairs = tile.key_dim / 2, whole = pairs / kSide * kSide;
+  const int64_t slot_bytes = int64_t{tile.value_stride} * int64_t{sizeof(T)};
+  for (int32_t slot = 0; slot < tile.num_slots; slot += kSide) {
+    const char* from = tile.slots.v[slot / kOctet] + slot % kOctet * slot_bytes;
+    char* to = keys + slot * kPairBytes;
+    const int32_t rows = tile.num_slots - slot < kSide ? tile.num_slots - slot : kSide;
+    for (int32_t pair = 0; pair < (rows == kSide ? whole : 0); pair += kSide) {
+      Bytes16 in[kSide], out[kSide];
+      for (int32_t i = 0; i < kSide; ++i) __builtin_memcpy(&in[i], from + i * slot_bytes + pair * kPairBytes, 16);
+      if constexpr (kSide == 4) {
+        const Bytes16 low01 = __builtin_shuffle(in[0], in[1], Bytes16{0, 4, 1, 5});
+        const Bytes16 high01 = __builtin_shuffle(in[0], in[1], Bytes16{2, 6, 3, 7});
+        const Bytes16 low23 = __builtin_shuffle(in[2], in[3], Bytes16{0, 4, 1, 5});
+        const Bytes16 high23 = __builtin_shuffle(in[2], in[3], Bytes16{2, 6, 3, 7});
+        out[0] = __builtin_shuffle(low01, low23, Bytes16{0, 1, 4, 5});
+        out[1] = __builtin_shuffle(low01, low23, Bytes16{2, 3, 6, 7});
+        out[2] = __builtin_shuffle(high01, high23, Bytes16{0, 1, 4, 5});
+        out[3] = __builtin_shuffle(high01, high23, Bytes16{2, 3, 6, 7});
+      } else {
+        out[0] = __builtin_shuffle(in[0], in[1], Bytes16{0, 1, 4, 5});
+        out[1] = __builtin_shuffle(in[0], in[1], Bytes16{2, 3, 6, 7});
+      }
+      for (int32_t i = 0; i < kSide; ++i)
+        __builtin_memcpy(to + int64_t{pair + i} * kTileSlots * kPairBytes, &out[i], 16);
+    }
+    for (int32_t i = 0; i < rows; ++i) {
+      for (int32_t pair = rows == kSide ? whole : 0; pair < pairs; ++pair) {
+        __builtin_memcpy(to + (int64_t{pair} * kTileSlots + i) * kPairBytes, from + i * slot_bytes + pair * kPairBytes,
+                         kPairBytes);
+      }
+    }
+  }
+}
 
 template <typename Product>
 struct Softmax {
@@ -354,7 +394,9 @@ struct Softmax {
     }
   }
 
-  static constexpr AttentionKernels Table() { return {&Pack, &Tile, &Merge, &Clear, &Sink, &Finish}; }
+  static constexpr AttentionKernels Table() {
+    return {&Pack, &TransposeKeys<typename Product::Element>, &Tile, &Merge, &Clear, &Sink, &Finish};
+  }
 
  private:
   // Slots of the tile that `row` sees.
@@ -450,7 +492,7 @@ struct Softmax {
   static void Weights(const AttentionTile& tile, int32_t begin, int32_t end, int32_t num_slots, const float* factors,
                       const float* shifts) {
     const F scale = Lanes::Set1(tile.scale_log2);
-    const int32_t row_bytes = tile.head_dim * int32_t{sizeof(typename Product::Element)};
+    const int32_t row_bytes = tile.value_stride * int32_t{sizeof(typename Product::Element)};
     const int32_t first = tile.row_begin * tile.group;
     const int32_t num_queries = (tile.row_end - tile.row_begin) * tile.group;
     for (int32_t query = begin; query < end; ++query) {
@@ -485,21 +527,21 @@ struct Softmax {
     constexpr int kPieces = Product::template DimPieces<M>();
     constexpr int kUnit = Product::kDimUnit;
     int32_t dim = 0;
-    if (kFetch && kPieces * kUnit <= tile.head_dim) {
+    if (kFetch && kPieces * kUnit <= tile.value_dim) {
       Product::template Values<M, kPieces, false, true, kHidden>(tile, factors, query, dim, slots);
       dim += kPieces * kUnit;
     }
-    for (; dim + kPieces * kUnit <= tile.head_dim; dim += kPieces * kUnit) {
+    for (; dim + kPieces * kUnit <= tile.value_dim; dim += kPieces * kUnit) {
       Product::template Values<M, kPieces, false, false, kHidden>(tile, factors, query, dim, slots);
     }
-    if (kFetch && dim == 0 && kUnit <= tile.head_dim) {
+    if (kFetch && dim == 0 && kUnit <= tile.value_dim) {
       Product::template Values<M, 1, false, true, kHidden>(tile, factors, query, dim, slots);
       dim += kUnit;
     }
-    for (; dim + kUnit <= tile.head_dim; dim += kUnit) {
+    for (; dim + kUnit <= tile.value_dim; dim += kUnit) {
       Product::template Values<M, 1, false, false, kHidden>(tile, factors, query, dim, slots);
     }
-    if (dim < tile.head_dim) Product::template Values<M, 1, true, false, kHidden>(tile, factors, query, dim, slots);
+    if (dim < tile.value_dim) Product::template Values<M, 1, true, false, kHidden>(tile, factors, query, dim, slots);
   }
 
   static void Combine(const float* part, F of_part, float* total, F of_total, int32_t n) {

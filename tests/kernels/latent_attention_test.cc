@@ -1,5 +1,4 @@
-// Latent attention: the write of the latents, the attention over them, and that the absorbed form is multi-head
-// attention.
+// Latent attention: the write of the latents and the attention over them.
 
 #include "kernels/latent_attention/latent_attention.h"
 
@@ -7,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <random>
 
 #include "kernels/latent_attention/impl.h"
 #include "tests/kernels/backend_problem.h"
@@ -131,6 +131,121 @@ TEST_P(LatentAttentionTest, TheWriteAgreesWithTheDefinition) {
         }
       }
     }
+  }
+}
+
+struct LatentShape {
+  int32_t heads, latent_dim, rope_dim, block_size;
+};
+
+// Consecutive rows of a sequence of its own.
+struct Rows {
+  uint32_t sequence;
+  int32_t begin, count;
+};
+
+// Latents and queries are functions of (sequence, position): the same rows can be asked in other company. What no row
+// sees is NaN, and table entries behind the used ones are out of bounds.
+class LatentProblem {
+ public:
+  LatentProblem(const LatentShape& shape, DType dtype, const std::vector<Rows>& chunks)
+      : shape_(shape), cache_(dtype, NumBlocks(shape, chunks), shape.block_size, shape.latent_dim, shape.rope_dim) {
+    int32_t rows = 0, block = cache_.kv.num_blocks;
+    for (const Rows& chunk : chunks) rows += chunk.count;
+    q_latent_ = std::make_unique<Matrix>(DType::kFloat32, rows, shape.heads * shape.latent_dim, 5);
+    q_rope_ = std::make_unique<Matrix>(DType::kFloat32, rows, shape.heads * (shape.rope_dim + 6));
+    tables_.resize(chunks.size());
+    for (size_t c = 0, row = 0; c < chunks.size(); row += chunks[c].count, ++c) {
+      const int32_t end = chunks[c].begin + chunks[c].count;
+      for (int32_t t = 0; t < end; t += shape.block_size) tables_[c].push_back(--block);
+      for (int32_t t = 0; t < end; ++t) {
+        const BlockId id = tables_[c][t / shape.block_size];
+        std::minstd_rand random(chunks[c].sequence * 100003 + t + 1);
+        for (int32_t d = 0; d < cache_.kv.dim(); ++d) {
+          cache_.data.Set(0, cache_.kv.Index(id, t % shape.block_size, d), Uniform(random));
+        }
+      }
+      tables_[c].insert(tables_[c].end(), 20, 1 << 30);
+      for (int32_t i = 0; i < chunks[c].count; ++i) {
+        std::minstd_rand random(chunks[c].sequence * 7919 + chunks[c].begin + i + 1);
+        for (Matrix* q : {q_latent_.get(), q_rope_.get()}) {
+          for (int64_t j = 0; j < q->tensor().cols; ++j) q->Set(static_cast<int64_t>(row) + i, j, 2 * Uniform(random));
+        }
+      }
+      chunks_.push_back({tables_[c].data(), static_cast<int32_t>(row), chunks[c].count, chunks[c].begin});
+    }
+  }
+
+  std::unique_ptr<Matrix> Run(Backend& backend) const {
+    auto out = std::make_unique<Matrix>(DType::kFloat32, q_latent_->tensor().rows, shape_.heads * shape_.latent_dim, 3);
+    backend.LatentAttention({.q_latent = q_latent_->tensor(),
+                             .q_rope = {q_rope_->tensor(), shape_.rope_dim + 6},
+                             .chunks = chunks_.data(),
+                             .num_chunks = static_cast<int32_t>(chunks_.size()),
+                             .num_heads = shape_.heads,
+                             .scale = 0.1f,
+                             .kv = cache_.kv,
+                             .out = out->tensor()});
+    return out;
+  }
+
+ private:
+  static float Uniform(std::minstd_rand& random) { return static_cast<float>(random() % 65536) / 32768.0f - 1.0f; }
+  static int32_t NumBlocks(const LatentShape& shape, const std::vector<Rows>& chunks) {
+    int32_t blocks = 1;
+    for (const Rows& chunk : chunks) blocks += (chunk.begin + chunk.count + shape.block_size - 1) / shape.block_size;
+    return blocks;
+  }
+
+  LatentShape shape_;
+  LatentCache cache_;
+  std::unique_ptr<Matrix> q_latent_, q_rope_;
+  std::vector<std::vector<BlockId>> tables_;
+  std::vector<AttentionChunk> chunks_;
+};
+
+std::unique_ptr<Backend> CpuFor(CpuIsa isa, int num_threads, const LatentShape& shape) {
+  return CpuBackend(isa, num_threads,
+                    {.max_context = 3000,
+                     .latent_heads = shape.heads,
+                     .latent_dim = shape.latent_dim,
+                     .latent_rope_dim = shape.rope_dim,
+                     .head_linear_dim = 1});
+}
+
+TEST_P(LatentAttentionTest, AgreesWithTheDefinition) {
+  const std::unique_ptr<Backend> ref = RefBackend();
+  for (const LatentShape& shape : {LatentShape{16, 64, 16, 16}, {37, 30, 6, 8}, {64, 512, 64, 256}, {3, 48, 128, 24}}) {
+    const std::unique_ptr<Backend> cpu = CpuFor(GetParam(), 2, shape);
+    for (DType dtype : kAllDTypes) {
+      const float bound = dtype == DType::kBFloat16 && GetParam() == CpuIsa::kAvx512Bf16 ? 3e-3f : 1e-5f;
+      const std::vector<Rows> chunks = shape.latent_dim == 512
+                                           ? std::vector<Rows>{{0, 70, 1}, {1, 0, 2}}
+                                           : std::vector<Rows>{{0, 0, 67}, {1, 600, 1}, {2, 0, 1}, {3, 510, 4}};
+      const LatentProblem problem(shape, dtype, chunks);
+      EXPECT_LE(Difference(*problem.Run(*cpu), *problem.Run(*ref)), bound)
+          << DTypeName(dtype) << " " << shape.heads << " heads, latent_dim " << shape.latent_dim;
+    }
+  }
+}
+
+TEST_P(LatentAttentionTest, ChunksBlocksCompanyAndWorkersAreInvisible) {
+  LatentShape shape{40, 64, 16, 16};
+  for (DType dtype : {DType::kFloat32, DType::kBFloat16}) {
+    const std::unique_ptr<Backend> one = CpuFor(GetParam(), 1, shape), three = CpuFor(GetParam(), 3, shape);
+    const std::vector<Rows> chunks = {{0, 0, 20}, {1, 1500, 1}, {2, 505, 12}, {3, 2400, 1}};
+    const std::unique_ptr<Matrix> together = LatentProblem(shape, dtype, chunks).Run(*three);
+    EXPECT_TRUE(SameBits(*together, *LatentProblem(shape, dtype, chunks).Run(*one)));
+    int64_t row = 0;
+    for (const Rows& chunk : chunks) {
+      for (int32_t i = 0; i < chunk.count; ++i, ++row) {
+        shape.block_size = i % 2 == 0 ? 16 : 24;
+        const std::unique_ptr<Matrix> alone =
+            LatentProblem(shape, dtype, {{chunk.sequence, chunk.begin + i, 1}}).Run(i % 3 == 0 ? *three : *one);
+        EXPECT_EQ(alone->Row(0), together->Row(row)) << "sequence " << chunk.sequence << " row " << i;
+      }
+    }
+    shape.block_size = 16;
   }
 }
 
