@@ -120,6 +120,18 @@ absl::Status SetGenerationConfig(Options& o, absl::string_view value) {
   return Choose<bool>(value, {{"auto", true}, {"none", false}}, o.use_generation_config);
 }
 
+absl::Status SetMaxConnectionAge(Options& o, absl::string_view value) {
+  o.rpc_limits.max_connection_age = absl::InfiniteDuration();
+  if (value == "none") return absl::OkStatus();
+  const auto parsed = ParseDuration(value);
+  if (!parsed.ok()) return parsed.status();
+  if (*parsed < absl::Seconds(1) || *parsed > absl::Hours(240)) {
+    return absl::InvalidArgumentError("must be 1s to 240h, or none");
+  }
+  o.rpc_limits.max_connection_age = *parsed;
+  return absl::OkStatus();
+}
+
 absl::Status SetDefaultTimeout(Options& o, absl::string_view value) {
   o.default_timeout.reset();
   if (value == "none") return absl::OkStatus();
@@ -249,6 +261,11 @@ constexpr Flag kFlags[] = {
      [](Options& o, absl::string_view v) {
        return StoreInteger(v, 1, 1000000, o.rpc_limits.max_streams_per_connection);
      }},
+    {"max-connection-age", "DURATION", "10m",
+     "connections are asked to end after this long, give or take a tenth, so that clients find new replicas; calls "
+     "under "
+     "way finish. none: never",
+     SetMaxConnectionAge},
     {"max-call-rate", "N", "5000",
      "calls that one connection may open in a second, which it may do at once; beyond: RESOURCE_EXHAUSTED",
      [](Options& o, absl::string_view v) { return StoreInteger(v, 1, 1000000000, o.max_call_rate); }},

@@ -38,7 +38,7 @@ struct Options {
   bool reflection = true;
   bool use_generation_config = true;  // false: --generation-config none
   std::optional<absl::Duration> default_timeout;
-  RpcLimits rpc_limits;
+  RpcLimits rpc_limits{.max_connection_age = absl::Minutes(10)};
   int32_t max_call_rate = 5000;
   uint64_t max_unsent_tokens = 4096;
   absl::Duration write_timeout = absl::Seconds(30);

@@ -25,6 +25,9 @@ struct RpcLimits {
   int max_message_bytes = 16 << 20;
   int max_metadata_bytes = 8 << 10;
   int max_streams_per_connection = 1000;  // open at once; more wait in the client
+  // A connection is asked to end after this long (give or take a tenth) and may finish its calls: clients that balance
+  // for themselves find new replicas only when they connect anew (gRFC A9).
+  absl::Duration max_connection_age = absl::InfiniteDuration();
 };
 
 struct RpcServerOptions {
