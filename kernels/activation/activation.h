@@ -1,5 +1,6 @@
 // Elementwise functions of a matrix: y[r, i] = f(x[r, i]).
 //
+//   kIdentity  x                                                  rounding alone
 //   kRelu      max(x, 0)                                          OPT
 //   kSilu      x / (1 + e^-x)
 //   kGeluTanh  x / 2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))    "gelu_new", "gelu_pytorch_tanh": GPT-2

@@ -7,7 +7,7 @@
 
 namespace quire {
 
-enum class ActivationKind : uint8_t { kRelu, kSilu, kGeluTanh, kGeluErf, kSoftCap };
+enum class ActivationKind : uint8_t { kIdentity, kRelu, kSilu, kGeluTanh, kGeluErf, kSoftCap };
 
 }  // namespace quire
 

@@ -61,6 +61,8 @@ template <class Out>
 void ActivationRow(ActivationKind kind, float cap, const float* x, int64_t cols, void* y) {
   using F = Vector::F;
   switch (kind) {
+    case ActivationKind::kIdentity:
+      return Map<Out>(x, cols, y, [](F x) { return x; });
     case ActivationKind::kRelu:  // Max gives its second operand where one is NaN
       return Map<Out>(x, cols, y, [](F x) { return Vector::Max(Vector::Set1(0), x); });
     case ActivationKind::kSilu:

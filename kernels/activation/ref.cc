@@ -7,6 +7,8 @@ namespace {
 
 float Activated(const ActivationArgs& args, float x) {
   switch (args.kind) {
+    case ActivationKind::kIdentity:
+      return x;
     case ActivationKind::kRelu:
       return x < 0 ? 0 : x;
     case ActivationKind::kSilu:
