@@ -2,10 +2,11 @@
 
 #include <algorithm>
 #include <limits>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
-#include "engine/rope_table.h"
+#include "engine/model.h"
 #include "engine/weights.h"
 
 namespace quire {
@@ -46,15 +47,18 @@ absl::Status CheckFlags(const EngineOptions& options) {
 
 // The tokens that one sequence may have: what is asked for, or as many of the model's as the cache holds.
 absl::StatusOr<int32_t> ModelLen(const ModelConfig& config, const EngineOptions& options, const MemoryPlan& plan) {
-  const int64_t cache_len = plan.kv.TokensIn(plan.num_blocks, config.max_position_embeddings);
-  if (!options.max_model_len.has_value()) return static_cast<int32_t>(cache_len);
+  if (!options.max_model_len.has_value())
+    return static_cast<int32_t>(plan.kv.TokensIn(plan.num_blocks, config.max_position_embeddings));
   const int32_t len = *options.max_model_len;
-  if (len < kMinModelLen || len > config.max_position_embeddings) {
+  if (len < kMinModelLen || len > config.max_scaled_len) {
+    const bool is_scaled = config.max_scaled_len > config.max_position_embeddings;
     return FlagError(
         "--max-model-len", len,
-        absl::StrCat(kMinModelLen, " to the model's max_position_embeddings = ", config.max_position_embeddings));
+        absl::StrCat(kMinModelLen, " to the model's ",
+                     is_scaled ? "max_position_embeddings as its RoPE scaling allows = " : "max_position_embeddings = ",
+                     config.max_scaled_len));
   }
-  if (len > cache_len) {
+  if (const int64_t cache_len = plan.kv.TokensIn(plan.num_blocks, len); len > cache_len) {
     return FlagError("--max-model-len", len,
                      absl::StrCat("at most the ", cache_len, " tokens that --kv-cache-memory of ",
                                   options.kv_cache_bytes, " bytes holds, or --kv-cache-memory of ",
@@ -72,9 +76,23 @@ int32_t ChunkedPrefillSize(const EngineOptions& options, const Backend& backend)
   return std::min(size, options.max_num_batched_tokens);
 }
 
+// What the layers keep of a token, and of which tokens.
+KvCacheSpec CacheSpec(const ModelConfig& config, int32_t block_size, DType dtype) {
+  KvShape shape{.block_size = block_size, .dtype = dtype};
+  if (config.latent.has_value()) {
+    shape.latent_dim = config.latent->kv_rank;
+    shape.rope_dim = config.latent->rope_dim;
+    return MakeKvCacheSpec(shape, config.num_layers);
+  }
+  shape.kv_heads = config.kv_heads;
+  shape.head_dim = config.head_dim;
+  std::vector<int32_t> windows;
+  for (const LayerConfig& layer : config.layers) windows.push_back(layer.window);
+  return MakeKvCacheSpec(shape, windows);
+}
+
 // The largest shapes of a step.
 void PlanWorkspaces(const ModelConfig& config, const EngineOptions& options, const Backend& backend, MemoryPlan& plan) {
-  const int64_t q = int64_t{config.q_heads} * config.head_dim, kv = int64_t{config.kv_heads} * config.head_dim;
   plan.activation_shape = {
       .dtype = plan.dtype,
       .max_rows = std::min(options.max_num_batched_tokens, ChunkedPrefillSize(options, backend) + options.max_num_seqs),
@@ -83,7 +101,7 @@ void PlanWorkspaces(const ModelConfig& config, const EngineOptions& options, con
   plan.workspace_shape = {
       .max_rows = plan.activation_shape.max_rows,
       .max_head_rows = plan.activation_shape.max_head_rows,
-      .max_cols = std::max({int64_t{config.hidden_size}, q + 2 * kv, 2 * int64_t{config.intermediate_size}}),
+      .max_cols = MaxActivationCols(config),
       .vocab_size = config.vocab_size,
       .q_heads = config.q_heads,
       .kv_heads = config.kv_heads,
@@ -91,9 +109,22 @@ void PlanWorkspaces(const ModelConfig& config, const EngineOptions& options, con
       .max_context = plan.max_model_len,
       .max_sequences = options.max_num_seqs,
   };
+  if (const auto& latent = config.latent) {
+    plan.workspace_shape.kv_heads = 0;
+    plan.workspace_shape.head_dim = 0;
+    plan.workspace_shape.latent_heads = config.q_heads;
+    plan.workspace_shape.latent_dim = latent->kv_rank;
+    plan.workspace_shape.latent_rope_dim = latent->rope_dim;
+    plan.workspace_shape.head_linear_dim = std::max({latent->kv_rank, latent->nope_dim, latent->v_dim});
+  }
+  if (const auto& moe = config.moe) {
+    plan.workspace_shape.num_experts = moe->num_experts;
+    plan.workspace_shape.experts_per_token = moe->top_k;
+    plan.workspace_shape.hidden = config.hidden_size;
+    plan.workspace_shape.expert_intermediate = moe->intermediate_size;
+  }
   plan.workspace_bytes = Activations::Bytes(config, plan.activation_shape) +
-                         RopeTable::Bytes(config.head_dim, plan.max_model_len) +
-                         backend.WorkspaceBytes(plan.workspace_shape);
+                         Model::TableBytes(config, plan.max_model_len) + backend.WorkspaceBytes(plan.workspace_shape);
 }
 
 }  // namespace
@@ -103,11 +134,7 @@ absl::StatusOr<MemoryPlan> MakeMemoryPlan(const ModelConfig& config, const Engin
   if (absl::Status status = CheckFlags(options); !status.ok()) return status;
   MemoryPlan plan;
   plan.dtype = options.dtype.value_or(config.dtype);
-  plan.kv = MakeKvCacheSpec(KvShape{.kv_heads = config.kv_heads,
-                                    .head_dim = config.head_dim,
-                                    .block_size = options.block_size,
-                                    .dtype = options.kv_cache_dtype.value_or(plan.dtype)},
-                            config.num_layers);
+  plan.kv = CacheSpec(config, options.block_size, options.kv_cache_dtype.value_or(plan.dtype));
   const uint64_t num_blocks = plan.kv.BlocksIn(options.kv_cache_bytes);
   const auto min_blocks = static_cast<uint64_t>(plan.kv.BlocksFor(kMinModelLen));
   if (num_blocks < min_blocks) {

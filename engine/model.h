@@ -1,5 +1,6 @@
-// Model: the weights of a decoder-only transformer of the Llama family and its forward pass (Touvron 2023: pre-norm
-// with RMSNorm, rotary embeddings, SwiGLU; grouped-query attention: Ainslie 2023).
+// Model: the weights of a decoder-only transformer and its forward pass (Vaswani 2017; pre-norm with RMSNorm, rotary
+// embeddings and SwiGLU: Touvron 2023; grouped-query attention: Ainslie 2023; latent attention and experts:
+// DeepSeek-V2).
 //
 // Families differ by config, not by copies of the loop. Knows rows, positions and slots; nothing of sequences or
 // requests. Thread: the engine thread.
@@ -8,6 +9,7 @@
 #define QUIRE_ENGINE_MODEL_H_
 
 #include <cstdint>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
@@ -39,6 +41,8 @@ class Model {
   // `backend` outlives the model.
   static absl::StatusOr<Model> Create(const ModelConfig& config, Weights weights, int32_t max_model_len,
                                       Backend* backend);
+  // Device bytes of what it computes from the config: rotary tables, slopes.
+  static uint64_t TableBytes(const ModelConfig& config, int32_t max_model_len);
 
   const ModelConfig& config() const { return config_; }
 
@@ -51,11 +55,32 @@ class Model {
   Tensor Logits(absl::Span<const int32_t> rows, Activations& activations) const;
 
  private:
-  Model(const ModelConfig& config, Weights weights, RopeTable rope, Backend* backend);
+  Model(const ModelConfig& config, Weights weights, Backend* backend);
+
+  // The steps of Forward, on the rows' part of the activations.
+  void Embed(const ModelInput& input, const ActivationTensors& a) const;
+  void Attention(int32_t layer, const ModelInput& input, const KvCache& cache, const ActivationTensors& a) const;
+  void LatentAttention(int32_t layer, const ModelInput& input, const KvCache& cache, const ActivationTensors& a) const;
+  void Mlp(const MlpWeights& w, const Tensor& x, const NormWeights& post_norm, const ActivationTensors& a) const;
+  void Moe(const MoeWeights& w, const Tensor& x, const ActivationTensors& a) const;
+
+  // y = norm(x), of all rows or of `rows`.
+  void Norm(const NormWeights& w, const Tensor& x, const int32_t* rows, const Tensor& y) const;
+  // activations.normed = norm(x) of the residual stream; x itself where the norm comes after the sum.
+  void NormOrRound(const NormWeights& w, const ActivationTensors& a) const;
+  // y = x, rounded.
+  void Round(const Tensor& x, const Tensor& y) const;
+  // x = RMSNorm(x), head by head.
+  void NormHeads(const NormWeights& w, int32_t heads, const Tensor& x) const;
+  void Project(const Projection& w, const Tensor& x, const Tensor& y) const;
+  // Adds a branch of the block to the residual stream, through `post_norm` if there is one.
+  void AddProjection(const Projection& w, const Tensor& x, const NormWeights& post_norm,
+                     const ActivationTensors& a) const;
 
   ModelConfig config_;
   Weights weights_;
-  RopeTable rope_;
+  std::vector<RopeTable> ropes_;  // [config.ropes.size()]
+  VectorWeight alibi_slopes_;     // [q_heads], each a bfloat16's value
   Backend* backend_;
 };
 

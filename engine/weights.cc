@@ -9,105 +9,92 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/strip.h"
+#include "engine/config/registry.h"
 #include "engine/json_text.h"
 #include "engine/mapped_file.h"
-#include "kernels/check.h"
+#include "engine/mxfp4.h"
+#include "engine/weight_specs.h"
 
 namespace quire {
 namespace {
 
-std::string LayerName(int32_t layer, absl::string_view part) {
-  return absl::StrCat("model.layers.", layer, ".", part, ".weight");
+// Where weights come from: a checkpoint or a random generator.
+using PartSource = std::function<MatrixSource(const WeightSpec& spec, const TensorPart& part)>;
+
+absl::Status PackMatrix(const WeightSpec& spec, DType dtype, const PartSource& source, Backend& backend) {
+  std::vector<MatrixSource> parts;
+  for (const TensorPart& part : spec.parts) parts.push_back(source(spec, part));
+  absl::StatusOr<LinearWeight> weight = backend.PackLinear(parts, dtype);
+  if (weight.ok()) *spec.matrix = *std::move(weight);
+  return weight.status();
 }
 
-// Where tensors come from: a checkpoint or a random generator.
-using TensorSource = std::function<MatrixSource(const TensorSpec& spec)>;
-
-// Builds the weights of a model from a source, matrix by matrix.
-class WeightLoader {
- public:
-  WeightLoader(const ModelConfig& config, DType dtype, const TensorSource& source, Backend& backend)
-      : dtype_(dtype), source_(source), backend_(backend) {
-    for (TensorSpec& spec : ExpectedTensors(config)) specs_.emplace(spec.name, spec);
-  }
-
-  // The named matrices, stacked by rows, as one packed weight.
-  LinearWeight Linear(const std::vector<std::string>& names) {
-    if (!status_.ok()) return {};
-    std::vector<MatrixSource> parts;
-    for (const std::string& name : names) parts.push_back(source_(specs_.at(name)));
-    absl::StatusOr<LinearWeight> weight = backend_.PackLinear(parts, dtype_);
-    if (weight.ok()) return *std::move(weight);
-    status_ = weight.status();
-    return {};
-  }
-
-  // A vector in float32. Both backends' memory is the host's, so it is filled in place.
-  Buffer Norm(const std::string& name) {
-    if (!status_.ok()) return {};
-    const MatrixSource from = source_(specs_.at(name));
-    absl::StatusOr<Buffer> to = backend_.Allocate(from.cols * sizeof(float));
-    if (!to.ok()) {
-      status_ = to.status();
-      return {};
+// In float32. Both backends' memory is the host's, so it is filled in place.
+absl::Status FillVector(const WeightSpec& spec, const PartSource& source, Backend& backend) {
+  absl::StatusOr<Buffer> buffer = backend.Allocate(spec.size() * sizeof(float));
+  if (!buffer.ok()) return buffer.status();
+  auto* to = static_cast<float*>(buffer->data());
+  for (const TensorPart& part : spec.parts) {
+    const MatrixSource from = source(spec, part);
+    std::vector<std::byte> row(static_cast<size_t>(RowBytes(from.format, from.cols)));
+    for (int64_t r = 0; r < from.rows; ++r) {
+      from.read_row(r, row.data());
+      for (int64_t c = 0; c < from.cols; ++c) *to++ = LoadFloat(row.data(), from.format.dtype, c) + spec.addend;
     }
-    std::vector<std::byte> stored(static_cast<size_t>(RowBytes(from.format, from.cols)));
-    from.read_row(0, stored.data());
-    for (int64_t i = 0; i < from.cols; ++i)
-      static_cast<float*>(to->data())[i] = LoadFloat(stored.data(), from.format.dtype, i);
-    return *std::move(to);
   }
+  spec.vector->buffer = *std::move(buffer);
+  return absl::OkStatus();
+}
 
-  // The first error; what is built after it is empty.
-  const absl::Status& status() const { return status_; }
-
- private:
-  const DType dtype_;
-  const TensorSource& source_;
-  Backend& backend_;
-  std::map<std::string, TensorSpec> specs_;
-  absl::Status status_;
-};
-
-absl::StatusOr<Weights> BuildWeights(const ModelConfig& config, DType dtype, const TensorSource& source,
-                                     Backend& backend) {
-  WeightLoader load(config, dtype, source, backend);
+absl::StatusOr<Weights> BuildWeights(const ModelConfig& config, absl::string_view prefix, DType dtype,
+                                     const PartSource& source, Backend& backend) {
   Weights weights;
-  weights.embedding = load.Linear({"model.embed_tokens.weight"});
-  for (int32_t l = 0; l < config.num_layers; ++l) {
-    LayerWeights& layer = weights.layers.emplace_back();
-    layer.attention_norm = load.Norm(LayerName(l, "input_layernorm"));
-    layer.qkv = load.Linear(
-        {LayerName(l, "self_attn.q_proj"), LayerName(l, "self_attn.k_proj"), LayerName(l, "self_attn.v_proj")});
-    layer.o = load.Linear({LayerName(l, "self_attn.o_proj")});
-    layer.mlp_norm = load.Norm(LayerName(l, "post_attention_layernorm"));
-    layer.gate_up = load.Linear({LayerName(l, "mlp.gate_proj"), LayerName(l, "mlp.up_proj")});
-    layer.down = load.Linear({LayerName(l, "mlp.down_proj")});
-    if (!load.status().ok()) return load.status();
+  for (const WeightSpec& spec : WeightSpecs(config, prefix, weights)) {
+    const absl::Status status =
+        spec.matrix != nullptr ? PackMatrix(spec, dtype, source, backend) : FillVector(spec, source, backend);
+    if (!status.ok()) return status;
   }
-  weights.final_norm = load.Norm("model.norm.weight");
-  if (!config.tie_word_embeddings) weights.lm_head = load.Linear({"lm_head.weight"});
-  if (!load.status().ok()) return load.status();
   return weights;
+}
+
+MatrixSource FromMxfp4(const Checkpoint& checkpoint, const TensorPart& part) {
+  const auto bytes = [&](const char* suffix) {
+    return reinterpret_cast<const uint8_t*>(checkpoint.tensors().at(part.name + suffix).tensor.data);
+  };
+  const auto read_row = [part, blocks = bytes("_blocks"), scales = bytes("_scales")](int64_t row, void* to) {
+    for (int64_t c = 0; c < part.cols; ++c)
+      static_cast<BFloat16*>(to)[c] = ToBFloat16(Mxfp4Value(blocks, scales, part.Index(row, c)));  // exact
+  };
+  return {.format = DType::kBFloat16, .rows = part.rows, .cols = part.cols, .read_row = read_row};
 }
 
 // Bytes of a mapped file that may be in memory behind the row that is read: enough to give back many pages at a time.
 constexpr int64_t kReleaseBytes = int64_t{4} << 20;
 
 // A checkpoint's tensor, whose pages are given back as it is read: a model must not be in memory twice.
-MatrixSource FromCheckpoint(const Checkpoint& checkpoint, const TensorSpec& spec) {
-  const StoredTensor& stored = checkpoint.tensors().at(spec.name).tensor;
-  const int64_t row_bytes = RowBytes(stored.dtype, spec.cols), end = row_bytes * spec.rows;
-  const auto read_row = [data = stored.data, row_bytes, end](int64_t row, void* to) {
-    const int64_t at = row * row_bytes, next = at + row_bytes;
-    std::memcpy(to, data + at, static_cast<size_t>(row_bytes));
-    const int64_t begin = at / kReleaseBytes * kReleaseBytes;
-    if (next == end || next >= begin + kReleaseBytes)
-      ReleasePages(data + begin, data + (next == end ? end : next / kReleaseBytes * kReleaseBytes));
+MatrixSource FromCheckpoint(const Checkpoint& checkpoint, const TensorPart& part) {
+  if (part.encoding == TensorEncoding::kMxfp4) return FromMxfp4(checkpoint, part);
+  const StoredTensor& stored = checkpoint.tensors().at(part.name).tensor;
+  const auto bytes = static_cast<int64_t>(DTypeBytes(stored.dtype));
+  const auto gather_row = [part, bytes, data = stored.data](int64_t row, void* to) {
+    for (int64_t c = 0; c < part.cols; ++c)
+      std::memcpy(static_cast<std::byte*>(to) + c * bytes, data + part.Index(row, c) * bytes, bytes);
   };
-  return {.format = stored.dtype, .rows = spec.rows, .cols = spec.cols, .read_row = read_row};
+  const auto read_row = [part, bytes, data = stored.data](int64_t row, void* to) {
+    const int64_t at = part.Index(row, 0) * bytes;
+    std::memcpy(to, data + at, static_cast<size_t>(part.cols * bytes));
+    const bool is_last = row + 1 == part.rows;
+    const int64_t next = is_last ? at + part.cols * bytes : part.Index(row + 1, 0) * bytes;
+    if (is_last || next / kReleaseBytes != at / kReleaseBytes)
+      ReleasePages(data + at / kReleaseBytes * kReleaseBytes, data + next);
+  };
+  MatrixSource source{.format = stored.dtype, .rows = part.rows, .cols = part.cols, .read_row = gather_row};
+  if (part.HasPlainRows()) source.read_row = read_row;
+  return source;
 }
 
 // A bijection of 64 bits that leaves no trace of the input's order (SplitMix64, Steele 2014).
@@ -134,50 +121,69 @@ void FillRandom(uint64_t key, float bound, int64_t begin, int64_t count, BFloat1
   }
 }
 
-MatrixSource RandomTensor(uint64_t seed, const TensorSpec& spec) {
+MatrixSource RandomPart(uint64_t seed, const WeightSpec& spec, const TensorPart& part) {
   uint64_t key = Mix(seed);
-  for (const char c : spec.name) key = Mix(key ^ static_cast<uint8_t>(c));
-  const float bound = std::sqrt(3.0f / static_cast<float>(spec.cols));  // variance bound^2 / 3 = 1 / cols
-  const auto read_row = [=, cols = spec.cols, is_vector = spec.is_vector](int64_t row, void* to) {
+  for (const char c : part.name) key = Mix(key ^ static_cast<uint8_t>(c));
+  key += static_cast<uint64_t>(part.offset);
+  const float bound = std::sqrt(3.0f / static_cast<float>(part.cols));  // variance bound^2 / 3 = 1 / cols
+  const bool is_vector = spec.vector != nullptr;
+  const auto read_row = [=, fill = ToBFloat16(spec.fill), cols = part.cols](int64_t row, void* to) {
     auto* const values = static_cast<BFloat16*>(to);
     if (is_vector) {
-      std::fill_n(values, cols, ToBFloat16(1.0f));
+      std::fill_n(values, cols, fill);
     } else {
       FillRandom(key, bound, row * cols, cols, values);
     }
   };
-  return {.format = DType::kBFloat16, .rows = spec.rows, .cols = spec.cols, .read_row = read_row};
+  return {.format = DType::kBFloat16, .rows = part.rows, .cols = part.cols, .read_row = read_row};
 }
 
 std::string ShapeText(absl::Span<const int64_t> shape) { return absl::StrCat("[", absl::StrJoin(shape, ", "), "]"); }
 
-}  // namespace
-
-std::vector<TensorSpec> ExpectedTensors(const ModelConfig& config) {
-  const int64_t hidden = config.hidden_size, intermediate = config.intermediate_size, vocab = config.vocab_size;
-  const int64_t q = int64_t{config.q_heads} * config.head_dim, kv = int64_t{config.kv_heads} * config.head_dim;
-  std::vector<TensorSpec> specs = {{"model.embed_tokens.weight", vocab, hidden},
-                                   {"model.norm.weight", 1, hidden, true}};
-  for (int32_t l = 0; l < config.num_layers; ++l) {
-    specs.push_back({LayerName(l, "input_layernorm"), 1, hidden, true});
-    specs.push_back({LayerName(l, "self_attn.q_proj"), q, hidden});
-    specs.push_back({LayerName(l, "self_attn.k_proj"), kv, hidden});
-    specs.push_back({LayerName(l, "self_attn.v_proj"), kv, hidden});
-    specs.push_back({LayerName(l, "self_attn.o_proj"), hidden, q});
-    specs.push_back({LayerName(l, "post_attention_layernorm"), 1, hidden, true});
-    specs.push_back({LayerName(l, "mlp.gate_proj"), intermediate, hidden});
-    specs.push_back({LayerName(l, "mlp.up_proj"), intermediate, hidden});
-    specs.push_back({LayerName(l, "mlp.down_proj"), hidden, intermediate});
-  }
-  if (!config.tie_word_embeddings) specs.push_back({"lm_head.weight", vocab, hidden});
-  return specs;
+// The prefix of the checkpoint's names: the family's, or none in a checkpoint of the bare model.
+absl::string_view PrefixOf(const ModelConfig& config, const Checkpoint& checkpoint) {
+  const absl::string_view prefix = FindFamily(config.architecture)->names.prefix;
+  const auto first = checkpoint.tensors().lower_bound(std::string(prefix));
+  const bool is_used = first != checkpoint.tensors().end() && absl::StartsWith(first->first, prefix);
+  return is_used ? prefix : "";
 }
 
+// The number of the layer that `name` belongs to; -1 for tensors of no layer.
+int64_t LayerOf(absl::string_view name, absl::string_view layers) {
+  if (!absl::ConsumePrefix(&name, layers)) return -1;
+  int64_t layer = -1;
+  return absl::SimpleAtoi(name.substr(0, name.find('.')), &layer) ? layer : -1;
+}
+
+// What checkpoints carry and nobody reads: the rotary frequencies of old files, GPT-2's causal masks, and the layers
+// behind the last one (DeepSeek-V3's head that predicts two tokens ahead).
+bool IsIgnored(const ModelConfig& config, absl::string_view prefix, absl::string_view name) {
+  if (absl::EndsWith(name, "rotary_emb.inv_freq")) return true;
+  if (config.architecture == "GPT2LMHeadModel")
+    return absl::EndsWith(name, ".attn.bias") || absl::EndsWith(name, ".attn.masked_bias");
+  if (config.architecture != "DeepseekV3ForCausalLM") return false;
+  return LayerOf(name, absl::StrCat(prefix, FindFamily(config.architecture)->names.layers)) >= config.num_layers;
+}
+
+// A tied head that the file holds all the same: the embedding once more, or the model is not tied.
+bool IsCopyOfEmbedding(const ModelConfig& config, const Checkpoint& checkpoint, absl::string_view prefix,
+                       const std::string& name) {
+  const TensorNames& names = FindFamily(config.architecture)->names;
+  if (!config.tie_word_embeddings || name != absl::StrCat(names.head, ".weight")) return false;
+  const StoredTensor& head = checkpoint.tensors().at(name).tensor;
+  const StoredTensor& embedding = checkpoint.tensors().at(absl::StrCat(prefix, names.embedding, ".weight")).tensor;
+  return head.dtype == embedding.dtype && head.shape == embedding.shape &&
+         std::memcmp(head.data, embedding.data, head.bytes) == 0;
+}
+
+}  // namespace
+
 absl::Status CheckTensors(const ModelConfig& config, const Checkpoint& checkpoint) {
-  std::map<std::string, TensorSpec> expected;
-  for (TensorSpec& spec : ExpectedTensors(config)) expected.emplace(spec.name, spec);
-  for (const auto& [name, spec] : expected) {
-    const std::vector<int64_t> shape = spec.is_vector ? std::vector{spec.cols} : std::vector{spec.rows, spec.cols};
+  const absl::string_view prefix = PrefixOf(config, checkpoint);
+  std::map<std::string, std::vector<int64_t>> expected;
+  for (TensorSpec& spec : ExpectedTensors(config, prefix))
+    expected.emplace(std::move(spec.name), std::move(spec.shape));
+  for (const auto& [name, shape] : expected) {
     const auto found = checkpoint.tensors().find(name);
     if (found == checkpoint.tensors().end()) {
       return absl::InvalidArgumentError(absl::StrCat("tensor ", Quoted(name),
@@ -191,35 +197,35 @@ absl::Status CheckTensors(const ModelConfig& config, const Checkpoint& checkpoin
     }
   }
   for (const auto& [name, entry] : checkpoint.tensors()) {
-    if (!expected.contains(name) && !absl::EndsWith(name, "rotary_emb.inv_freq")) {
-      return absl::InvalidArgumentError(absl::StrCat(entry.file, ": tensor ", Quoted(name), ": unknown to ",
-                                                     config.architecture,
-                                                     config.tie_word_embeddings ? " with tied embeddings" : ""));
+    if (expected.contains(name) || IsIgnored(config, prefix, name) ||
+        IsCopyOfEmbedding(config, checkpoint, prefix, name)) {
+      continue;
     }
+    return absl::InvalidArgumentError(absl::StrCat(entry.file, ": tensor ", Quoted(name), ": unknown to ",
+                                                   config.architecture,
+                                                   config.tie_word_embeddings ? " with tied embeddings" : ""));
   }
   return absl::OkStatus();
 }
 
 absl::StatusOr<Weights> LoadWeights(const ModelConfig& config, DType dtype, const Checkpoint& checkpoint,
                                     Backend& backend) {
-  return BuildWeights(
-      config, dtype, [&](const TensorSpec& spec) { return FromCheckpoint(checkpoint, spec); }, backend);
+  const auto source = [&](const WeightSpec&, const TensorPart& part) { return FromCheckpoint(checkpoint, part); };
+  return BuildWeights(config, PrefixOf(config, checkpoint), dtype, source, backend);
 }
 
 absl::StatusOr<Weights> DummyWeights(const ModelConfig& config, DType dtype, uint64_t seed, Backend& backend) {
-  return BuildWeights(
-      config, dtype, [&](const TensorSpec& spec) { return RandomTensor(seed, spec); }, backend);
+  const auto source = [&](const WeightSpec& spec, const TensorPart& part) { return RandomPart(seed, spec, part); };
+  return BuildWeights(config, FindFamily(config.architecture)->names.prefix, dtype, source, backend);
 }
 
 uint64_t WeightBytes(const ModelConfig& config, DType dtype, const Backend& backend) {
-  const int64_t hidden = config.hidden_size, intermediate = config.intermediate_size;
-  const int64_t q = int64_t{config.q_heads} * config.head_dim, kv = int64_t{config.kv_heads} * config.head_dim;
-  const uint64_t norm = hidden * sizeof(float);
-  const uint64_t layer = norm + backend.PackedBytes(q + 2 * kv, hidden, dtype) + backend.PackedBytes(hidden, q, dtype) +
-                         norm + backend.PackedBytes(2 * intermediate, hidden, dtype) +
-                         backend.PackedBytes(hidden, intermediate, dtype);
-  const uint64_t embedding = backend.PackedBytes(config.vocab_size, hidden, dtype);
-  return (config.tie_word_embeddings ? 1 : 2) * embedding + config.num_layers * layer + norm;
+  Weights unused;
+  uint64_t sum = 0;
+  for (const WeightSpec& spec : WeightSpecs(config, "", unused)) {
+    sum += spec.matrix != nullptr ? backend.PackedBytes(spec.rows(), spec.cols(), dtype) : spec.size() * sizeof(float);
+  }
+  return sum;
 }
 
 }  // namespace quire

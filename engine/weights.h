@@ -1,4 +1,4 @@
-// Weights of a Llama-family model as the backend holds them: packed matrices and float32 norms.
+// Weights of a model as the backend holds them: packed matrices, and vectors in float32.
 
 #ifndef QUIRE_ENGINE_WEIGHTS_H_
 #define QUIRE_ENGINE_WEIGHTS_H_
@@ -14,36 +14,85 @@
 
 namespace quire {
 
+// A float32 vector; data() is nullptr where the model has none.
+struct VectorWeight {
+  Buffer buffer;
+
+  const float* data() const { return static_cast<const float*>(buffer.data()); }
+  explicit operator bool() const { return buffer.data() != nullptr; }
+};
+
+struct NormWeights {
+  VectorWeight weight, bias;  // [hidden] each; RMSNorm has no bias
+
+  explicit operator bool() const { return static_cast<bool>(weight); }
+};
+
+// A matrix and, in some families, its bias.
+struct Projection {
+  LinearWeight weight;  // [n, k]
+  VectorWeight bias;    // [n]
+
+  explicit operator bool() const { return weight.n != 0; }
+};
+
+struct MlpWeights {
+  Projection up;    // [2 * intermediate, hidden]: gate, then up; [intermediate, hidden] where the MLP has no gate
+  Projection down;  // [hidden, intermediate]
+};
+
+struct MoeWeights {
+  Projection router;                  // [num_experts, hidden]
+  VectorWeight correction_bias;       // [num_experts]
+  std::vector<LinearWeight> gate_up;  // [num_experts], each [2 * intermediate, hidden]: gate, then up
+  std::vector<LinearWeight> down;     // [num_experts], each [hidden, intermediate]
+  VectorWeight gate_up_bias;          // [num_experts, 2 * intermediate]
+  VectorWeight down_bias;             // [num_experts, hidden]
+  MlpWeights shared;
+};
+
+struct LatentWeights {
+  Projection q_a;                  // [q_rank, hidden]; none where q is not compressed
+  NormWeights q_a_norm;            // [q_rank]
+  Projection q;                    // [q_heads * (nope_dim + rope_dim), q_rank or hidden]
+  Projection kv_a;                 // [kv_rank + rope_dim, hidden]
+  NormWeights kv_a_norm;           // [kv_rank]
+  std::vector<LinearWeight> k_up;  // [q_heads], each [kv_rank, nope_dim]: W_uk transposed, as it is absorbed into q
+  std::vector<LinearWeight> v_up;  // [q_heads], each [v_dim, kv_rank]: W_uv
+};
+
 struct LayerWeights {
-  Buffer attention_norm;  // float32 [hidden]
-  LinearWeight qkv;       // [(q_heads + 2 * kv_heads) * head_dim, hidden]: q, then k, then v
-  LinearWeight o;         // [hidden, q_heads * head_dim]
-  Buffer mlp_norm;        // float32 [hidden]
-  LinearWeight gate_up;   // [2 * intermediate, hidden]: gate, then up
-  LinearWeight down;      // [hidden, intermediate]
+  NormWeights attention_norm;       // before attention; after its sum in BlockKind::kPostNorm
+  NormWeights post_attention_norm;  // BlockKind::kSandwich
+  Projection qkv;                   // [(q_heads + 2 * kv_heads) * head_dim, hidden]: q, then k, then v
+  NormWeights q_norm, k_norm;       // [head_dim]
+  VectorWeight sinks;               // [q_heads]
+  LatentWeights latent;             // in place of qkv
+  Projection o;                     // [hidden, q_heads * head_dim (or v_dim)]
+  NormWeights mlp_norm;             // as attention_norm; none where BlockKind::kParallel shares that one
+  NormWeights post_mlp_norm;        // BlockKind::kSandwich
+  MlpWeights mlp;                   // of a dense layer
+  MoeWeights moe;                   // of the others
 };
 
 struct Weights {
-  LinearWeight embedding;  // [vocab, hidden]
+  LinearWeight embedding;  // [vocab, embedding_size]
+  LinearWeight positions;  // [num_learned_positions, hidden]
+  Projection project_in;   // [hidden, embedding_size] where the two differ
   std::vector<LayerWeights> layers;
-  Buffer final_norm;     // float32 [hidden]
-  LinearWeight lm_head;  // [vocab, hidden]; empty where the embedding is tied: see head()
+  NormWeights final_norm;
+  Projection project_out;  // [embedding_size, hidden]
+  LinearWeight lm_head;    // [vocab, embedding_size]; empty where the embedding is tied: see head()
 
   const LinearWeight& head() const { return lm_head.n == 0 ? embedding : lm_head; }
+  // The norm in front of the head. In BlockKind::kPostNorm it is the last layer's, which waits until it is known which
+  // rows the head needs.
+  const NormWeights& last_norm() const { return final_norm ? final_norm : layers.back().mlp_norm; }
 };
 
-// A tensor that a checkpoint of `config` must have. A vector (a norm) is one row.
-struct TensorSpec {
-  std::string name;
-  int64_t rows = 0;
-  int64_t cols = 0;
-  bool is_vector = false;
-};
-std::vector<TensorSpec> ExpectedTensors(const ModelConfig& config);
-
-// Checks that `checkpoint` has every expected tensor in its shape and no other (rotary_emb.inv_freq apart, which old
-// checkpoints carry and nobody reads). INVALID_ARGUMENT in one line names the tensor, what was found and what is
-// allowed.
+// Checks that `checkpoint` has every tensor that the model needs in its shape and no other, but for those that
+// checkpoints of the family carry and nobody reads. INVALID_ARGUMENT in one line names the tensor, what was found and
+// what is allowed.
 absl::Status CheckTensors(const ModelConfig& config, const Checkpoint& checkpoint);
 
 // Packs a checkpoint as `dtype`. REQUIRES: CheckTensors is OK. RESOURCE_EXHAUSTED when the device has not enough

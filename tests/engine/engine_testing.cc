@@ -1,6 +1,7 @@
 #include "tests/engine/engine_testing.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <limits>
 #include <utility>
 
@@ -122,7 +123,42 @@ std::unique_ptr<Backend> MakeBackend(BackendKind kind) {
   return *CreateBackend(options);
 }
 
+nlohmann::json Llama3Json() {
+  return nlohmann::json::parse(R"({
+    "architectures": ["LlamaForCausalLM"], "attention_bias": false, "hidden_act": "silu", "hidden_size": 4096,
+    "intermediate_size": 14336, "max_position_embeddings": 8192, "model_type": "llama", "num_attention_heads": 32,
+    "num_hidden_layers": 32, "num_key_value_heads": 8, "rms_norm_eps": 1e-05, "rope_scaling": null,
+    "rope_theta": 500000.0, "tie_word_embeddings": false, "torch_dtype": "bfloat16", "vocab_size": 128256})");
+}
+
+ModelConfig ConfigOf(const nlohmann::json& json) {
+  absl::StatusOr<ModelConfig> config = ModelConfigFromJson(json, "config.json");
+  Check(config.ok(), std::string(config.status().message()).c_str());
+  return *std::move(config);
+}
+
 std::string BundledModel() { return QUIRE_SOURCE_DIR "/deploy/models/tales-5m"; }
+
+std::vector<std::string> FamilyModels() {
+  std::vector<std::string> names;
+  for (const auto& entry : std::filesystem::directory_iterator(FamilyModel("")))
+    names.push_back(entry.path().filename());
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+std::string FamilyModel(const std::string& name) { return QUIRE_SOURCE_DIR "/tests/oracle/fixtures/families/" + name; }
+
+EngineOptions FamilyModelOptions(const std::string& name, BackendKind kind) {
+  EngineOptions options;
+  options.model = FamilyModel(name);
+  options.backend.kind = kind;
+  options.backend.num_threads = kind == BackendKind::kCpu ? 1 : 0;
+  options.kv_cache_bytes = uint64_t{32} << 20;
+  options.max_model_len = 700;
+  options.max_num_batched_tokens = 512;
+  return options;
+}
 
 EngineOptions BundledModelOptions(BackendKind kind) {
   EngineOptions options;

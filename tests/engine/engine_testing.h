@@ -14,6 +14,8 @@
 
 #include "engine/engine.h"
 #include "engine/load_model.h"
+#include "engine/model_config.h"
+#include "nlohmann/json.hpp"
 
 namespace quire {
 
@@ -69,8 +71,18 @@ std::map<RequestId, Output> RunAll(const SchedulerOptions& options, std::unique_
 
 std::unique_ptr<Backend> MakeBackend(BackendKind kind);  // with one thread
 
+// config.json of Llama-3-8B as the hub has it, for tests to change.
+nlohmann::json Llama3Json();
+// What the engine makes of a config.json. REQUIRES: it is valid.
+ModelConfig ConfigOf(const nlohmann::json& json);
+
 std::string BundledModel();  // its directory
 EngineOptions BundledModelOptions(BackendKind kind);
+
+// The tiny models of tests/oracle/fixtures/families, by name; the directory of one; options that suit any of them.
+std::vector<std::string> FamilyModels();
+std::string FamilyModel(const std::string& name);
+EngineOptions FamilyModelOptions(const std::string& name, BackendKind kind);
 
 }  // namespace quire
 

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/weight_specs.h"
 #include "engine/weights.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -16,26 +17,12 @@ namespace {
 
 using testing::HasSubstr;
 
-ModelConfig Llama3_8B() {
-  ModelConfig config;
-  config.architecture = "LlamaForCausalLM";
-  config.vocab_size = 128256;
-  config.hidden_size = 4096;
-  config.intermediate_size = 14336;
-  config.num_layers = 32;
-  config.q_heads = 32;
-  config.kv_heads = 8;
-  config.head_dim = 128;
-  config.max_position_embeddings = 8192;
-  return config;
-}
-
 class MemoryPlanTest : public testing::Test {
  protected:
-  absl::StatusOr<MemoryPlan> Plan() const { return MakeMemoryPlan(config_, options_, *backend_); }
+  absl::StatusOr<MemoryPlan> Plan() const { return MakeMemoryPlan(ConfigOf(json_), options_, *backend_); }
   std::string Refusal() const { return std::string(Plan().status().message()); }
 
-  ModelConfig config_ = Llama3_8B();
+  nlohmann::json json_ = Llama3Json();
   EngineOptions options_;
   std::unique_ptr<Backend> backend_ = MakeBackend(BackendKind::kRef);
 };
@@ -50,18 +37,19 @@ TEST_F(MemoryPlanTest, SizesTheCacheByKvHeads) {
   EXPECT_EQ(plan->max_model_len, 8192);
   EXPECT_EQ(plan->scheduler.num_blocks, 2048);
   EXPECT_EQ(plan->scheduler.max_model_len, 8192);
-  EXPECT_EQ(plan->weight_bytes, config_.NumParameters() * 2 + 65 * 4096 * 2);  // norms are float32: two bytes more each
+  EXPECT_EQ(plan->weight_bytes,
+            ConfigOf(json_).NumParameters() * 2 + 65 * 4096 * 2);  // norms are float32: two bytes more each
 }
 
 TEST_F(MemoryPlanTest, Needs2Point5GiBForLlama2_70BAt8192TokensAndEightTimesThatWithoutGrouping) {
-  config_.num_layers = 80;
-  config_.q_heads = 64;
-  config_.hidden_size = 8192;
+  json_["num_hidden_layers"] = 80;
+  json_["num_attention_heads"] = 64;
+  json_["hidden_size"] = 8192;
   options_.kv_cache_bytes = 327'680u * 8192u;
   options_.max_model_len = 8192;
   ASSERT_TRUE(Plan().ok()) << Plan().status();
   EXPECT_EQ(Plan()->kv_bytes, uint64_t{5} << 29);
-  config_.kv_heads = 64;
+  json_["num_key_value_heads"] = 64;
   EXPECT_THAT(Refusal(), HasSubstr(std::to_string(uint64_t{20} << 30)));
 }
 
@@ -117,25 +105,24 @@ TEST_F(MemoryPlanTest, RefusesFlagsOutOfRangeByName) {
 }
 
 TEST_F(MemoryPlanTest, PlansWhatTheBackendAllocates) {
-  config_.num_layers = 2;
-  config_.vocab_size = 320;
-  config_.hidden_size = 64;
-  config_.intermediate_size = 96;
-  config_.q_heads = 4;
-  config_.kv_heads = 2;
-  config_.head_dim = 16;
+  json_["num_hidden_layers"] = 2;
+  json_["vocab_size"] = 320;
+  json_["hidden_size"] = 64;
+  json_["intermediate_size"] = 96;
+  json_["num_attention_heads"] = 4;
+  json_["num_key_value_heads"] = 2;
+  json_["head_dim"] = 16;
   for (const BackendKind kind : {BackendKind::kRef, BackendKind::kCpu}) {
     for (const bool tied : {false, true}) {
-      config_.tie_word_embeddings = tied;
+      json_["tie_word_embeddings"] = tied;
+      const ModelConfig config = ConfigOf(json_);
       const auto backend = MakeBackend(kind);
-      const auto weights = DummyWeights(config_, DType::kBFloat16, 1, *backend);
+      auto weights = DummyWeights(config, DType::kBFloat16, 1, *backend);
       ASSERT_TRUE(weights.ok()) << weights.status();
-      uint64_t bytes = weights->embedding.data.bytes() + weights->lm_head.data.bytes() + weights->final_norm.bytes();
-      for (const LayerWeights& layer : weights->layers) {
-        bytes += layer.attention_norm.bytes() + layer.qkv.data.bytes() + layer.o.data.bytes() + layer.mlp_norm.bytes() +
-                 layer.gate_up.data.bytes() + layer.down.data.bytes();
-      }
-      EXPECT_EQ(MakeMemoryPlan(config_, options_, *backend)->weight_bytes, bytes);
+      uint64_t bytes = 0;
+      for (const WeightSpec& spec : WeightSpecs(config, "", *weights))
+        bytes += spec.matrix != nullptr ? spec.matrix->data.bytes() : spec.vector->buffer.bytes();
+      EXPECT_EQ(MakeMemoryPlan(config, options_, *backend)->weight_bytes, bytes);
     }
   }
 }

@@ -8,6 +8,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
+#include "tests/engine/engine_testing.h"
 
 namespace quire {
 namespace {
@@ -16,31 +17,22 @@ using nlohmann::json;
 using testing::AllOf;
 using testing::HasSubstr;
 
-// Llama-3-8B as the hub has it.
-json HubConfig() {
-  return json::parse(R"({
-    "architectures": ["LlamaForCausalLM"], "attention_bias": false, "hidden_act": "silu", "hidden_size": 4096, "intermediate_size": 14336,
-    "max_position_embeddings": 8192, "model_type": "llama", "num_attention_heads": 32, "num_hidden_layers": 32, "num_key_value_heads": 8,
-    "rms_norm_eps": 1e-05, "rope_scaling": null, "rope_theta": 500000.0, "tie_word_embeddings": false, "torch_dtype": "bfloat16",
-    "vocab_size": 128256})");
-}
-
 absl::StatusOr<ModelConfig> Parse(const json& config) { return ParseModelConfig(config.dump(), "config.json"); }
 
 TEST(ModelConfig, ReadsTheHubsForm) {
-  const auto config = Parse(HubConfig());
+  const auto config = Parse(Llama3Json());
   ASSERT_TRUE(config.ok()) << config.status();
   EXPECT_EQ(config->q_heads, 32);
   EXPECT_EQ(config->kv_heads, 8);
   EXPECT_EQ(config->head_dim, 128);
-  EXPECT_EQ(config->rope_theta, 500000.0);
+  EXPECT_EQ(config->ropes[0].theta, 500000.0);
   EXPECT_EQ(config->dtype, DType::kBFloat16);
-  EXPECT_FLOAT_EQ(config->rms_norm_eps, 1e-5f);
+  EXPECT_FLOAT_EQ(config->norm_eps, 1e-5f);
   EXPECT_EQ(config->NumParameters(), 8'030'261'248u);  // as the model's card says
 }
 
 TEST(ModelConfig, ReadsTheFormOfTransformers5) {
-  json hub = HubConfig();
+  json hub = Llama3Json();
   hub.erase("rope_theta");
   hub.erase("rope_scaling");
   hub.erase("torch_dtype");
@@ -49,46 +41,33 @@ TEST(ModelConfig, ReadsTheFormOfTransformers5) {
   hub["head_dim"] = 64;
   const auto config = Parse(hub);
   ASSERT_TRUE(config.ok()) << config.status();
-  EXPECT_EQ(config->rope_theta, 500000.0);
+  EXPECT_EQ(config->ropes[0].theta, 500000.0);
   EXPECT_EQ(config->dtype, DType::kFloat16);
   EXPECT_EQ(config->head_dim, 64);
 }
 
 TEST(ModelConfig, FillsInWhatOldConfigsLack) {
-  json old = HubConfig();
+  json old = Llama3Json();
   for (const char* key : {"num_key_value_heads", "rope_theta", "torch_dtype", "tie_word_embeddings", "attention_bias"})
     old.erase(key);
   const auto config = Parse(old);
   ASSERT_TRUE(config.ok()) << config.status();
   EXPECT_EQ(config->kv_heads, 32);
-  EXPECT_EQ(config->rope_theta, 10000.0);
+  EXPECT_EQ(config->ropes[0].theta, 10000.0);
   EXPECT_EQ(config->dtype, DType::kFloat32);
   EXPECT_FALSE(config->tie_word_embeddings);
 }
 
-TEST(ModelConfig, TakesAMistralWhoseWindowNeverCuts) {
-  json mistral = HubConfig();
-  mistral["architectures"] = json::array({"MistralForCausalLM"});
-  mistral["sliding_window"] = nullptr;
-  EXPECT_TRUE(Parse(mistral).ok());
-  mistral["sliding_window"] = 8192;
-  EXPECT_TRUE(Parse(mistral).ok());
-  mistral["sliding_window"] = 4096;
-  EXPECT_THAT(std::string(Parse(mistral).status().message()), HasSubstr("sliding_window: found 4096"));
-  mistral.erase("sliding_window");  // the family's default is 4096
-  EXPECT_THAT(std::string(Parse(mistral).status().message()), HasSubstr("sliding_window: found none"));
-}
-
 struct Broken {
   const char* name;
-  json patch;  // merged into HubConfig; null removes
+  json patch;  // merged into Llama3Json; null removes
   const char* says;
 };
 
 class ModelConfigHostile : public testing::TestWithParam<Broken> {};
 
 TEST_P(ModelConfigHostile, IsRefusedInOneLineThatNamesFileAndKey) {
-  json config = HubConfig();
+  json config = Llama3Json();
   config.merge_patch(GetParam().patch);
   const auto parsed = Parse(config);
   ASSERT_FALSE(parsed.ok());
@@ -126,19 +105,27 @@ INSTANTIATE_TEST_SUITE_P(
         {"EpsilonText", {{"rms_norm_eps", "1e-5"}}, "rms_norm_eps: found \"1e-5\""},
         {"ThetaZero", {{"rope_theta", 0}}, "rope_theta: found 0"},
         {"ThetaHuge", {{"rope_theta", 1e300}}, "rope_theta: found 1e+300"},
-        {"RopeScaled",
-         {{"rope_scaling", {{"rope_type", "llama3"}, {"factor", 8.0}}}},
-         "rope_scaling: rope_type: found \"llama3\""},
-        {"RopeScaledOldForm",
-         {{"rope_scaling", {{"type", "linear"}, {"factor", 2.0}}}},
-         "rope_scaling: type: found \"linear\""},
-        {"RopeScaledNewForm",
-         {{"rope_parameters", {{"rope_type", "yarn"}}}},
-         "rope_parameters: rope_type: found \"yarn\""},
+        {"RopeKindUnknown",
+         {{"rope_scaling", {{"rope_type", "mrope"}, {"factor", 8.0}}}},
+         "rope_scaling: rope_type: found \"mrope\""},
+        {"RopeKindUnknownOldForm", {{"rope_scaling", {{"type", 3}}}}, "rope_scaling: type: found 3"},
+        {"RopeKeyUnknown",
+         {{"rope_scaling", {{"rope_type", "default"}, {"mrope_section", json::array({1, 2})}}}},
+         "rope_scaling: \"mrope_section\": found an array"},
+        {"RopeWithoutFactor", {{"rope_scaling", {{"type", "linear"}}}}, "rope_scaling: factor: found none"},
+        {"RopeFactorBelowOne",
+         {{"rope_parameters", {{"rope_type", "dynamic"}, {"factor", 0.5}}}},
+         "rope_parameters: factor: found 0.5"},
+        {"Llama3FactorsCrossed",
+         {{"rope_scaling", {{"rope_type", "llama3"}, {"factor", 8}, {"low_freq_factor", 4}, {"high_freq_factor", 1}}}},
+         "rope_scaling: high_freq_factor: found 1"},
+        {"LongRopeTooShort",
+         {{"rope_scaling",
+           {{"type", "longrope"}, {"short_factor", json::array({1, 2})}, {"long_factor", json::array({1, 2})}}}},
+         "rope_scaling: short_factor: found an array of 2"},
         {"RopeScalingIsText", {{"rope_scaling", "llama3"}}, "rope_scaling: found \"llama3\""},
-        {"RopePartial", {{"partial_rotary_factor", 0.5}}, "partial_rotary_factor: found 0.5"},
-        {"AttentionBias", {{"attention_bias", true}}, "attention_bias: found true"},
-        {"MlpBias", {{"mlp_bias", true}}, "mlp_bias: found true"},
+        {"RopePartial", {{"partial_rotary_factor", 1.5}}, "partial_rotary_factor: found 1.5"},
+        {"AttentionBias", {{"attention_bias", "yes"}}, "attention_bias: found \"yes\""},
         {"Gelu", {{"hidden_act", "gelu"}}, "hidden_act: found \"gelu\""},
         {"Quantized", {{"quantization_config", {{"quant_method", "awq"}}}}, "quantization_config: found an object"},
         {"Int8", {{"torch_dtype", "int8"}}, "torch_dtype: found \"int8\""},

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "engine/checkpoint.h"
+#include "engine/weight_specs.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
@@ -25,17 +26,16 @@ using nlohmann::json;
 using testing::AllOf;
 using testing::HasSubstr;
 
-ModelConfig TinyConfig() {
-  ModelConfig config;
-  config.architecture = "LlamaForCausalLM";
-  config.vocab_size = 10;
-  config.hidden_size = 8;
-  config.intermediate_size = 6;
-  config.num_layers = 2;
-  config.q_heads = 2;
-  config.kv_heads = 1;
-  config.head_dim = 4;
-  config.max_position_embeddings = 32;
+json TinyJson() {
+  json config = Llama3Json();
+  config.merge_patch({{"vocab_size", 10},
+                      {"hidden_size", 8},
+                      {"intermediate_size", 6},
+                      {"num_hidden_layers", 2},
+                      {"num_attention_heads", 2},
+                      {"num_key_value_heads", 1},
+                      {"head_dim", 4},
+                      {"max_position_embeddings", 32}});
   return config;
 }
 
@@ -46,9 +46,7 @@ using Shapes = std::map<std::string, std::vector<int64_t>>;
 
 Shapes ShapesOf(const ModelConfig& config) {
   Shapes shapes;
-  for (const TensorSpec& spec : ExpectedTensors(config)) {
-    shapes[spec.name] = spec.is_vector ? std::vector{spec.cols} : std::vector{spec.rows, spec.cols};
-  }
+  for (const TensorSpec& spec : ExpectedTensors(config)) shapes[spec.name] = spec.shape;
   return shapes;
 }
 
@@ -93,7 +91,7 @@ class WeightsTest : public testing::Test {
     return std::string(status.message());
   }
 
-  ModelConfig config_ = TinyConfig();
+  ModelConfig config_ = ConfigOf(TinyJson());
   std::string directory_;
   std::unique_ptr<Backend> ref_ = MakeBackend(BackendKind::kRef);  // packed as it is written: row-major
 };
@@ -109,16 +107,16 @@ TEST_F(WeightsTest, StacksQkvAndGateUpByRowsAndTiesTheHead) {
       const auto weights = LoadWeights(config_, dtype, *checkpoint, *ref_);
       ASSERT_TRUE(weights.ok()) << weights.status();
       EXPECT_EQ(&weights->head(), &weights->embedding);
-      const LinearWeight& qkv = weights->layers[1].qkv;
+      const LinearWeight& qkv = weights->layers[1].qkv.weight;
       EXPECT_EQ(qkv.n, 16);
       EXPECT_EQ(qkv.k, 8);
       const std::string prefix = "model.layers.1.self_attn.";
       EXPECT_EQ(LoadFloat(qkv.data.data(), dtype, 3), ValueOf(prefix + "q_proj.weight", 3));
       EXPECT_EQ(LoadFloat(qkv.data.data(), dtype, 8 * 8 + 3), ValueOf(prefix + "k_proj.weight", 3));
       EXPECT_EQ(LoadFloat(qkv.data.data(), dtype, 12 * 8 + 3), ValueOf(prefix + "v_proj.weight", 3));
-      EXPECT_EQ(LoadFloat(weights->layers[0].gate_up.data.data(), dtype, 6 * 8 + 1),
+      EXPECT_EQ(LoadFloat(weights->layers[0].mlp.up.weight.data.data(), dtype, 6 * 8 + 1),
                 ValueOf("model.layers.0.mlp.up_proj.weight", 1));
-      EXPECT_EQ(LoadFloat(weights->final_norm.data(), DType::kFloat32, 5), ValueOf("model.norm.weight", 5));
+      EXPECT_EQ(LoadFloat(weights->final_norm.weight.data(), DType::kFloat32, 5), ValueOf("model.norm.weight", 5));
     }
   }
 }
@@ -191,8 +189,9 @@ TEST_F(WeightsTest, NamesATensorThatItDoesNotKnowAndPassesOverRotaryFrequencies)
 }
 
 TEST_F(WeightsTest, DummyWeightsAreAFunctionOfTheSeedOfUnitVariancePerInput) {
-  config_.hidden_size = 256;
-  config_.vocab_size = 4096;
+  json json = TinyJson();
+  json.merge_patch({{"hidden_size", 256}, {"vocab_size", 4096}});
+  config_ = ConfigOf(json);
   const auto values = [&](uint64_t seed) {
     const auto weights = DummyWeights(config_, DType::kFloat32, seed, *ref_);
     const auto* first = static_cast<const float*>(weights->embedding.data.data());
