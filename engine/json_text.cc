@@ -6,7 +6,7 @@
 #include <cerrno>
 #include <cstring>
 #include <fstream>
-#include <set>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/escaping.h"
@@ -37,6 +37,80 @@ int Depth(absl::string_view text) {
   return deepest;
 }
 
+// Builds a document from the parser's events. An object that a key is stored in tells at once whether it had the key,
+// so that large objects (vocabularies) need no second set of their keys.
+class DocumentBuilder {
+ public:
+  using json = nlohmann::json;
+
+  explicit DocumentBuilder(json& root) : root_(root) {}
+
+  bool null() { return Add(nullptr); }
+  bool boolean(bool value) { return Add(value); }
+  bool number_integer(json::number_integer_t value) { return Add(value); }
+  bool number_unsigned(json::number_unsigned_t value) { return Add(value); }
+  bool number_float(json::number_float_t value, const std::string& /*text*/) { return Add(value); }
+  bool string(std::string& value) { return Add(std::move(value)); }
+  bool binary(json::binary_t& /*value*/) { return false; }  // JSON has none
+  bool start_object(size_t /*size*/) { return Open(json::object()); }
+  bool start_array(size_t /*size*/) { return Open(json::array()); }
+  bool end_object() { return Close(); }
+  bool end_array() { return Close(); }
+
+  bool key(std::string& key) {
+    const auto [entry, is_new] = open_.back()->get_ref<json::object_t&>().try_emplace(std::move(key));
+    if (!is_new) error_ = absl::StrCat("found key ", Quoted(entry->first), " twice, allowed once");
+    value_ = &entry->second;
+    return is_new;
+  }
+
+  bool parse_error(size_t position, const std::string& /*token*/, const json::exception& error) {
+    if (dynamic_cast<const json::parse_error*>(&error) != nullptr) {
+      stopped_at_ = position;
+    } else {
+      error_ = "found a number outside the range of a double";
+    }
+    return false;
+  }
+
+  // After parsing failed.
+  std::string Error(size_t size) const {
+    return error_.empty() ? absl::StrCat("found no JSON: stopped at byte ", stopped_at_, " of ", size) : error_;
+  }
+
+ private:
+  json* Place(json value) {
+    if (open_.empty()) {
+      root_ = std::move(value);
+      return &root_;
+    }
+    if (open_.back()->is_array()) {
+      open_.back()->push_back(std::move(value));
+      return &open_.back()->back();
+    }
+    *value_ = std::move(value);
+    return value_;
+  }
+  bool Add(json value) {
+    Place(std::move(value));
+    return true;
+  }
+  bool Open(json value) {
+    open_.push_back(Place(std::move(value)));
+    return true;
+  }
+  bool Close() {
+    open_.pop_back();
+    return true;
+  }
+
+  json& root_;
+  std::vector<json*> open_;  // containers around the next value; one grows only while it is the last of them
+  json* value_ = nullptr;    // of the last key
+  std::string error_;
+  size_t stopped_at_ = 0;
+};
+
 }  // namespace
 
 absl::StatusOr<std::string> ReadTextFile(const std::string& path, uint64_t max_bytes) {
@@ -61,28 +135,10 @@ absl::StatusOr<nlohmann::json> ParseJsonObject(absl::string_view text, absl::str
     return absl::InvalidArgumentError(
         absl::StrCat(name, ": found brackets nested ", depth, " deep, allowed ", kMaxDepth));
   }
-  using nlohmann::json;
-  std::vector<std::set<std::string>> open_objects;  // keys seen so far of each
-  std::string repeated;
-  const auto note_keys = [&](int /*depth*/, json::parse_event_t event, json& parsed) {
-    if (event == json::parse_event_t::object_start) open_objects.emplace_back();
-    if (event == json::parse_event_t::object_end) open_objects.pop_back();
-    if (event == json::parse_event_t::key && !open_objects.back().insert(parsed.get<std::string>()).second) {
-      repeated = parsed.get<std::string>();
-    }
-    return true;
-  };
-  json value;
-  try {  // the library reports where it stopped only by exception
-    value = json::parse(text.begin(), text.end(), note_keys);
-  } catch (const json::parse_error& error) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(name, ": found no JSON: stopped at byte ", error.byte, " of ", text.size()));
-  } catch (const json::exception&) {
-    return absl::InvalidArgumentError(absl::StrCat(name, ": found a number outside the range of a double"));
-  }
-  if (!repeated.empty()) {
-    return absl::InvalidArgumentError(absl::StrCat(name, ": found key ", Quoted(repeated), " twice, allowed once"));
+  nlohmann::json value;
+  DocumentBuilder builder(value);
+  if (!nlohmann::json::sax_parse(text.begin(), text.end(), &builder)) {
+    return absl::InvalidArgumentError(absl::StrCat(name, ": ", builder.Error(text.size())));
   }
   if (!value.is_object()) {
     return absl::InvalidArgumentError(absl::StrCat(name, ": found a JSON ", value.type_name(), ", allowed: an object"));
