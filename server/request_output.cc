@@ -53,7 +53,7 @@ RequestOutput::RequestOutput(std::shared_ptr<const Request> request, OutputSpec 
       num_live_(request_->num_outputs) {
   for (Output& output : outputs_) {
     output.last_event = request_->arrival;
-    if (spec_.wants_text || !spec_.text.stop.empty()) output.text.emplace(tokenizer, spec_.text);
+    if (spec_.wants_text || !spec_.text.stop.empty()) output.text.emplace(tokenizer, spec_.text, request_->prompt);
   }
 }
 

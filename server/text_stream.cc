@@ -25,11 +25,17 @@ bool TextStream::Stop::Advance(char byte) {
   return matched == text.size();
 }
 
-TextStream::TextStream(const Tokenizer& tokenizer, Options options)
+TextStream::TextStream(const Tokenizer& tokenizer, Options options, absl::Span<const uint32_t> prompt)
     : tokenizer_(tokenizer),
       skip_special_tokens_(options.skip_special_tokens),
       include_stop_(options.include_stop),
-      min_tokens_(options.min_tokens) {
+      min_tokens_(options.min_tokens),
+      position_(tokenizer.Beginning()) {
+  for (size_t i = 0; i < prompt.size() && !position_.over; ++i) {
+    if (!skip_special_tokens_ || !tokenizer_.IsSpecial(prompt[i])) {
+      tokenizer_.NextBytes(prompt[i], position_);
+    }
+  }
   for (std::string& stop : options.stop) {
     stops_.emplace_back(std::move(stop));
   }
@@ -74,7 +80,7 @@ void TextStream::Take(uint32_t id) {
   if (skip_special_tokens_ && tokenizer_.IsSpecial(id)) {
     return;
   }
-  const absl::string_view bytes = tokenizer_.TokenBytes(id);
+  const absl::string_view bytes = tokenizer_.NextBytes(id, position_);
   unfinished_.append(bytes.data(), bytes.size());
   unfinished_.erase(0, AppendUtf8(unfinished_, /*at_end=*/false, held_));
 }

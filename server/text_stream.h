@@ -2,10 +2,10 @@
 //
 // It is the only place where half a UTF-8 character can wait, and it finds stop strings. The law that it keeps: all
 // that it appends, put together, is in bytes Decode(prompt + output) after its first |Decode(prompt)| bytes, less the
-// text of the stop. A byte-level token stands for the same bytes whatever is before it, so those are the bytes of the
-// output's tokens and the prompt is not needed. Invalid sequences become U+FFFD, an unfinished one only at the end; a
-// character that the prompt began is shown by its completing bytes, as U+FFFD. What is appended is whole characters
-// always.
+// text of the stop. A token stands for the same bytes whatever is before it, so those are the bytes of the output's
+// tokens; the prompt tells no more than whether blanks that a text begins with are still left out (tokenizer.h).
+// Invalid sequences become U+FFFD, an unfinished one only at the end; a character that the prompt began is shown by its
+// completing bytes, as U+FFFD. What is appended is whole characters always.
 //
 // Stop strings are found in that text, wherever the borders of tokens are. The one that completes first wins; of those
 // that complete at the same byte the one that begins first. Text that may yet become a stop string waits until it
@@ -38,7 +38,8 @@ class TextStream {
     uint32_t min_tokens = 0;
   };
 
-  TextStream(const Tokenizer& tokenizer, Options options);
+  // `prompt`: what stands before the output.
+  TextStream(const Tokenizer& tokenizer, Options options, absl::Span<const uint32_t> prompt = {});
 
   // Takes the output's next token and appends to `text` what can be shown now. Returns which of Options::stop it
   // completes, if any: the text then ends before the stop string, or behind it with include_stop, and the output is
@@ -80,6 +81,7 @@ class TextStream {
   const bool include_stop_;
   const uint32_t min_tokens_;
   std::vector<Stop> stops_;
+  Tokenizer::DecodePosition position_;
   uint32_t num_tokens_ = 0;
   std::string unfinished_;  // the beginning of a character: at most three bytes between calls
   // Whole characters that are not shown. Between calls it is the longest end of the text that begins a stop string, so

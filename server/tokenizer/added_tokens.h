@@ -10,22 +10,21 @@
 #ifndef QUIRE_SERVER_TOKENIZER_ADDED_TOKENS_H_
 #define QUIRE_SERVER_TOKENIZER_ADDED_TOKENS_H_
 
-#include <array>
 #include <cstdint>
 #include <optional>
 #include <string>
 #include <vector>
 
-#include "absl/container/flat_hash_map.h"
 #include "absl/strings/string_view.h"
+#include "server/tokenizer/byte_trie.h"
 
 namespace quire {
 
 // One of tokenizer.json's added_tokens; the flags are its.
 struct AddedToken {
   uint32_t id = 0;
-  std::string content;
-  bool special = false;      // left out of decoded text on request, never made from text
+  std::string content;       // what is looked for; as the normaliser makes it, if `normalized`
+  bool special = false;      // left out of decoded text on request, made from trusted text only
   bool single_word = false;  // only where no \w is beside it
   bool lstrip = false;       // takes the whitespace before it
   bool rstrip = false;       // takes the whitespace behind it
@@ -34,7 +33,7 @@ struct AddedToken {
 
 class AddedTokens {
  public:
-  // REQUIRES: the contents are different and not empty.
+  // Of equal contents the first counts. REQUIRES: none is empty.
   explicit AddedTokens(std::vector<AddedToken> tokens);
 
   // A part of a text: a token, or text that is yet to be encoded. It is not empty.
@@ -43,28 +42,18 @@ class AddedTokens {
     std::optional<uint32_t> id;
   };
 
-  // The parts of `text` in order. Linear in `text` times the longest content.
-  std::vector<Part> Split(absl::string_view text) const;
+  // The parts of `text` in order. Special tokens stay text unless it is `trusted`. Linear in `text` times the longest
+  // content.
+  std::vector<Part> Split(absl::string_view text, bool trusted) const;
 
   // Whether Split() can find anything at all.
-  bool finds_something() const { return finds_something_; }
+  bool FindsSomething(bool trusted) const { return finds_plain_ || (trusted && finds_special_); }
 
  private:
-  static constexpr uint32_t kRoot = 0;
-
-  struct Match {
-    const AddedToken* token;
-    size_t end;  // in the text, in bytes
-  };
-
-  // The longest content that stands at text[begin].
-  std::optional<Match> LongestAt(absl::string_view text, size_t begin) const;
-
   std::vector<AddedToken> tokens_;
-  bool finds_something_ = false;
-  std::array<bool, 256> begins_ = {};                 // [byte] some content begins with it
-  absl::flat_hash_map<uint64_t, uint32_t> children_;  // node << 8 | byte
-  std::vector<std::optional<uint32_t>> token_at_;     // [node] index in tokens_ of the content that ends there
+  bool finds_plain_ = false;
+  bool finds_special_ = false;
+  ByteTrie trie_;  // of indices in tokens_
 };
 
 }  // namespace quire

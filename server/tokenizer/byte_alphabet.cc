@@ -2,6 +2,8 @@
 
 #include <array>
 
+#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include "server/tokenizer/unicode.h"
 
 namespace quire {
@@ -54,6 +56,21 @@ std::string NameOfByte(uint8_t byte) {
     return std::string(1, static_cast<char>(code_point));
   }
   return {static_cast<char>(0xC0 | code_point >> 6), static_cast<char>(0x80 | (code_point & 0x3F))};
+}
+
+std::optional<uint8_t> ByteOfHexName(absl::string_view name) {
+  uint32_t byte = 0;
+  if (name.size() != 6 || !absl::StartsWith(name, "<0x") || name[5] != '>') {
+    return std::nullopt;
+  }
+  for (const char c : name.substr(3, 2)) {
+    if (!absl::ascii_isxdigit(static_cast<unsigned char>(c))) {
+      return std::nullopt;
+    }
+    const char digit = absl::ascii_tolower(static_cast<unsigned char>(c));
+    byte = byte * 16 + static_cast<uint32_t>(digit <= '9' ? digit - '0' : digit - 'a' + 10);
+  }
+  return static_cast<uint8_t>(byte);
 }
 
 }  // namespace quire

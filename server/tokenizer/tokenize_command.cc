@@ -47,7 +47,7 @@ absl::StatusOr<std::string> DetokenizeLine(const Tokenizer& tokenizer, const std
     ids.push_back(id.get<uint32_t>());
   }
   // As ASCII: U+2028 and the like, which JSON allows in a string, are line ends to some readers.
-  return json(tokenizer.Decode(ids, /*skip_special_tokens=*/false)).dump(-1, ' ', /*ensure_ascii=*/true);
+  return json(tokenizer.DecodeLikeLibrary(ids, /*skip_special_tokens=*/false)).dump(-1, ' ', /*ensure_ascii=*/true);
 }
 
 }  // namespace

@@ -5,19 +5,13 @@
 #include <iterator>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
-#include "engine/json_text.h"
-#include "server/tokenizer/added_tokens.h"
-#include "server/tokenizer/bpe.h"
-#include "server/tokenizer/splitter.h"
-#include "server/tokenizer/tokenizer_json.h"
+#include "server/tokenizer/tokenizer_spec.h"
 #include "server/tokenizer/unicode.h"
 
 namespace quire {
 namespace {
 
-// The largest tokenizer.json in use has 35 MB.
-constexpr uint64_t kMaxFileBytes = uint64_t{256} << 20;
+constexpr absl::string_view kReplacement = "\uFFFD";
 
 std::vector<AddedToken> WithNormalized(const std::vector<AddedToken>& tokens, bool normalized) {
   std::vector<AddedToken> chosen;
@@ -26,18 +20,51 @@ std::vector<AddedToken> WithNormalized(const std::vector<AddedToken>& tokens, bo
   return chosen;
 }
 
+struct MakeModel {
+  std::variant<Bpe, Unigram> operator()(BpeModel& model) const { return Bpe(std::move(model)); }
+  std::variant<Bpe, Unigram> operator()(UnigramModel& model) const { return Unigram(std::move(model)); }
+};
+
+// Appends the bytes of a run of byte tokens as text.
+void AppendByteRun(absl::string_view bytes, InvalidUtf8 rule, std::string& text) {
+  std::string characters;
+  bool valid = true;
+  for (size_t at = 0; at < bytes.size();) {
+    const Utf8Sequence next = NextUtf8(bytes.substr(at));
+    const bool is_character = next.kind == Utf8Sequence::kCharacter;
+    const absl::string_view shown = is_character ? bytes.substr(at, next.num_bytes) : kReplacement;
+    characters.append(shown.data(), shown.size());
+    valid &= is_character;
+    at += is_character ? next.num_bytes : 1;
+  }
+  if (valid || rule == InvalidUtf8::kSingleBytes) {
+    text += characters;
+    return;
+  }
+  for (size_t i = 0; i < bytes.size(); ++i) {
+    text.append(kReplacement.data(), kReplacement.size());
+  }
+}
+
 }  // namespace
 
 struct Tokenizer::Parts {
   explicit Parts(TokenizerSpec spec)
       : tokens(std::move(spec.tokens)),
+        is_byte(std::move(spec.is_byte)),
+        keeps_spaces(std::move(spec.keeps_spaces)),
         special(tokens.size()),
-        splitters(std::move(spec.splitters)),
-        prefix_ids(std::move(spec.prefix_ids)),
-        suffix_ids(std::move(spec.suffix_ids)),
+        model(std::visit(MakeModel(), spec.model)),
+        normalizer(std::move(spec.normalizer)),
+        pre_tokenizer(std::move(spec.pre_tokenizer)),
         added({AddedTokens(WithNormalized(spec.added_tokens, false)),
                AddedTokens(WithNormalized(spec.added_tokens, true))}),
-        bpe(spec.bpe, tokens) {
+        prefix_ids(std::move(spec.prefix_ids)),
+        suffix_ids(std::move(spec.suffix_ids)),
+        leading_spaces(spec.leading_spaces),
+        invalid_utf8(spec.invalid_utf8) {
+    is_byte.resize(tokens.size());
+    keeps_spaces.resize(tokens.size());
     for (const AddedToken& token : spec.added_tokens) {
       special[token.id] = special[token.id] || token.special;
     }
@@ -46,76 +73,75 @@ struct Tokenizer::Parts {
     }
   }
 
-  // Looks for the added tokens of added[from] and on, then for words.
-  void EncodeText(absl::string_view text, size_t from, std::vector<uint32_t>& ids) const {
-    if (from == added.size()) {
-      EncodeWords(text, 0, ids);
-    } else if (!added[from].finds_something()) {
-      EncodeText(text, from + 1, ids);
-    } else {
-      for (const AddedTokens::Part& part : added[from].Split(text)) {
-        if (part.id) {
-          ids.push_back(*part.id);
-        } else {
-          EncodeText(part.text, from + 1, ids);
-        }
+  // Looks for the added tokens of the raw text, normalises what is between them, looks for those of normalised text,
+  // then cuts the rest into pieces and those into tokens.
+  void EncodeRaw(absl::string_view text, bool trusted, std::vector<uint32_t>& ids) const {
+    ForEachText(added[0], text, trusted, ids, [&](absl::string_view raw, bool begins_raw) {
+      std::string storage;
+      const absl::string_view normalized = normalizer.Apply(raw, storage);
+      ForEachText(added[1], normalized, trusted, ids, [&](absl::string_view part, bool begins_part) {
+        pre_tokenizer.Split(part, begins_raw && begins_part, [&](absl::string_view piece) {
+          std::visit([&](const auto& model) { model.Encode(piece, ids); }, model);
+        });
+      });
+    });
+  }
+
+  // Appends the ids of the tokens that `finder` finds in `text`, and calls encode(part, whether it begins the text) for
+  // what is between them.
+  template <typename Encode>
+  static void ForEachText(const AddedTokens& finder, absl::string_view text, bool trusted, std::vector<uint32_t>& ids,
+                          const Encode& encode) {
+    if (!finder.FindsSomething(trusted)) {
+      if (!text.empty()) {
+        encode(text, true);
+      }
+      return;
+    }
+    for (const AddedTokens::Part& part : finder.Split(text, trusted)) {
+      if (part.id) {
+        ids.push_back(*part.id);
+      } else {
+        encode(part.text, part.text.data() == text.data());
       }
     }
   }
 
-  // Cuts `text` with splitters[from] and each word with those after it.
-  void EncodeWords(absl::string_view text, size_t from, std::vector<uint32_t>& ids) const {
-    if (from == splitters.size()) {
-      bpe.Encode(text, ids);
-      return;
-    }
-    for (size_t begin = 0, end; begin < text.size(); begin = end) {
-      end = EndOfWord(splitters[from], text, begin);
-      EncodeWords(text.substr(begin, end - begin), from + 1, ids);
-    }
-  }
-
   std::vector<std::string> tokens;  // [id]
+  std::vector<bool> is_byte;        // [id]
+  std::vector<bool> keeps_spaces;   // [id]
   std::vector<bool> special;        // [id]
-  std::vector<Splitter> splitters;
+  std::variant<Bpe, Unigram> model;
+  Normalizer normalizer;
+  PreTokenizer pre_tokenizer;
+  std::array<AddedTokens, 2> added;  // looked for in the raw text, and in the normalised text
   std::vector<uint32_t> prefix_ids;
   std::vector<uint32_t> suffix_ids;
-  // Those that the library looks for in the raw text, then those in the normalised text. No normaliser is read yet, so
-  // the texts are the same; the order is not.
-  std::array<AddedTokens, 2> added;
-  Bpe bpe;  // holds views of `tokens`
+  LeadingSpaces leading_spaces;
+  InvalidUtf8 invalid_utf8;
   size_t max_token_bytes = 0;
 };
 
-Tokenizer::Tokenizer(std::unique_ptr<const Parts> parts) : parts_(std::move(parts)) {}
+Tokenizer::Tokenizer(TokenizerSpec spec) : parts_(std::make_unique<const Parts>(std::move(spec))) {}
 
 Tokenizer::~Tokenizer() = default;
 
-absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::Load(const std::string& model_dir) {
-  const std::string path = absl::StrCat(model_dir, "/tokenizer.json");
-  const absl::StatusOr<std::string> json = ReadTextFile(path, kMaxFileBytes);
-  if (!json.ok()) {
-    return json.status();
-  }
-  return Parse(*json, path);
-}
-
-absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::Parse(absl::string_view json, absl::string_view name) {
-  absl::StatusOr<TokenizerSpec> spec = ParseTokenizerJson(json, name);
-  if (!spec.ok()) {
-    return spec.status();
-  }
-  return std::unique_ptr<Tokenizer>(new Tokenizer(std::make_unique<const Parts>(*std::move(spec))));
-}
-
 std::vector<uint32_t> Tokenizer::Encode(absl::string_view text, bool add_special_tokens) const {
+  return Encode(text, add_special_tokens, /*trusted=*/false);
+}
+
+std::vector<uint32_t> Tokenizer::EncodeTrusted(absl::string_view text, bool add_special_tokens) const {
+  return Encode(text, add_special_tokens, /*trusted=*/true);
+}
+
+std::vector<uint32_t> Tokenizer::Encode(absl::string_view text, bool add_special_tokens, bool trusted) const {
   std::vector<uint32_t> ids;
   ids.reserve(text.size() / 4 + parts_->prefix_ids.size() + parts_->suffix_ids.size());
   if (add_special_tokens) {
     ids = parts_->prefix_ids;
   }
   if (!text.empty()) {
-    parts_->EncodeText(text, 0, ids);
+    parts_->EncodeRaw(text, trusted, ids);
   }
   if (add_special_tokens) {
     ids.insert(ids.end(), parts_->suffix_ids.begin(), parts_->suffix_ids.end());
@@ -133,11 +159,32 @@ uint32_t Tokenizer::vocab_size() const { return static_cast<uint32_t>(parts_->to
 
 size_t Tokenizer::max_token_bytes() const { return parts_->max_token_bytes; }
 
+Tokenizer::DecodePosition Tokenizer::Beginning() const {
+  return {parts_->leading_spaces.max, parts_->leading_spaces.max == 0};
+}
+
+absl::string_view Tokenizer::NextBytes(uint32_t id, DecodePosition& position) const {
+  const absl::string_view bytes = TokenBytes(id);
+  if (position.over || id >= vocab_size()) {
+    return bytes;
+  }
+  const LeadingSpaces& rule = parts_->leading_spaces;
+  const bool counts = !parts_->keeps_spaces[id];
+  const size_t spaces = std::min(bytes.find_first_not_of(' '), bytes.size());
+  const size_t dropped = counts ? std::min(spaces, position.num_spaces) : 0;
+  if (rule.of != LeadingSpaces::Of::kEachToken) {
+    position.num_spaces -= dropped;
+  }
+  position.over = dropped < bytes.size() || position.num_spaces == 0 || rule.of == LeadingSpaces::Of::kFirstToken;
+  return bytes.substr(dropped);
+}
+
 std::string Tokenizer::DecodeBytes(absl::Span<const uint32_t> ids, bool skip_special_tokens) const {
   std::string bytes;
+  DecodePosition position = Beginning();
   for (const uint32_t id : ids) {
     if (!(skip_special_tokens && IsSpecial(id))) {
-      const absl::string_view token = TokenBytes(id);
+      const absl::string_view token = NextBytes(id, position);
       bytes.append(token.data(), token.size());
     }
   }
@@ -147,6 +194,29 @@ std::string Tokenizer::DecodeBytes(absl::Span<const uint32_t> ids, bool skip_spe
 std::string Tokenizer::Decode(absl::Span<const uint32_t> ids, bool skip_special_tokens) const {
   std::string text;
   AppendUtf8(DecodeBytes(ids, skip_special_tokens), /*at_end=*/true, text);
+  return text;
+}
+
+std::string Tokenizer::DecodeLikeLibrary(absl::Span<const uint32_t> ids, bool skip_special_tokens) const {
+  if (parts_->invalid_utf8 == InvalidUtf8::kMaximalSubparts) {
+    return Decode(ids, skip_special_tokens);
+  }
+  std::string text, run;  // of byte tokens
+  DecodePosition position = Beginning();
+  for (const uint32_t id : ids) {
+    if ((skip_special_tokens && IsSpecial(id)) || id >= vocab_size()) {
+      continue;
+    }
+    const absl::string_view token = NextBytes(id, position);
+    if (parts_->is_byte[id]) {
+      run.append(token.data(), token.size());
+      continue;
+    }
+    AppendByteRun(run, parts_->invalid_utf8, text);
+    run.clear();
+    text.append(token.data(), token.size());
+  }
+  AppendByteRun(run, parts_->invalid_utf8, text);
   return text;
 }
 

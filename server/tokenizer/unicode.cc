@@ -32,12 +32,11 @@ Lead LeadOf(uint8_t byte) {
 
 }  // namespace
 
-uint8_t ClassesOf(uint32_t code_point) {
+uint8_t PropertiesOf(uint32_t code_point) {
   const absl::Span<const CodePointRange> ranges = CodePointRanges();
   const auto after = std::upper_bound(ranges.begin(), ranges.end(), code_point,
                                       [](uint32_t c, const CodePointRange& range) { return c < range.first; });
-  const uint8_t classes = after != ranges.begin() && code_point <= after[-1].last ? after[-1].classes : 0;
-  return (classes & (kLetter | kNumber | kSpace)) != 0 ? classes : classes | kOther;
+  return after != ranges.begin() && code_point <= after[-1].last ? after[-1].properties : 0;
 }
 
 Utf8Sequence NextUtf8(absl::string_view bytes) {
@@ -81,12 +80,42 @@ size_t AppendUtf8(absl::string_view bytes, bool at_end, std::string& text) {
   return at;
 }
 
-TextCharacter CharacterAtSlow(absl::string_view text, size_t at) {
+TextCharacter CharacterAt(absl::string_view text, size_t at) {
   const Utf8Sequence next = NextUtf8(text.substr(at));
   if (next.kind != Utf8Sequence::kCharacter) {
-    return {kOther, 1};
+    return {0, 1};
   }
-  return {ClassesOf(next.code_point), static_cast<uint8_t>(next.num_bytes)};
+  return {PropertiesOf(next.code_point), static_cast<uint8_t>(next.num_bytes)};
+}
+
+size_t EndOfRun(absl::string_view text, size_t at, uint8_t properties) {
+  while (at < text.size()) {
+    const TextCharacter character = CharacterAt(text, at);
+    if ((character.properties & properties) == 0) {
+      break;
+    }
+    at += character.num_bytes;
+  }
+  return at;
+}
+
+void AppendCodePoint(uint32_t code_point, std::string& text) {
+  const auto continuation = [&](int shift) { text += static_cast<char>(0x80 | (code_point >> shift & 0x3F)); };
+  if (code_point < 0x80) {
+    text += static_cast<char>(code_point);
+  } else if (code_point < 0x800) {
+    text += static_cast<char>(0xC0 | code_point >> 6);
+    continuation(0);
+  } else if (code_point < 0x10000) {
+    text += static_cast<char>(0xE0 | code_point >> 12);
+    continuation(6);
+    continuation(0);
+  } else {
+    text += static_cast<char>(0xF0 | code_point >> 18);
+    continuation(12);
+    continuation(6);
+    continuation(0);
+  }
 }
 
 size_t BeginOfLast(absl::string_view text, size_t end) {

@@ -1,4 +1,4 @@
-// UTF-8 and the few properties of code points that splitting text into words needs.
+// UTF-8, and the properties of code points that tokenizers ask for.
 //
 // The properties are those of the `tokenizers` library (make_unicode_tables.py asks it), so their version of Unicode is
 // the library's.
@@ -8,7 +8,6 @@
 #ifndef QUIRE_SERVER_TOKENIZER_UNICODE_H_
 #define QUIRE_SERVER_TOKENIZER_UNICODE_H_
 
-#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -18,24 +17,59 @@
 
 namespace quire {
 
-// Classes of code points, as bits. A code point has exactly one of the first four.
-inline constexpr uint8_t kLetter = 1;  // \p{L} of the library's regular expressions
-inline constexpr uint8_t kNumber = 2;  // \p{N}
-inline constexpr uint8_t kSpace = 4;   // \s
-inline constexpr uint8_t kOther = 8;   // [^\s\p{L}\p{N}]
-inline constexpr uint8_t kWord = 16;   // \w, as the flag single_word of added tokens means it
+// General categories (Unicode 15, section 4.5); kCn is what no table lists, surrogates among them.
+enum class GeneralCategory : uint8_t {
+  Lu,
+  Ll,
+  Lt,
+  Lm,
+  Lo,
+  Mn,
+  Mc,
+  Me,
+  Nd,
+  Nl,
+  No,
+  Pc,
+  Pd,
+  Ps,
+  Pe,
+  Pi,
+  Pf,
+  Po,
+  Sm,
+  Sc,
+  Sk,
+  So,
+  Zs,
+  Zl,
+  Zp,
+  Cc,
+  Cf,
+  Co,
+  Cn
+};
 
-// Code points `first` to `last`, both included, and their classes, kOther left out.
+// Other properties, as bits.
+inline constexpr uint8_t kSpace = 1;         // \s everywhere
+inline constexpr uint8_t kWord = 2;          // \w, as the flag single_word of added tokens means it
+inline constexpr uint8_t kRegexWord = 4;     // \w, as regular expressions mean it
+inline constexpr uint8_t kDigits = 8;        // what the pre-tokenizer Digits takes for one
+inline constexpr uint8_t kPunctuation = 16;  // what the pre-tokenizer Punctuation takes for it
+inline constexpr uint8_t kAccent = 32;       // what the normaliser StripAccents strips
+
+// Code points `first` to `last`, both included.
 struct CodePointRange {
   uint32_t first;
   uint32_t last;
-  uint8_t classes;
+  GeneralCategory category;
+  uint8_t properties;
 };
 
-// All code points that have a class besides kOther, ascending.
+// All code points that have a category besides Cn or a property, ascending.
 absl::Span<const CodePointRange> CodePointRanges();
 
-uint8_t ClassesOf(uint32_t code_point);
+uint8_t PropertiesOf(uint32_t code_point);
 
 // What stands at the beginning of some bytes (Unicode 15, section 3.9, table 3-7).
 struct Utf8Sequence {
@@ -56,51 +90,20 @@ Utf8Sequence NextUtf8(absl::string_view bytes);
 // the bytes taken: all with `at_end`, else all but an unfinished character at their end, which is three bytes at most.
 size_t AppendUtf8(absl::string_view bytes, bool at_end, std::string& text);
 
-// One character of a text: its classes and its length in bytes. A byte that is no UTF-8 is one of kOther.
+// One character of a text: its properties and its length in bytes. A byte that is no UTF-8 is one without any.
 struct TextCharacter {
-  uint8_t classes;
+  uint8_t properties;
   uint8_t num_bytes;
 };
 
-TextCharacter CharacterAtSlow(absl::string_view text, size_t at);
-
-namespace internal {
-
-// [c] ClassesOf(c).
-inline constexpr std::array<uint8_t, 128> kAsciiClasses = [] {
-  std::array<uint8_t, 128> classes = {};
-  for (int c = 0; c < 128; ++c) {
-    const bool letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
-    const bool number = c >= '0' && c <= '9';
-    const bool space = c == ' ' || (c >= '\t' && c <= '\r');
-    classes[c] = (letter   ? kLetter
-                  : number ? kNumber
-                  : space  ? kSpace
-                           : kOther) |
-                 (letter || number || c == '_' ? kWord : 0);
-  }
-  return classes;
-}();
-
-}  // namespace internal
-
 // REQUIRES: at < text.size().
-inline TextCharacter CharacterAt(absl::string_view text, size_t at) {
-  const uint8_t byte = static_cast<uint8_t>(text[at]);
-  return byte < 128 ? TextCharacter{internal::kAsciiClasses[byte], 1} : CharacterAtSlow(text, at);
-}
+TextCharacter CharacterAt(absl::string_view text, size_t at);
 
-// The end of the run of characters that have one of `classes` from `at` on.
-inline size_t EndOfRun(absl::string_view text, size_t at, uint8_t classes) {
-  while (at < text.size()) {
-    const TextCharacter character = CharacterAt(text, at);
-    if ((character.classes & classes) == 0) {
-      break;
-    }
-    at += character.num_bytes;
-  }
-  return at;
-}
+// The end of the run of characters that have one of `properties` from `at` on.
+size_t EndOfRun(absl::string_view text, size_t at, uint8_t properties);
+
+// Appends the code point as UTF-8. REQUIRES: it is one of Unicode.
+void AppendCodePoint(uint32_t code_point, std::string& text);
 
 // The beginning of the character that ends at `end`. REQUIRES: end > 0.
 size_t BeginOfLast(absl::string_view text, size_t end);

@@ -124,15 +124,16 @@ TEST(Tokenizer, LongRunsOfOneCharacterAreNoTrap) {
 
 using Merges = std::vector<std::pair<std::string, std::string>>;
 
-// A byte-level model with tokens for the bytes (id = byte) and for what `merges` make, in order.
+// A model over bytes with tokens for the bytes (id = byte) and for what `merges` make, in order.
 struct HandMade {
   explicit HandMade(const Merges& merges) {
     for (int byte = 0; byte < 256; ++byte) {
       model.byte_ids[byte] = static_cast<uint32_t>(byte);
       Name(std::string(1, static_cast<char>(byte)));
     }
-    for (const auto& [left, right] : merges) {
-      model.merges.push_back({Name(left), Name(right), Name(left + right)});
+    for (uint32_t rank = 0; rank < merges.size(); ++rank) {
+      const auto& [left, right] = merges[rank];
+      model.merges.push_back({Name(left), Name(right), Name(left + right), rank});
     }
   }
 
@@ -140,14 +141,14 @@ struct HandMade {
     const auto [entry, is_new] = ids.try_emplace(bytes, static_cast<uint32_t>(tokens.size()));
     if (is_new) {
       tokens.push_back(bytes);
-      model.word_ids.push_back(entry->second);
+      model.words.emplace_back(bytes, entry->second);
     }
     return entry->second;
   }
 
   std::vector<std::string> Encode(absl::string_view word) const {
     Ids encoded;
-    Bpe(model, tokens).Encode(word, encoded);
+    Bpe(model).Encode(word, encoded);
     std::vector<std::string> pieces;
     for (const uint32_t id : encoded) {
       pieces.push_back(tokens[id]);

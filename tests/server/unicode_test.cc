@@ -16,35 +16,35 @@ std::string Replaced(absl::string_view bytes) {
   return text;
 }
 
-TEST(Unicode, RangesAscendAndGiveAtMostOneSplitterClass) {
+TEST(Unicode, RangesAscend) {
   uint32_t next = 0;
   for (const CodePointRange& range : CodePointRanges()) {
     EXPECT_LE(next, range.first);
     EXPECT_LE(range.first, range.last);
-    const int kinds = range.classes & (kLetter | kNumber | kSpace);
-    EXPECT_EQ(kinds & (kinds - 1), 0) << std::hex << range.first;
+    EXPECT_TRUE(range.category != GeneralCategory::Cn || range.properties != 0) << std::hex << range.first;
     next = range.last + 1;
   }
 }
 
-TEST(Unicode, AsciiShortcutEqualsTheTable) {
-  for (uint32_t c = 0; c < 128; ++c) {
-    const char byte = static_cast<char>(c);
-    EXPECT_EQ(CharacterAt(absl::string_view(&byte, 1), 0).classes, ClassesOf(c)) << c;
-  }
+TEST(Unicode, PropertiesOfKnownCodePoints) {
+  EXPECT_EQ(PropertiesOf('_'), kWord | kRegexWord | kPunctuation);
+  EXPECT_EQ(PropertiesOf(0x85), kSpace);
+  EXPECT_EQ(PropertiesOf(0x3000), kSpace);
+  EXPECT_EQ(PropertiesOf(0x180E), 0);  // no whitespace since Unicode 6.3
+  EXPECT_EQ(PropertiesOf(0x2163) & kDigits, kDigits);
+  EXPECT_EQ(PropertiesOf(0xBD) & kDigits, kDigits);
+  EXPECT_EQ(PropertiesOf(0x301), kWord | kRegexWord | kAccent);
+  EXPECT_EQ(PropertiesOf(0x4E00), kWord | kRegexWord);
+  EXPECT_EQ(PropertiesOf(0x10FFFF), 0);
 }
 
-TEST(Unicode, ClassesOfKnownCodePoints) {
-  EXPECT_EQ(ClassesOf('_'), kOther | kWord);
-  EXPECT_EQ(ClassesOf(0x85), kSpace);
-  EXPECT_EQ(ClassesOf(0x3000), kSpace);
-  EXPECT_EQ(ClassesOf(0x180E), kOther);  // no whitespace since Unicode 6.3
-  EXPECT_EQ(ClassesOf(0x2163), kNumber | kWord);
-  EXPECT_EQ(ClassesOf(0xBD), kNumber);
-  EXPECT_EQ(ClassesOf(0x301), kOther | kWord);
-  EXPECT_EQ(ClassesOf(0x200D), kOther | kWord);
-  EXPECT_EQ(ClassesOf(0x4E00), kLetter | kWord);
-  EXPECT_EQ(ClassesOf(0x10FFFF), kOther);
+TEST(Unicode, CodePointsAreWrittenAsTheyAreRead) {
+  for (const uint32_t code_point : {0u, 0x7Fu, 0x80u, 0x7FFu, 0x800u, 0xFFFFu, 0x10000u, 0x10FFFFu}) {
+    std::string text;
+    AppendCodePoint(code_point, text);
+    EXPECT_EQ(NextUtf8(text).code_point, code_point);
+    EXPECT_EQ(NextUtf8(text).num_bytes, text.size());
+  }
 }
 
 // Unicode 15, section 3.9, tables 3-8 to 3-11.
