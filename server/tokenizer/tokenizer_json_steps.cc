@@ -141,6 +141,10 @@ absl::Status ReadNormalizerStep(const Json& value, const std::string& path, Norm
 
 // ---- pre-tokenizer ----
 
+CodePointSet PropertySet(uint8_t property) {
+  return CodePointSet::Where([=](const CodePointRange& range) { return (range.properties & property) != 0; });
+}
+
 // Appends a step that works on what the steps before it left.
 void AddStep(PreTokenizerStep step, PreTokenizerSteps& out) {
   step.alphabet = out.byte_level ? Regex::Alphabet::kSpelledBytes : Regex::Alphabet::kUtf8;
@@ -251,10 +255,8 @@ absl::Status ReadDigits(const Json& value, const std::string& path, PreTokenizer
   if (!individual.ok()) {
     return individual.status();
   }
-  const CodePointSet digits =
-      CodePointSet::Where([](const CodePointRange& range) { return (range.properties & kDigits) != 0; });
-  AddSplit(Regex::OneOf(digits, /*repeated=*/false), *individual ? Behavior::kIsolated : Behavior::kContiguous, false,
-           out);
+  AddSplit(Regex::OneOf(PropertySet(kDigits), /*repeated=*/false),
+           *individual ? Behavior::kIsolated : Behavior::kContiguous, false, out);
   return CheckKeys(value, path, {"type", "individual_digits"});
 }
 
@@ -265,9 +267,7 @@ absl::Status ReadPunctuation(const Json& value, const std::string& path, PreToke
   if (!known.ok()) {
     return known.status();
   }
-  const CodePointSet punctuation =
-      CodePointSet::Where([](const CodePointRange& range) { return (range.properties & kPunctuation) != 0; });
-  AddSplit(Regex::OneOf(punctuation, /*repeated=*/false), *known, false, out);
+  AddSplit(Regex::OneOf(PropertySet(kPunctuation), /*repeated=*/false), *known, false, out);
   return CheckKeys(value, path, {"type", "behavior"});
 }
 
@@ -280,8 +280,10 @@ absl::Status ReadPreTokenizerStep(const Json& value, const std::string& path, Pr
     return ReadSequence(value, path, "pretokenizers", out, &ReadPreTokenizerStep);
   }
   if (type == "Whitespace" || type == "WhitespaceSplit") {
-    AddSplit(*Regex::Compile(type == "Whitespace" ? R"(\w+|[^\w\s]+)" : R"(\S+)"), Behavior::kRemoved,
-             /*invert=*/true, out);
+    AddSplit(Regex::OneOf(PropertySet(kSpace), /*repeated=*/true), Behavior::kRemoved, false, out);
+    if (type == "Whitespace") {  // words, and what is between them
+      AddSplit(Regex::OneOf(PropertySet(kWord), /*repeated=*/true), Behavior::kIsolated, false, out);
+    }
     return CheckKeys(value, path, {"type"});
   }
   const std::pair<const char*, decltype(&ReadSplit)> known[] = {{"Split", &ReadSplit},

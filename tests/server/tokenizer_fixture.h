@@ -3,7 +3,10 @@
 #ifndef QUIRE_TESTS_SERVER_TOKENIZER_FIXTURE_H_
 #define QUIRE_TESTS_SERVER_TOKENIZER_FIXTURE_H_
 
+#include <unistd.h>
+
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
 #include <iostream>
 #include <iterator>
@@ -40,7 +43,23 @@ inline std::unique_ptr<Tokenizer> ParseOrDie(const std::string& json) {
   return *std::move(tokenizer);
 }
 
-inline std::unique_ptr<Tokenizer> FixtureTokenizer(const std::string& name) { return ParseOrDie(TokenizerText(name)); }
+// The tokenizer `name`, those of sentencepiece ("sp_...") from a directory that has their tokenizer.model alone.
+inline std::unique_ptr<Tokenizer> FixtureTokenizer(const std::string& name) {
+  if (name.rfind("sp_", 0) != 0) {
+    return ParseOrDie(TokenizerText(name));
+  }
+  const std::filesystem::path directory =
+      std::filesystem::temp_directory_path() / ("quire_tokenizer_" + name + "_" + std::to_string(getpid()));
+  std::filesystem::create_directories(directory);
+  std::ofstream(directory / "tokenizer.model", std::ios::binary) << ReadText(FixturePath(name + ".tokenizer.model"));
+  absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer = Tokenizer::Load(directory.string());
+  std::filesystem::remove_all(directory);
+  if (!tokenizer.ok()) {
+    std::cerr << tokenizer.status() << std::endl;
+    std::abort();
+  }
+  return *std::move(tokenizer);
+}
 
 }  // namespace quire
 

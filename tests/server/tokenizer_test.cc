@@ -40,12 +40,17 @@ TEST_P(Library, EncodesToTheSameIds) {
 TEST_P(Library, DecodesToTheSameText) {
   ASSERT_FALSE(cases_["decode"].empty());
   for (const json& c : cases_["decode"]) {
-    EXPECT_EQ(tokenizer_->Decode(c[0].get<Ids>(), /*skip_special_tokens=*/false), c[1].get<std::string>()) << c[0];
-    EXPECT_EQ(tokenizer_->Decode(c[0].get<Ids>(), /*skip_special_tokens=*/true), c[2].get<std::string>()) << c[0];
+    EXPECT_EQ(tokenizer_->DecodeLikeLibrary(c[0].get<Ids>(), /*skip_special_tokens=*/false), c[1].get<std::string>())
+        << c[0];
+    EXPECT_EQ(tokenizer_->DecodeLikeLibrary(c[0].get<Ids>(), /*skip_special_tokens=*/true), c[2].get<std::string>())
+        << c[0];
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(, Library, testing::Values("gpt2", "llama3", "qwen2", "flags", "tales-5m"),
+INSTANTIATE_TEST_SUITE_P(, Library,
+                         testing::Values("gpt2", "llama3", "qwen2", "flags", "tales-5m", "qwen35", "gpt4o", "cl100k",
+                                         "deepseek3", "deepseek_coder", "falcon", "command_r", "words", "llama2",
+                                         "mistral", "gemma", "unigram", "sp_bpe", "sp_unigram"),
                          [](const auto& info) { return info.param == "tales-5m" ? "tales" : info.param; });
 
 // ---- laws ----
@@ -69,6 +74,34 @@ TEST(Tokenizer, TextOfSpecialTokensStaysText) {
   const Ids ids = tokenizer->Encode("<|begin|> <|end|>", /*add_special_tokens=*/false);
   EXPECT_GT(ids.size(), 2u);
   EXPECT_TRUE(std::none_of(ids.begin(), ids.end(), [&](uint32_t id) { return tokenizer->IsSpecial(id); }));
+}
+
+TEST(Tokenizer, TextOfSpecialTokensIsTheTokenInTrustedText) {
+  const std::unique_ptr<Tokenizer> tokenizer = FixtureTokenizer("llama2");
+  const Ids trusted = tokenizer->EncodeTrusted("<|begin|>cat[INST] x<|end|>", /*add_special_tokens=*/false);
+  EXPECT_EQ(trusted.front(), 1u);
+  EXPECT_EQ(trusted.back(), 2u);
+  EXPECT_EQ(std::count_if(trusted.begin(), trusted.end(), [&](uint32_t id) { return tokenizer->IsSpecial(id); }), 3);
+  const Ids text = tokenizer->Encode("<|begin|>cat[INST] x<|end|>", /*add_special_tokens=*/false);
+  EXPECT_TRUE(std::none_of(text.begin(), text.end(), [&](uint32_t id) { return tokenizer->IsSpecial(id); }));
+}
+
+// What encoding puts in front of a text is not shown, and is shown where something stands before it.
+TEST(Tokenizer, BlanksInFrontOfATextAreThoseOfEncoding) {
+  for (const char* name : {"llama2", "mistral", "sp_bpe"}) {
+    const std::unique_ptr<Tokenizer> tokenizer = FixtureTokenizer(name);
+    const Ids ids = tokenizer->Encode("a mill", false);
+    EXPECT_EQ(tokenizer->DecodeBytes(ids, true), "a mill") << name;
+    Tokenizer::DecodePosition position = tokenizer->Beginning();
+    std::string twice = tokenizer->DecodeBytes(ids, true);
+    for (const uint32_t id : ids) {
+      tokenizer->NextBytes(id, position);
+    }
+    for (const uint32_t id : ids) {
+      twice += std::string(tokenizer->NextBytes(id, position));
+    }
+    EXPECT_EQ(twice, "a mill a mill") << name;
+  }
 }
 
 TEST(Tokenizer, KnowsItsTokens) {
@@ -108,7 +141,7 @@ TEST(Tokenizer, ThreadsShareIt) {
 
 // Quadratic work would take minutes here.
 TEST(Tokenizer, LongRunsOfOneCharacterAreNoTrap) {
-  for (const char* name : {"gpt2", "llama3"}) {
+  for (const char* name : {"gpt2", "llama3", "falcon", "gemma", "sp_bpe"}) {
     const std::unique_ptr<Tokenizer> tokenizer = FixtureTokenizer(name);
     for (const std::string unit : {"a", " ", "\n", "\u0301", "=", "7", "'", " \n"}) {
       std::string text;
