@@ -4,10 +4,10 @@
 
 namespace quire {
 
-BlockPool::BlockPool(int32_t num_blocks) : index_(num_blocks), references_(num_blocks, 0), links_(num_blocks + 1) {
+BlockPool::BlockPool(int32_t num_blocks) : index_(num_blocks), states_(num_blocks + 1) {
   free_.reserve(num_blocks);
   for (BlockId block = num_blocks - 1; block >= 0; --block) free_.push_back(block);  // block 0 is given first
-  links_[num_blocks] = {.older = num_blocks, .newer = num_blocks};
+  states_[num_blocks] = {.references = 0, .older = num_blocks, .newer = num_blocks};
 }
 
 std::optional<BlockId> BlockPool::Allocate() {
@@ -16,27 +16,27 @@ std::optional<BlockId> BlockPool::Allocate() {
     block = free_.back();
     free_.pop_back();
   } else if (num_reclaimable_ > 0) {
-    block = links_.back().newer;  // after the anchor comes the oldest
+    block = states_.back().newer;  // after the anchor comes the oldest
     RemoveReclaimable(block);
     index_.Erase(block);
   } else {
     return std::nullopt;
   }
-  references_[block] = 1;
+  states_[block].references = 1;
   return block;
 }
 
 void BlockPool::AddReference(BlockId block) {
-  if (references_[block] == 0) {
+  if (states_[block].references == 0) {
     Check(index_.Contains(block), "a reference to a free block");
     RemoveReclaimable(block);
   }
-  ++references_[block];
+  ++states_[block].references;
 }
 
 void BlockPool::Release(BlockId block) {
-  Check(references_[block] > 0, "a block is released that nobody holds");
-  if (--references_[block] > 0) return;
+  Check(states_[block].references > 0, "a block is released that nobody holds");
+  if (--states_[block].references > 0) return;
   if (index_.Contains(block)) {
     AppendReclaimable(block);
   } else {
@@ -45,14 +45,14 @@ void BlockPool::Release(BlockId block) {
 }
 
 void BlockPool::Publish(BlockId block, const BlockHash& hash) {
-  Check(references_[block] > 0, "a block is published that nobody holds");
+  Check(states_[block].references > 0, "a block is published that nobody holds");
   index_.Insert(hash, block);
 }
 
 void BlockPool::Unpublish(BlockId block) {
   if (!index_.Contains(block)) return;
   index_.Erase(block);
-  if (references_[block] == 0) {
+  if (states_[block].references == 0) {
     RemoveReclaimable(block);
     free_.push_back(block);
   }
@@ -60,17 +60,18 @@ void BlockPool::Unpublish(BlockId block) {
 
 void BlockPool::AppendReclaimable(BlockId block) {
   const BlockId anchor = num_blocks();
-  const BlockId newest = links_[anchor].older;
-  links_[block] = {.older = newest, .newer = anchor};
-  links_[newest].newer = block;
-  links_[anchor].older = block;
+  const BlockId newest = states_[anchor].older;
+  states_[block].older = newest;
+  states_[block].newer = anchor;
+  states_[newest].newer = block;
+  states_[anchor].older = block;
   ++num_reclaimable_;
 }
 
 void BlockPool::RemoveReclaimable(BlockId block) {
-  const Links links = links_[block];
-  links_[links.older].newer = links.newer;
-  links_[links.newer].older = links.older;
+  const State state = states_[block];
+  states_[state.older].newer = state.newer;
+  states_[state.newer].older = state.older;
   --num_reclaimable_;
 }
 

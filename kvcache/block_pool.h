@@ -31,7 +31,7 @@ class BlockPool {
   BlockPool(const BlockPool&) = delete;  // block tables point at it
   BlockPool& operator=(const BlockPool&) = delete;
 
-  int32_t num_blocks() const { return static_cast<int32_t>(references_.size()); }
+  int32_t num_blocks() const { return static_cast<int32_t>(states_.size()) - 1; }
   int32_t num_free() const { return static_cast<int32_t>(free_.size()); }
   int32_t num_held() const { return num_blocks() - num_available(); }
   int32_t num_reclaimable() const { return num_reclaimable_; }
@@ -47,7 +47,7 @@ class BlockPool {
   // One reference less; the last makes the block reclaimable if the index knows it, else free. REQUIRES: held (Check).
   void Release(BlockId block);
 
-  int32_t NumReferences(BlockId block) const { return references_[block]; }
+  int32_t NumReferences(BlockId block) const { return states_[block].references; }
 
   // The block that holds the full block named `hash`, held or reclaimable.
   std::optional<BlockId> Lookup(const BlockHash& hash) const { return index_.Find(hash); }
@@ -61,8 +61,9 @@ class BlockPool {
   void Unpublish(BlockId block);
 
  private:
-  // Neighbours in the ring of reclaimable blocks.
-  struct Links {
+  // One block; without references, if the index knows it, a link of the ring of reclaimable blocks.
+  struct State {
+    int32_t references;  // 0: free or reclaimable
     BlockId older;
     BlockId newer;
   };
@@ -71,10 +72,9 @@ class BlockPool {
   void RemoveReclaimable(BlockId block);
 
   PrefixIndex index_;
-  std::vector<int32_t> references_;  // [num_blocks]; 0: free or reclaimable
-  std::vector<BlockId> free_;        // a stack: the block released last is the likeliest to be in a CPU's cache
-  // [num_blocks + 1]: a ring from the oldest to the newest; the last element is its anchor.
-  std::vector<Links> links_;
+  // [num_blocks + 1]: the reclaimable ones are a ring from the oldest to the newest; the last element is its anchor.
+  std::vector<State> states_;
+  std::vector<BlockId> free_;  // a stack: the block released last is the likeliest to be in a CPU's cache
   int32_t num_reclaimable_ = 0;
 };
 

@@ -1,8 +1,9 @@
 // PrefixIndex: which block holds the full block of a given name (hash), and the other way round.
 //
-// A hash table of open addressing with linear probing, at most half full, sized once: no operation allocates. Slots
-// hold only block ids; the hashes lie by block id, and a lookup compares all 256 bits. A block has at most one name and
-// a name at most one block.
+// A hash table of open addressing with linear probing, at most half full, sized once: no operation allocates. A slot
+// holds a block id and 32 bits that say where the search for its name begins, so that neighbours are passed by, and
+// moved on erasure, without a look at their names. The names lie by block id, and a lookup compares all 256 bits. A
+// block has at most one name and a name at most one block.
 //
 // Thread: the engine thread. Owned by the BlockPool. It does not know who uses a block.
 
@@ -26,7 +27,7 @@ class PrefixIndex {
   // The block named `hash`; nullopt if there is none.
   std::optional<BlockId> Find(const BlockHash& hash) const;
 
-  bool Contains(BlockId block) const { return slot_of_[block] != kNoSlot; }
+  bool Contains(BlockId block) const { return entries_[block].slot != kNoSlot; }
 
   // Names `block`; false, and nothing changes, if another block has this name. REQUIRES: !Contains(block).
   bool Insert(const BlockHash& hash, BlockId block);
@@ -39,17 +40,27 @@ class PrefixIndex {
 
  private:
   static constexpr uint32_t kNoSlot = UINT32_MAX;
-  // The state of a slot that is not the id of a block.
+  // The block of a slot that is empty.
   static constexpr BlockId kEmpty = -1;
 
-  // Where the search for `hash` begins.
-  uint32_t HomeSlot(const BlockHash& hash) const;
-  uint32_t NextSlot(uint32_t slot) const { return (slot + 1) & mask_; }
+  struct Slot {
+    uint32_t tag;
+    BlockId block;
+  };
+  struct Entry {
+    BlockHash name;  // if it has a slot
+    uint32_t slot;   // or kNoSlot
+  };
 
-  uint32_t mask_;                  // slots - 1; slots is a power of two >= 2 * num_blocks
-  std::vector<BlockId> slots_;     // [slots]: a block or kEmpty
-  std::vector<uint32_t> slot_of_;  // [num_blocks]: its slot, or kNoSlot
-  std::vector<BlockHash> hashes_;  // [num_blocks]: its name, if it has a slot
+  // Bits of a hash of the name; the search for it begins at the slot that the lowest of them say.
+  static uint32_t TagOf(const BlockHash& hash);
+  uint32_t NextSlot(uint32_t slot) const { return (slot + 1) & mask_; }
+  // The slot of the name, or the empty one at the end of the search for it.
+  uint32_t Search(const BlockHash& hash, uint32_t tag) const;
+
+  uint32_t mask_;               // slots - 1; slots is a power of two >= 2 * num_blocks
+  std::vector<Slot> slots_;     // [slots]
+  std::vector<Entry> entries_;  // [num_blocks]
   int32_t size_ = 0;
 };
 
