@@ -17,14 +17,16 @@ namespace quire {
 
 enum class SchedulingPolicy : uint8_t { kFcfs, kPriority, kFair };
 
-// A request's place in the order of its policy (with kFair: among those of its tenant); smaller is served first. A
-// strict total order: no two requests have the same number.
+// A sequence's place in the order of its policy (with kFair: among those of its tenant); smaller is served first. A
+// strict total order: no two requests have the same number, and no two outputs of one the same index.
 struct Rank {
   absl::Time turn;      // kPriority: the arrival that a request of priority 0 with this rank has; else the same for all
   uint64_t number = 0;  // counts requests as they come
+  uint32_t index = 0;   // of the output
 
   friend bool operator<(const Rank& a, const Rank& b) {
-    return a.turn != b.turn ? a.turn < b.turn : a.number < b.number;
+    if (a.turn != b.turn) return a.turn < b.turn;
+    return a.number != b.number ? a.number < b.number : a.index < b.index;
   }
 };
 

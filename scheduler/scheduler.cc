@@ -47,6 +47,7 @@ Scheduler::~Scheduler() = default;
 
 absl::Status Scheduler::CheckSize(const Request& request) const {
   if (request.prompt.empty()) return absl::InvalidArgumentError("the prompt is empty; at least 1 token is needed");
+  if (request.num_outputs == 0) return absl::InvalidArgumentError("num_outputs is 0; at least 1 is needed");
   if (request.max_tokens == 0) return absl::InvalidArgumentError("max_tokens is 0; at least 1 is needed");
   const uint64_t len = uint64_t{request.prompt.size()} + request.max_tokens;
   if (len > static_cast<uint64_t>(options_.max_model_len)) {
@@ -100,15 +101,14 @@ Candidate Scheduler::CandidateOf(const Request& request, int32_t num_cached, con
   // Cached blocks that nobody holds are available until it takes them itself: they count on neither side.
   const int64_t num_blocks = layout_.MaxBlocks(static_cast<int64_t>(request.prompt.size()) + 1) -
                              int64_t{num_cached} / options_.block_size * layout_.num_groups();
-  candidate.can_start = ahead.num_sequences == 0 && static_cast<int32_t>(running_.size()) < options_.max_num_seqs &&
-                        num_blocks <= pool_.num_available();
+  candidate.can_start = ahead.num_sequences == 0 && num_seats_ < MaxSeats() && num_blocks <= pool_.num_available();
   return candidate;
 }
 
 Rank Scheduler::NextRank(const Request& request) const {
   const bool by_priority = options_.policy == SchedulingPolicy::kPriority;
   return {by_priority ? request.arrival + request.priority * options_.priority_aging : absl::InfinitePast(),
-          num_enqueued_};
+          num_enqueued_, /*index=*/0};
 }
 
 int32_t Scheduler::NumCached(const Request& request) const {
@@ -131,7 +131,7 @@ void Scheduler::Enqueue(std::shared_ptr<const Request> request, int32_t num_cach
   ++num_enqueued_;
   if (options_.policy == SchedulingPolicy::kFair) sequence.account_ = shares_.Open(sequence.request().tenant);
   sequence.expected_tokens_ = sequence.num_pending() - num_cached;
-  Check(by_id_.emplace(sequence.request().id, it).second, "a request's id was used before");
+  Check(by_id_.emplace(sequence.request().id, Outputs{it}).second, "a request's id was used before");
   PushWaiting(sequence, /*is_new=*/true);
   timers_.Add(sequence.request());
 }
@@ -139,46 +139,55 @@ void Scheduler::Enqueue(std::shared_ptr<const Request> request, int32_t num_cach
 void Scheduler::End(RequestId id, Ending ending, std::vector<TokenEvent>& events) {
   const auto found = by_id_.find(id);
   if (found == by_id_.end()) return;
-  Sequence& sequence = *found->second;
-  AppendEvent(EventKind::kEnded, sequence, absl::Time(), events).ending = ending;
-  Remove(sequence);
+  AppendEvent(EventKind::kEnded, *found->second[0], absl::Time(), events).ending = ending;
+  RemoveAll(id);
 }
 
-void Scheduler::Drop(RequestId id) {
+void Scheduler::Drop(RequestId id, uint32_t index) {
   const auto found = by_id_.find(id);
-  if (found != by_id_.end()) Remove(*found->second);
+  if (found == by_id_.end()) return;
+  for (const SequenceList::iterator it : found->second) {
+    if (it->index() == index) return Remove(*it);
+  }
 }
 
 void Scheduler::Pause(RequestId id) {
   const auto found = by_id_.find(id);
-  if (found == by_id_.end() || found->second->paused_) return;
-  Sequence& sequence = *found->second;
-  sequence.paused_ = true;
+  if (found == by_id_.end() || found->second[0]->paused_) return;
   ++counters_.pauses;
-  if (sequence.running_) {
-    must_park_ = true;
-  } else {
-    queue_.Remove(sequence);
-    sequence.queued_ = false;
-    blocked_ = nullptr;
+  for (const SequenceList::iterator it : found->second) {
+    it->paused_ = true;
+    if (it->running_) {
+      must_park_ = true;
+    } else {
+      queue_.Remove(*it);
+      it->queued_ = false;
+      blocked_ = nullptr;
+    }
   }
 }
 
 void Scheduler::Resume(RequestId id) {
   const auto found = by_id_.find(id);
-  if (found == by_id_.end() || !found->second->paused_) return;
-  Sequence& sequence = *found->second;
-  sequence.paused_ = false;
-  if (!sequence.running_) PushWaiting(sequence, /*is_new=*/false);
+  if (found == by_id_.end() || !found->second[0]->paused_) return;
+  for (const SequenceList::iterator it : found->second) {
+    it->paused_ = false;
+    if (!it->running_) PushWaiting(*it, /*is_new=*/false);
+  }
 }
 
 void Scheduler::Expire(absl::Time now, std::vector<TokenEvent>& events) {
   while (timers_.Next() <= now) {
     const auto [id, timer] = timers_.First();
     if (timer == Timer::kTimeLimit) {
-      Sequence& sequence = *by_id_.find(id)->second;
-      AppendEvent(EventKind::kStopped, sequence, now, events).finish = FinishReason::kTimeLimit;
-      Remove(sequence);
+      for (const SequenceList::iterator it : by_id_.find(id)->second) {
+        for (int32_t i = 0; i < it->num_outputs(); ++i) {
+          TokenEvent& event = AppendEvent(EventKind::kStopped, *it, now, events);
+          event.index += static_cast<uint32_t>(i);
+          event.finish = FinishReason::kTimeLimit;
+        }
+      }
+      RemoveAll(id);
     } else {
       End(id, timer == Timer::kDeadline ? Ending::kExpired : Ending::kQueueTimeExceeded, events);
     }
@@ -187,19 +196,28 @@ void Scheduler::Expire(absl::Time now, std::vector<TokenEvent>& events) {
 
 void Scheduler::EndAll(Ending ending, std::vector<TokenEvent>& events) {
   std::vector<RequestId> ids;
-  for (const auto& [id, it] : by_id_) ids.push_back(id);
+  for (const auto& [id, outputs] : by_id_) ids.push_back(id);
   std::sort(ids.begin(), ids.end());
   for (const RequestId id : ids) End(id, ending, events);
 }
 
+void Scheduler::RemoveAll(RequestId id) {
+  const Outputs outputs = by_id_.find(id)->second;
+  for (const SequenceList::iterator it : outputs) Remove(*it);
+}
+
 void Scheduler::Remove(Sequence& sequence) {
   const Request& request = sequence.request();
+  const SequenceList::iterator it = PlaceOf(sequence);
   const auto found = by_id_.find(request.id);
-  const SequenceList::iterator it = found->second;
-  by_id_.erase(found);
-  timers_.Remove(request);
+  found->second.erase(std::find(found->second.begin(), found->second.end(), it));
+  if (found->second.empty()) {
+    by_id_.erase(found);
+    timers_.Remove(request);
+    if (options_.policy == SchedulingPolicy::kFair) shares_.Close(sequence.account_);
+  }
   if (sequence.queued_) queue_.Remove(sequence);
-  if (options_.policy == SchedulingPolicy::kFair) shares_.Close(sequence.account_);
+  if (sequence.running_) num_seats_ -= NumSeats(sequence);
   blocked_ = nullptr;
   PublishBlocks(sequence, sequence.blocks_.size());
 
@@ -242,7 +260,7 @@ bool Scheduler::ScheduleRunning(Batch& batch) {
   auto num_behind = static_cast<int32_t>(running_.size());  // `it` and those after it
   bool preempted = false;
   for (auto it = running_.begin(); it != running_.end(); ++it, --num_behind) {
-    while (!it->HasSlots(it->num_computed() + 1) && pool_.num_available() < layout_.num_groups()) {
+    while (pool_.num_available() < NumBlocksNow(*it)) {
       const bool is_last = std::next(it) == running_.end();
       PreemptLast();
       --num_behind;
@@ -278,9 +296,7 @@ void Scheduler::AdmitBeforeRunning(absl::Time now, std::vector<TokenEvent>& even
   while (!running_.empty() && !queue_.empty() && queue_.Front().rank() < running_.back().rank()) {
     Sequence* const sequence = NextToAdmit(now, events);
     if (sequence == nullptr || !(sequence->rank() < running_.back().rank())) return;
-    const auto num_running = static_cast<int32_t>(running_.size());
-    const bool has_seat = num_running < std::min(options_.max_num_seqs, options_.max_num_batched_tokens);
-    if (has_seat && TakePrefix(*sequence, NumReservedBlocks())) {
+    if (HasSeats(*sequence) && TakePrefix(*sequence, NumReservedBlocks())) {
       Admit(*sequence, now, events);
     } else {
       PreemptLast();
@@ -290,15 +306,15 @@ void Scheduler::AdmitBeforeRunning(absl::Time now, std::vector<TokenEvent>& even
 
 void Scheduler::AdmitWaiting(absl::Time now, Batch& batch, std::vector<TokenEvent>& events) {
   const auto may_admit = [&] {
-    return !queue_.empty() && static_cast<int32_t>(running_.size()) < options_.max_num_seqs &&
-           batch.num_tokens < options_.max_num_batched_tokens && num_chunked_ < options_.chunked_prefill_size;
+    return !queue_.empty() && num_seats_ < MaxSeats() && batch.num_tokens < options_.max_num_batched_tokens &&
+           num_chunked_ < options_.chunked_prefill_size;
   };
   if (!may_admit() || blocked_ == &queue_.Front()) return;
   int64_t reserved = NumReservedBlocks();
   while (may_admit()) {
     Sequence* const sequence = NextToAdmit(now, events);
     if (sequence == nullptr) return;
-    if (!TakePrefix(*sequence, reserved)) {
+    if (!HasSeats(*sequence) || !TakePrefix(*sequence, reserved)) {
       blocked_ = sequence;
       return;
     }
@@ -316,12 +332,13 @@ void Scheduler::Admit(Sequence& sequence, absl::Time now, std::vector<TokenEvent
   sequence.queued_ = false;
   if (!sequence.started_) Start(sequence, now, events);
   sequence.running_ = true;
+  num_seats_ += NumSeats(sequence);
   ++num_admitted_;
   auto place = running_.end();
   if (options_.policy != SchedulingPolicy::kFair) {  // there the order is that of admission
     while (place != running_.begin() && sequence.rank() < std::prev(place)->rank()) --place;
   }
-  running_.splice(place, waiting_, by_id_.find(sequence.request().id)->second);
+  running_.splice(place, waiting_, PlaceOf(sequence));
 }
 
 bool Scheduler::TakePrefix(Sequence& sequence, int64_t reserved) {
@@ -356,6 +373,8 @@ void Scheduler::Start(Sequence& sequence, absl::Time now, std::vector<TokenEvent
 void Scheduler::StopRunning(SequenceList::iterator it) {
   ReleaseBlocks(*it);
   it->running_ = false;
+  it->may_share_next_ = false;
+  num_seats_ -= NumSeats(*it);
   it->expected_tokens_ = it->num_pending();
   waiting_.splice(waiting_.end(), running_, it);
   blocked_ = nullptr;
@@ -375,6 +394,10 @@ void Scheduler::PushWaiting(Sequence& sequence, bool is_new) {
 
 void Scheduler::AddChunk(Sequence& sequence, int32_t num_behind, Batch& batch) {
   const int32_t begin = sequence.num_computed_;
+  if (sequence.may_share_next_) {
+    if (sequence.HasSlots(begin + 1)) sequence.blocks_.Unshare(begin / options_.block_size, batch.copies);
+    sequence.may_share_next_ = false;
+  }
   const int32_t budget = options_.max_num_batched_tokens - batch.num_tokens - num_behind;
   const int32_t chunk_budget = std::max(options_.chunked_prefill_size - num_chunked_, 1);
   int32_t count = std::min({budget, chunk_budget, sequence.num_pending()});
@@ -388,6 +411,7 @@ void Scheduler::AddChunk(Sequence& sequence, int32_t num_behind, Batch& batch) {
       .begin = begin,
       .count = count,
       .samples = count == sequence.num_pending(),
+      .num_draws = sequence.num_outputs_,
       .scores_prompt =
           std::max(begin, sequence.max_computed_) < end_scored && sequence.request().num_prompt_logprobs.has_value(),
   });
@@ -409,60 +433,10 @@ int32_t Scheduler::AppendBlocks(Sequence& sequence, int32_t count) {
 // ----------------------------------------------------------------------------------------------------------------------
 // Commit
 
-struct Scheduler::ChunkResult {
-  const Chunk* chunk;
-  const SampledToken* sampled;                // if chunk->samples
-  absl::Span<const TokenLogprob> top;         // of `sampled`: [num_logprobs]
-  absl::Span<const float> prompt_logprobs;    // [scored rows], from row chunk->begin on
-  absl::Span<const TokenLogprob> prompt_top;  // [scored rows, num_prompt_logprobs]
-};
-
-class Scheduler::ResultReader {
- public:
-  ResultReader(const StepResult& result, size_t num_chunks)
-      : sampled_(result.sampled.data()),
-        top_(result.top),
-        prompt_logprobs_(result.prompt_logprobs),
-        prompt_top_(result.prompt_top) {
-    Check(result.sampled.size() >= num_chunks, "a step's result is shorter than its batch");
-  }
-
-  // The part of the next chunk of the batch.
-  ChunkResult Next(const Chunk& chunk) {
-    ChunkResult result;
-    result.chunk = &chunk;
-    result.sampled = sampled_++;
-    const Request& request = chunk.sequence->request();
-    if (chunk.samples && request.num_logprobs) result.top = Take(top_, *request.num_logprobs);
-    if (chunk.scores_prompt) {
-      const int32_t end = std::min(chunk.begin + chunk.count, chunk.sequence->num_prompt() - 1);
-      const size_t num_rows = end - chunk.begin;
-      result.prompt_logprobs = Take(prompt_logprobs_, num_rows);
-      result.prompt_top = Take(prompt_top_, num_rows * *request.num_prompt_logprobs);
-    }
-    return result;
-  }
-
- private:
-  template <typename T>
-  static absl::Span<const T> Take(absl::Span<const T>& rest, size_t count) {
-    Check(count <= rest.size(), "a step's result is shorter than its batch");
-    const absl::Span<const T> taken = rest.first(count);
-    rest.remove_prefix(count);
-    return taken;
-  }
-
-  // What is still to be read.
-  const SampledToken* sampled_;
-  absl::Span<const TokenLogprob> top_;
-  absl::Span<const float> prompt_logprobs_;
-  absl::Span<const TokenLogprob> prompt_top_;
-};
-
 void Scheduler::Commit(absl::Time now, const Batch& batch, const StepResult& result, std::vector<TokenEvent>& events) {
   Check(batch.chunks.size() == in_flight_.size(), "another batch than the one in flight is committed");
   if (batch.empty()) return;
-  ResultReader reader(result, in_flight_.size());
+  StepReader reader(result, in_flight_.size());
   int32_t num_draws = 0;
   for (size_t i = 0; i < in_flight_.size(); ++i) {
     Sequence& sequence = *in_flight_[i];
@@ -475,8 +449,8 @@ void Scheduler::Commit(absl::Time now, const Batch& batch, const StepResult& res
     counters_.computed_tokens += num_again;
     num_draws += chunk.samples ? 1 : 0;
     if (sequence.ended_) {
-      counters_.computed_tokens += chunk.samples ? 1 : 0;
-      counters_.discarded_tokens += chunk.samples ? 1 : 0;
+      counters_.computed_tokens += chunk.samples ? chunk.num_draws : 0;
+      counters_.discarded_tokens += chunk.samples ? chunk.num_draws : 0;
     } else {
       CommitChunk(now, chunk_result, sequence, events);
     }
@@ -490,7 +464,7 @@ void Scheduler::Commit(absl::Time now, const Batch& batch, const StepResult& res
 void Scheduler::CommitChunk(absl::Time now, const ChunkResult& result, Sequence& sequence,
                             std::vector<TokenEvent>& events) {
   const Chunk& chunk = *result.chunk;
-  if (chunk.samples && !result.sampled->finite) return Fail(now, sequence, events);
+  if (chunk.samples && !result.IsFinite()) return Fail(now, sequence, events);
   if (chunk.scores_prompt) EmitPromptLogprobs(now, result, sequence, events);
 
   sequence.num_computed_ = chunk.begin + chunk.count;
@@ -500,16 +474,24 @@ void Scheduler::CommitChunk(absl::Time now, const ChunkResult& result, Sequence&
   if (has_windows_) sequence.blocks_.ReleasePassed(sequence.num_computed_);
   if (!chunk.samples) return;
 
-  const uint32_t token = result.sampled->id;
-  sequence.Append(token);
+  if (chunk.num_draws > 1) {
+    CommitFork(now, result, sequence, events);
+  } else {
+    CommitToken(now, *result.sampled, result.top, sequence, events);
+  }
+}
+
+void Scheduler::CommitToken(absl::Time now, const SampledToken& sampled, absl::Span<const TokenLogprob> top,
+                            Sequence& sequence, std::vector<TokenEvent>& events) {
+  sequence.Append(sampled.id);
   ++counters_.sampled_tokens;
   ++counters_.computed_tokens;
   if (options_.policy == SchedulingPolicy::kFair) shares_.Charge(sequence.account_, FairShare::kOutputCost);
   TokenEvent& event = AppendEvent(EventKind::kToken, sequence, now, events);
-  event.finish = FinishOf(sequence, token);
-  event.token_id = token;
-  event.logprob = result.sampled->logprob;
-  if (!result.top.empty()) event.top.assign(result.top.begin(), result.top.end());
+  event.finish = FinishOf(sequence, sampled.id);
+  event.token_id = sampled.id;
+  event.logprob = sampled.logprob;
+  if (!top.empty()) event.top.assign(top.begin(), top.end());
   if (event.finish == FinishReason::kNone) return;
   load_.OnOutput(sequence.num_output());
   Remove(sequence);
@@ -545,10 +527,13 @@ void Scheduler::EmitPromptLogprobs(absl::Time now, const ChunkResult& result, co
 }
 
 void Scheduler::Fail(absl::Time now, Sequence& sequence, std::vector<TokenEvent>& events) {
-  sequence.blocks_.Unpublish();
-  sequence.num_published_ = sequence.blocks_.size();  // and so they stay
+  const RequestId id = sequence.request().id;
+  for (const SequenceList::iterator it : by_id_.find(id)->second) {
+    it->blocks_.Unpublish();
+    it->num_published_ = it->blocks_.size();  // and so they stay
+  }
   AppendEvent(EventKind::kEnded, sequence, now, events).ending = Ending::kFailed;
-  Remove(sequence);
+  RemoveAll(id);
 }
 
 SchedulerStats Scheduler::stats() const {

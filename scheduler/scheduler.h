@@ -12,12 +12,17 @@
 // it for a seat or blocks. With the fair policy those that run are in the order in which they were admitted, and the
 // tenants take turns at being admitted.
 //
+// A request of n outputs runs its prompt once, as one sequence that holds a seat for each. When the prompt is complete,
+// n tokens are drawn from its last row and n sequences go on, which share the prompt's blocks; the last of them, if it
+// is not full, is copied before it is written (outputs.cc).
+//
 // Owns sequences, the block pool and the tables. Knows nothing of devices, text or gRPC; time is an argument.
 // Thread: the engine thread.
 
 #ifndef QUIRE_SCHEDULER_SCHEDULER_H_
 #define QUIRE_SCHEDULER_SCHEDULER_H_
 
+#include <algorithm>
 #include <cstdint>
 #include <limits>
 #include <list>
@@ -28,6 +33,7 @@
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/container/inlined_vector.h"
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "kvcache/block_pool.h"
@@ -39,6 +45,7 @@
 #include "scheduler/policy.h"
 #include "scheduler/request.h"
 #include "scheduler/sequence.h"
+#include "scheduler/step_reader.h"
 #include "scheduler/timers.h"
 #include "scheduler/token_event.h"
 #include "scheduler/waiting_queue.h"
@@ -103,8 +110,9 @@ class Scheduler {
   // then nothing. Its blocks are released at once, or, if the batch in flight names it, when that batch is committed.
   void End(RequestId id, Ending ending, std::vector<TokenEvent>& events);
 
-  // As End, without an event: somebody else has told the client already (a stop string).
-  void Drop(RequestId id);
+  // Ends one output of a request without an event: somebody else has told the client already (a stop string). Unknown
+  // ones are ignored.
+  void Drop(RequestId id, uint32_t index);
 
   // A request whose client does not read is not runnable until Resume: from the next step on it holds no blocks, and
   // when it goes on it finds in the prefix cache what nobody else needed meanwhile. It must have a deadline elsewhere
@@ -138,10 +146,8 @@ class Scheduler {
 
  private:
   using SequenceList = std::list<Sequence>;
-
-  // What a StepResult says of one chunk, and who takes it apart so.
-  struct ChunkResult;
-  class ResultReader;
+  // Of one request: its sequences that are not over, by index.
+  using Outputs = absl::InlinedVector<SequenceList::iterator, 1>;
 
   // INVALID_ARGUMENT when a request could never run.
   absl::Status CheckSize(const Request& request) const;
@@ -162,7 +168,16 @@ class Scheduler {
   void AdmitBeforeRunning(absl::Time now, std::vector<TokenEvent>& events);
   // Makes waiting sequences run, in order, while seats, budget and blocks allow.
   void AdmitWaiting(absl::Time now, Batch& batch, std::vector<TokenEvent>& events);
-  // Makes a waiting sequence one that runs. REQUIRES: TakePrefix.
+  // Sequences that can run at once.
+  int32_t MaxSeats() const { return std::min(options_.max_num_seqs, options_.max_num_batched_tokens); }
+  // Seats that a sequence takes: more outputs than there are seats run one after another.
+  int32_t NumSeats(const Sequence& sequence) const { return std::min(sequence.num_outputs(), MaxSeats()); }
+  bool HasSeats(const Sequence& sequence) const { return num_seats_ + NumSeats(sequence) <= MaxSeats(); }
+  // Blocks that a running sequence must get before it can run its next position.
+  int32_t NumBlocksNow(const Sequence& sequence) const {
+    return sequence.HasSlots(sequence.num_computed() + 1) ? sequence.NumSharedBlocks() : layout_.num_groups();
+  }
+  // Makes a waiting sequence one that runs. REQUIRES: HasSeats, TakePrefix.
   void Admit(Sequence& sequence, absl::Time now, std::vector<TokenEvent>& events);
   // Blocks that running sequences need soon: who is admitted must not get preempted for them at once.
   int64_t NumReservedBlocks() const;
@@ -184,15 +199,27 @@ class Scheduler {
 
   // Takes in one chunk of a sequence that is alive.
   void CommitChunk(absl::Time now, const ChunkResult& result, Sequence& sequence, std::vector<TokenEvent>& events);
+  // Takes in a token drawn for an output.
+  void CommitToken(absl::Time now, const SampledToken& sampled, absl::Span<const TokenLogprob> top, Sequence& sequence,
+                   std::vector<TokenEvent>& events);
+  // The same for each output of a sequence that stood for several: they become sequences of their own.
+  void CommitFork(absl::Time now, const ChunkResult& result, Sequence& sequence, std::vector<TokenEvent>& events);
+  // The sequence of one more output, which has run as far as `first` and shares its blocks, or waits if there is no
+  // seat.
+  Sequence& Fork(Sequence& first, uint32_t index);
+  // Where the sequence stands in its list.
+  SequenceList::iterator PlaceOf(const Sequence& sequence);
   // Publishes the full blocks before index `end` that are not published yet.
   void PublishBlocks(Sequence& sequence, int32_t end);
   // Publishes what it has computed and gives its blocks back; it is to run again from the beginning.
   void ReleaseBlocks(Sequence& sequence);
   void EmitPromptLogprobs(absl::Time now, const ChunkResult& result, const Sequence& sequence,
                           std::vector<TokenEvent>& events);
-  // Ends a sequence whose logits were not finite.
+  // Ends a request of which logits were not finite.
   void Fail(absl::Time now, Sequence& sequence, std::vector<TokenEvent>& events);
 
+  // Takes out all sequences of a request.
+  void RemoveAll(RequestId id);
   // Takes out a sequence that is over; it lives on in `ended_` while the batch in flight names it.
   void Remove(Sequence& sequence);
 
@@ -205,7 +232,8 @@ class Scheduler {
   SequenceList waiting_;              // all others, in no order: queue_ has it
   SequenceList ended_;                // over, but named by the batch in flight
   std::vector<Sequence*> in_flight_;  // of each chunk of the batch in flight
-  absl::flat_hash_map<RequestId, SequenceList::iterator> by_id_;
+  absl::flat_hash_map<RequestId, Outputs> by_id_;
+  int32_t num_seats_ = 0;  // taken by running sequences: one for each output that they stand for
   FairShare shares_;
   WaitingQueue queue_;
   Timers timers_;

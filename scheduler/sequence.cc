@@ -14,6 +14,7 @@ Sequence::Sequence(std::shared_ptr<const Request> request, uint32_t index, const
       num_prompt_(static_cast<int32_t>(request_->prompt.size())),
       num_prompt_hashes_(static_cast<int32_t>(request_->prompt_hashes.size())),
       has_penalties_(request_->sampling.HasPenalties()),
+      num_outputs_(static_cast<int32_t>(request_->num_outputs)),
       tokens_(request_->prompt),
       blocks_(layout, pool) {
   const bool is_hashed = num_prompt_hashes_ == num_prompt_ / layout.block_size;
@@ -37,7 +38,8 @@ const BlockHash& Sequence::HashOf(int32_t block) {
 int64_t Sequence::NumBlocksSoon() const {
   // The last token is drawn but never run.
   const int64_t len = std::min(static_cast<int64_t>(tokens_.size()) + layout_->block_size, max_len() - 1);
-  return blocks_.NumMissing(len);
+  // Outputs that it stands for share the prompt, but not what follows.
+  return blocks_.NumMissing(len) + int64_t{num_outputs_ - 1} * layout_->num_groups();
 }
 
 void Sequence::Append(uint32_t token) {

@@ -1,4 +1,5 @@
-// Sequence: one output under way.
+// Sequence: one output under way. Until the prompt of a request of n outputs is complete, the sequence of output 0
+// stands for all of them; then n tokens are drawn from its last row, and each output goes on as a sequence of its own.
 //
 // One number says where it is: num_computed of tokens().size(). Prefill, a chunk of it, decode and the resume after a
 // preemption are one act: run tokens [begin, begin + count). There is no phase flag.
@@ -50,6 +51,9 @@ class Sequence {
   // Tokens that are expected to run before it has its next one; fixed while it waits.
   int32_t expected_tokens() const { return expected_tokens_; }
 
+  // Outputs that it stands for: tokens to draw when it has run what it has.
+  int32_t num_outputs() const { return num_outputs_; }
+
   // Tokens that have yet to run; at least one while the sequence is alive.
   int32_t num_pending() const { return static_cast<int32_t>(tokens_.size()) - num_computed_; }
 
@@ -77,6 +81,11 @@ class Sequence {
   // Its blocks have a slot for each position below `end`.
   bool HasSlots(int32_t end) const { return end <= int64_t{blocks_.size()} * layout_->block_size; }
 
+  // The block that its next position lies in is somebody else's too: REQUIRES HasSlots(num_computed() + 1).
+  int32_t NumSharedBlocks() const {
+    return may_share_next_ ? blocks_.NumShared(num_computed_ / layout_->block_size) : 0;
+  }
+
   // Takes the token that was drawn.
   void Append(uint32_t token);
 
@@ -92,6 +101,7 @@ class Sequence {
   bool feeds_prefix_cache_;
   bool reads_prefix_cache_;
   bool has_penalties_;
+  int32_t num_outputs_;
   std::vector<uint32_t> tokens_;
   int32_t num_computed_ = 0;
   // The largest value that num_computed had: positions below it that run again are recomputed, and their prompt
@@ -106,6 +116,8 @@ class Sequence {
   bool paused_ = false;     // its client does not read: it is not runnable
   bool in_flight_ = false;  // the batch in flight names it
   bool ended_ = false;      // over, but kept for the batch in flight
+  // The block that its next position lies in is one that the outputs of its request began to share.
+  bool may_share_next_ = false;
   // Of the full blocks after those of request().prompt_hashes, as far as asked for.
   std::vector<BlockHash> output_hashes_;
   SeenTokens seen_;  // if has_penalties_

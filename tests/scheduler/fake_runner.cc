@@ -29,8 +29,8 @@ FakeRunner::FakeRunner(const SchedulerOptions& options)
     : layout_{.block_size = options.block_size, .windows = options.kv_windows},
       slots_(size_t(options.num_blocks) * options.block_size, 0) {}
 
-uint32_t FakeRunner::TokenAt(const Request& request, int32_t position) {
-  uint32_t token = TestRandom::Mix(request.sampling.seed * 1000003 + position) % kVocabSize;
+uint32_t FakeRunner::TokenAt(const Request& request, int32_t position, uint32_t index) {
+  uint32_t token = TestRandom::Mix((request.sampling.seed + index) * 1000003 + position) % kVocabSize;
   while (BansStopIdsAt(request, position) && IsStopId(request, token)) token = (token + 1) % kVocabSize;
   return token;
 }
@@ -39,15 +39,15 @@ float FakeRunner::LogprobAt(const Request& request, int32_t position) {
   return -static_cast<float>(TestRandom::Mix(request.sampling.seed + 7 * position) % 1000);
 }
 
-bool FakeRunner::IsFiniteAt(const Request& request, int32_t position) {
-  const uint64_t seed = request.sampling.seed;
+bool FakeRunner::IsFiniteAt(const Request& request, int32_t position, uint32_t index) {
+  const uint64_t seed = request.sampling.seed + index;
   return (seed & 0xff) != 0xff || position != int32_t(request.prompt.size() + (seed >> 8));
 }
 
-FakeRunner::Output FakeRunner::OutputOf(const Request& request) {
+FakeRunner::Output FakeRunner::OutputOf(const Request& request, uint32_t index) {
   Output output;
-  for (auto position = static_cast<int32_t>(request.prompt.size()); IsFiniteAt(request, position); ++position) {
-    const uint32_t token = TokenAt(request, position);
+  for (auto position = static_cast<int32_t>(request.prompt.size()); IsFiniteAt(request, position, index); ++position) {
+    const uint32_t token = TokenAt(request, position, index);
     output.tokens.push_back(token);
     if (IsStopId(request, token) && !BansStopIdsAt(request, position)) {
       output.finish = FinishReason::kStop;
@@ -60,7 +60,9 @@ FakeRunner::Output FakeRunner::OutputOf(const Request& request) {
 }
 
 void FakeRunner::Run(const Batch& batch, StepResult& result) {
+  CopyBlocks(batch);
   result.sampled.resize(batch.chunks.size());
+  result.more_sampled.clear();
   result.top.clear();
   result.prompt_logprobs.clear();
   result.prompt_top.clear();
@@ -72,12 +74,35 @@ void FakeRunner::Run(const Batch& batch, StepResult& result) {
     result.sampled[i] = {.id = UINT32_MAX};  // unspecified unless the chunk samples
     if (!chunk.samples) continue;
     const int32_t position = chunk.begin + chunk.count;
-    result.sampled[i] = {.id = TokenAt(request, position),
-                         .finite = IsFiniteAt(request, position),
-                         .logprob = LogprobAt(request, position)};
-    for (uint32_t k = 0; k < request.num_logprobs.value_or(0); ++k) {
-      result.top.push_back({k, LogprobAt(request, position) - static_cast<float>(k)});
+    for (int32_t draw = 0; draw < chunk.num_draws; ++draw) {
+      const uint32_t index = chunk.sequence->index() + static_cast<uint32_t>(draw);
+      const SampledToken sampled = {.id = TokenAt(request, position, index),
+                                    .finite = IsFiniteAt(request, position, index),
+                                    .logprob = LogprobAt(request, position)};
+      if (draw == 0) {
+        result.sampled[i] = sampled;
+      } else {
+        result.more_sampled.push_back(sampled);
+        max_end_[{request.id, index}] = position;  // for it as well the prompt has run
+      }
+      for (uint32_t k = 0; k < request.num_logprobs.value_or(0); ++k) {
+        result.top.push_back({k, LogprobAt(request, position) - static_cast<float>(k)});
+      }
     }
+  }
+}
+
+void FakeRunner::CopyBlocks(const Batch& batch) {
+  std::map<BlockId, int> num_named;
+  for (const BlockCopy& copy : batch.copies) {
+    ++num_named[copy.from];
+    ++num_named[copy.to];
+    ++block_copies_;
+    const auto from = slots_.begin() + int64_t{copy.from} * layout_.block_size;
+    std::copy(from, from + layout_.block_size, slots_.begin() + int64_t{copy.to} * layout_.block_size);
+  }
+  for (const BlockCopy& copy : batch.copies) {
+    if (num_named[copy.to] > 1) violations_.push_back("a block that a copy writes is named in another");
   }
 }
 
@@ -90,10 +115,14 @@ void FakeRunner::RunChunk(const Chunk& chunk) {
   if (chunk.count < 1 || end > num_tokens) return Violation(chunk, "is empty or runs past the tokens");
   if (chunk.samples != (end == num_tokens)) Violation(chunk, "samples though it is not the last, or does not");
   if (sequence.BansStopIds() != BansStopIdsAt(request, num_tokens)) Violation(chunk, "bans stop ids wrongly");
+  const bool stands_for_all = sequence.num_output() == 0 && sequence.index() == 0;
+  if (chunk.num_draws != (stands_for_all ? static_cast<int32_t>(request.num_outputs) : 1)) {
+    Violation(chunk, "draws for more or fewer outputs than it stands for");
+  }
   if (sequence.num_groups() != layout_.num_groups()) return Violation(chunk, "has not a table for each group");
   for (int32_t group = 0; group < layout_.num_groups(); ++group) RunChunkInGroup(chunk, group);
 
-  int32_t& max_end = max_end_[request.id];
+  int32_t& max_end = max_end_[{request.id, sequence.index()}];
   max_end = std::max(max_end, chunk.begin);  // what came from the prefix cache counts as run
   recomputed_tokens_ += std::max(0, std::min(end, max_end) - chunk.begin);
   max_end = std::max(max_end, end);

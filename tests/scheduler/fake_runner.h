@@ -11,8 +11,9 @@
 #define QUIRE_TESTS_SCHEDULER_FAKE_RUNNER_H_
 
 #include <cstdint>
+#include <map>
 #include <string>
-#include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "scheduler/batch.h"
@@ -48,18 +49,19 @@ class FakeRunner {
 
   void Run(const Batch& batch, StepResult& result);
 
-  // The definition: the token at `position`, drawn under the request's ban of stop ids; its log-probability; whether
-  // its row is finite.
-  static uint32_t TokenAt(const Request& request, int32_t position);
+  // The definition: the token of output `index` at `position`, drawn under the request's ban of stop ids; its
+  // log-probability; whether its row is finite.
+  static uint32_t TokenAt(const Request& request, int32_t position, uint32_t index = 0);
   static float LogprobAt(const Request& request, int32_t position);
-  static bool IsFiniteAt(const Request& request, int32_t position);
+  static bool IsFiniteAt(const Request& request, int32_t position, uint32_t index = 0);
 
-  // What a request gets when nothing disturbs it. With kNone the row after the last token is not finite.
+  // What output `index` of a request gets when nothing disturbs it: output 0 of a request with `index` added to its
+  // seed. With kNone the row after the last token is not finite.
   struct Output {
     std::vector<uint32_t> tokens;
     FinishReason finish = FinishReason::kNone;
   };
-  static Output OutputOf(const Request& request);
+  static Output OutputOf(const Request& request, uint32_t index = 0);
 
   // The seed of a request whose `output`-th token (from 0) comes from a row that is not finite.
   static uint64_t SeedThatFailsAt(uint32_t output) { return (uint64_t{output} << 8) | 0xff; }
@@ -69,18 +71,22 @@ class FakeRunner {
   // Positions that ran although they had run, or come from the prefix cache, before.
   uint64_t recomputed_tokens() const { return recomputed_tokens_; }
   uint64_t partial_chunks() const { return partial_chunks_; }
+  uint64_t block_copies() const { return block_copies_; }
 
  private:
+  void CopyBlocks(const Batch& batch);
   void RunChunk(const Chunk& chunk);
   void RunChunkInGroup(const Chunk& chunk, int32_t group);
   void Score(const Chunk& chunk, StepResult& result);
   void Violation(const Chunk& chunk, const std::string& what);
 
   KvTableLayout layout_;
-  std::vector<uint64_t> slots_;                     // [num_blocks, block_size]: fingerprints; 0: never written
-  std::unordered_map<RequestId, int32_t> max_end_;  // of each request: the end of what has run
+  std::vector<uint64_t> slots_;  // [num_blocks, block_size]: fingerprints; 0: never written
+  // Of each output: the end of what has run.
+  std::map<std::pair<RequestId, uint32_t>, int32_t> max_end_;
   uint64_t recomputed_tokens_ = 0;
   uint64_t partial_chunks_ = 0;  // chunks that do not sample
+  uint64_t block_copies_ = 0;
   std::vector<std::string> violations_;
 };
 

@@ -60,6 +60,14 @@ TEST(SchedulerLaws, Law7PrefixHitsAreInvisible) {
   EXPECT_GT(tally.cached_tokens, kNumSchedules);
 }
 
+// All of them, where requests have several outputs.
+TEST(SchedulerLaws, OutputsOfOnePromptAreThoseOfRequestsOfTheirOwn) {
+  const Tally tally = RunSchedules(Stress::kOutputs);
+  EXPECT_GT(tally.block_copies, kNumSchedules);
+  EXPECT_GT(tally.preemptions, 0u);
+  EXPECT_GT(tally.dropped, 0u);
+}
+
 // All of them, where layers are of several groups, with and without sliding windows.
 TEST(SchedulerLaws, AllLawsHoldForMixedGroupsOfLayers) {
   const Tally tally = RunSchedules(Stress::kGroups);

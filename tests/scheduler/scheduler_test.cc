@@ -179,7 +179,7 @@ TEST(Scheduler, APreemptedSequenceFindsItsOwnBlocksInTheCache) {
   h.Add(MakeRequest(1, 7, 12));
   h.Add(MakeCachedRequest(2, 3, 14));
   while (h.scheduler_.stats().preemptions == 0) h.Step();  // 2 has run 8 positions, and 1 was in need of one block
-  h.scheduler_.Drop(1);
+  h.scheduler_.Drop(1, 0);
   EXPECT_EQ(h.Step(), (Chunks{{2, 4, 5}}));
   EXPECT_EQ(h.scheduler_.stats().recomputed_tokens, 4u);
   EXPECT_EQ(h.scheduler_.stats().prefix_hits, 0u);  // counts what answers report: found at the first start

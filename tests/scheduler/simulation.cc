@@ -1,6 +1,7 @@
 #include "tests/scheduler/simulation.h"
 
 #include <algorithm>
+#include <set>
 
 #include "absl/strings/str_cat.h"
 
@@ -64,6 +65,7 @@ Tally& Tally::operator+=(const Tally& other) {
   ended_in_flight += other.ended_in_flight;
   partial_chunks += other.partial_chunks;
   preemptions += other.preemptions;
+  block_copies += other.block_copies;
   cached_tokens += other.cached_tokens;
   cached_tokens_of_windows += other.cached_tokens_of_windows;
   return *this;
@@ -99,6 +101,7 @@ std::vector<std::string> Simulation::Run() {
   if (violations_.empty()) CheckAtEnd();
   tally_.partial_chunks = runner_.partial_chunks();
   tally_.preemptions = scheduler_.stats().preemptions;
+  tally_.block_copies = runner_.block_copies();
   return violations_;
 }
 
@@ -113,7 +116,8 @@ std::vector<uint32_t> Simulation::RandomPrompt() {
     if (!clients_.empty() && random_.Percent(50)) {  // the next turn of a conversation
       const auto it = std::next(clients_.begin(), random_.Between(0, static_cast<int32_t>(clients_.size()) - 1));
       prompt = it->second.request->prompt;
-      prompt.insert(prompt.end(), it->second.tokens.begin(), it->second.tokens.end());
+      const std::vector<uint32_t>& answer = it->second.outputs.back().tokens;
+      prompt.insert(prompt.end(), answer.begin(), answer.end());
     }
     prompt.resize(std::min<size_t>(prompt.size(), random_.Between(0, kMaxModelLen)));
   }
@@ -134,6 +138,7 @@ std::shared_ptr<const Request> Simulation::RandomRequest() {
   request->read_prefix_cache = !random_.Percent(10);
   request->sampling.seed =
       random_.Percent(4) ? FakeRunner::SeedThatFailsAt(random_.Between(0, 5)) : random_.Next() >> 8 << 8;
+  if (random_.Percent(stress_ == Stress::kOutputs ? 70 : 15)) request->num_outputs = random_.Between(2, 6);
   request->max_tokens = random_.Between(1, random_.Percent(IsPreemption(stress_) ? 10 : 50) ? 8 : 40);
   request->min_tokens = random_.Percent(30) ? random_.Between(0, static_cast<int32_t>(request->max_tokens)) : 0;
   for (int32_t i = random_.Between(0, 2); i > 0; --i) {
@@ -156,7 +161,8 @@ void Simulation::AddRandomRequest() {
   Require(accepted == can_run, "law 2, progress", "a request that could never run is taken, or another refused");
   Client& client = clients_[request->id];
   client.request = request;
-  client.expected = FakeRunner::OutputOf(*request);
+  client.outputs.resize(request->num_outputs);
+  for (uint32_t i = 0; i < request->num_outputs; ++i) client.outputs[i].expected = FakeRunner::OutputOf(*request, i);
   client.over = !accepted;
   if (accepted) alive_.push_back(request->id);
   ++(accepted ? tally_.accepted : tally_.refused);
@@ -172,11 +178,8 @@ void Simulation::Disturb() {
 void Simulation::Leave(Client& client) {
   const RequestId id = client.request->id;
   if (random_.Percent(50)) {
-    scheduler_.Drop(id);
-    client.over = true;
-    std::erase(alive_, id);
-    ++tally_.dropped;
-    tally_.ended_in_flight += client.in_flight ? 1 : 0;
+    DropOutputs(client);
+    if (!client.over) return;
   } else {
     scheduler_.End(id, Ending::kCancelled, events_);
   }
@@ -184,6 +187,26 @@ void Simulation::Leave(Client& client) {
   Require(client.over, "law 3, one ending", "a request was cancelled and got no ending", id);
   scheduler_.End(id, Ending::kCancelled, events_);  // a second time it means nothing
   TakeEvents();
+}
+
+void Simulation::DropOutputs(Client& client) {
+  const RequestId id = client.request->id;
+  const bool all = !client.forked || random_.Percent(50);
+  for (uint32_t index = 0; index < client.outputs.size() && !client.over; ++index) {
+    if (client.outputs[index].over || (!all && random_.Percent(50))) continue;
+    scheduler_.Drop(id, index);
+    Close(client, index, tally_.dropped);
+  }
+}
+
+void Simulation::Close(Client& client, uint32_t index, uint64_t& tally) {
+  client.outputs[index].over = true;
+  const auto is_over = [&](const Output& output) { return output.over || !client.forked; };
+  if (!std::all_of(client.outputs.begin(), client.outputs.end(), is_over)) return;
+  client.over = true;
+  std::erase(alive_, client.request->id);
+  ++tally;
+  if (&tally != &tally_.finished) tally_.ended_in_flight += client.in_flight ? 1 : 0;
 }
 
 void Simulation::Expire() {
@@ -202,51 +225,76 @@ void Simulation::Step() {
   scheduler_.Schedule(now_, batch_, events_);
   TakeEvents();
   CheckBatch();
-  std::vector<RequestId> batch_ids;
+  std::vector<OutputId> ids;
+  bool forks = false;
   for (const Chunk& chunk : batch_.chunks) {
-    batch_ids.push_back(chunk.sequence->request().id);
-    clients_[batch_ids.back()].in_flight = true;
+    ids.emplace_back(chunk.sequence->request().id, chunk.sequence->index());
+    clients_[ids.back().first].in_flight = true;
+    forks = forks || (chunk.samples && chunk.num_draws > 1);
   }
   CheckConservation();  // whoever runs is in the batch; nobody else holds a block
 
   if (random_.Percent(50)) Disturb();
   runner_.Run(batch_, result_);
   for (const std::string& violation : runner_.violations()) Require(false, "what the runner was given", violation);
-  for (size_t i = 0; i < batch_ids.size(); ++i) {
-    if (clients_[batch_ids[i]].over && batch_.chunks[i].samples) ++expected_discarded_;
+  const auto is_over = [&](const OutputId& id) {
+    return clients_[id.first].over || clients_[id.first].outputs[id.second].over;
+  };
+  std::set<RequestId> failed;  // of requests that fail in this step, the outputs behind are over too
+  for (size_t i = 0; i < ids.size(); ++i) {
+    const Chunk& chunk = batch_.chunks[i];
+    if (!chunk.samples) continue;
+    if (is_over(ids[i]) || failed.contains(ids[i].first)) {
+      expected_discarded_ += chunk.num_draws;
+    } else if (!FakeRunner::IsFiniteAt(chunk.sequence->request(), chunk.begin + chunk.count, ids[i].second)) {
+      failed.insert(ids[i].first);
+    }
   }
 
   scheduler_.Commit(now_, batch_, result_, events_);
   TakeEvents();
-  for (size_t i = 0; i < batch_ids.size(); ++i) {
-    Client& client = clients_[batch_ids[i]];
-    client.in_flight = false;
-    if (client.over) {
+  for (size_t i = 0; i < ids.size(); ++i) {
+    clients_[ids[i].first].in_flight = false;
+    if (is_over(ids[i])) {
       batch_.chunks[i].sequence = nullptr;  // it is gone
     } else {
-      client.num_computed = batch_.chunks[i].sequence->num_computed();
+      clients_[ids[i].first].outputs[ids[i].second].num_computed = batch_.chunks[i].sequence->num_computed();
     }
   }
-  CheckConservation();
+  if (!forks) CheckConservation();  // else there are sequences that no batch has named yet
+}
+
+std::vector<Simulation::OutputId> Simulation::AliveSequences() const {
+  std::vector<OutputId> sequences;
+  for (const RequestId id : alive_) {
+    const Client& client = clients_.at(id);
+    const uint32_t num_sequences = client.forked ? client.request->num_outputs : 1;
+    for (uint32_t index = 0; index < num_sequences; ++index) {
+      if (!client.outputs[index].over) sequences.emplace_back(id, index);
+    }
+  }
+  return sequences;
 }
 
 void Simulation::CheckBatch() {
   Require(batch_.empty() == alive_.empty(), "law 2, progress", "a batch is empty while a sequence is runnable");
   Require(batch_.num_tokens <= options_.max_num_batched_tokens, "budget", "a step has too many tokens");
   Require(batch_.chunks.size() <= size_t(options_.max_num_seqs), "budget", "a step has too many sequences");
-  Require(batch_.chunks.size() <= alive_.size(), "first come, first served", "more run than live");
+  const std::vector<OutputId> alive = AliveSequences();
+  Require(batch_.chunks.size() <= alive.size(), "first come, first served", "more run than live");
   int32_t num_tokens = 0;
-  for (size_t i = 0; i < batch_.chunks.size() && i < alive_.size(); ++i) {
+  for (size_t i = 0; i < batch_.chunks.size() && i < alive.size(); ++i) {
     num_tokens += batch_.chunks[i].count;
-    Require(batch_.chunks[i].sequence->request().id == alive_[i], "first come, first served",
-            "a request does not run and a younger one does", alive_[i]);
+    const Sequence& sequence = *batch_.chunks[i].sequence;
+    Require(OutputId(sequence.request().id, sequence.index()) == alive[i], "first come, first served",
+            "an output does not run and a younger one does", alive[i].first);
   }
   Require(num_tokens == batch_.num_tokens, "budget", "num_tokens is not the sum of the chunks");
   if (batch_.empty()) return;
-  const Client& oldest = clients_[alive_[0]];
-  Require(oldest.request->id != oldest_id_ || batch_.chunks[0].begin == oldest.num_computed, "law 2, progress",
-          "the oldest sequence was preempted");
-  oldest_id_ = oldest.request->id;
+  Require(
+      alive[0] != oldest_ || batch_.chunks[0].begin == clients_[alive[0].first].outputs[alive[0].second].num_computed,
+      "law 2, progress", "the oldest sequence was preempted");
+  oldest_ = alive[0];
 }
 
 void Simulation::CheckConservation() {
@@ -269,7 +317,7 @@ void Simulation::CheckAtEnd() {
   uint64_t num_tokens = 0, prompt_tokens = 0;
   for (const auto& [id, client] : clients_) {
     Require(client.over, "law 3, one ending", "a request has no ending", id);
-    num_tokens += client.tokens.size();
+    for (const Output& output : client.outputs) num_tokens += output.tokens.size();
     prompt_tokens += client.started ? client.request->prompt.size() : 0;
   }
   Require(scheduler_.idle() && stats.num_running == 0 && stats.num_waiting == 0, "law 3, one ending", "not idle");
@@ -324,7 +372,7 @@ void Simulation::TakeEvents() {
 void Simulation::TakePromptLogprobs(const TokenEvent& event, Client& client) {
   const Request& request = *client.request;
   const uint32_t num_top = request.num_prompt_logprobs.value_or(0);
-  Require(client.tokens.empty() && client.started, "prompt log-probabilities", "not between start and first token");
+  Require(!client.forked && client.started, "prompt log-probabilities", "not between start and first token");
   Require(event.first_position == client.next_prompt_position && !event.logprobs.empty(), "prompt log-probabilities",
           "another position than the next", request.id);
   Require(event.top.size() == event.logprobs.size() * num_top, "prompt log-probabilities", "size of top");
@@ -339,8 +387,10 @@ void Simulation::TakePromptLogprobs(const TokenEvent& event, Client& client) {
 
 void Simulation::TakeToken(const TokenEvent& event, Client& client) {
   const Request& request = *client.request;
-  const auto position = static_cast<int32_t>(request.prompt.size() + client.tokens.size());
+  Output& output = client.outputs.at(event.index);
+  const auto position = static_cast<int32_t>(request.prompt.size() + output.tokens.size());
   Require(client.started, "one start", "a token comes before the start", request.id);
+  Require(!output.over, "law 3, one ending", "a token comes after the end", request.id);
   if (request.num_prompt_logprobs) {
     Require(client.next_prompt_position == request.prompt.size(), "prompt log-probabilities", "not all came");
   }
@@ -350,25 +400,26 @@ void Simulation::TakeToken(const TokenEvent& event, Client& client) {
             "of another token", request.id);
     if (!event.top.empty()) Require(event.top[0].logprob == logprob, "log-probabilities", "top of another");
   }
-  client.tokens.push_back(event.token_id);
+  client.forked = true;
+  output.tokens.push_back(event.token_id);
 
-  const FakeRunner::Output& expected = client.expected;
-  const size_t num_tokens = client.tokens.size();
+  const FakeRunner::Output& expected = output.expected;
+  const size_t num_tokens = output.tokens.size();
   Require(num_tokens <= expected.tokens.size() && event.token_id == expected.tokens[num_tokens - 1], "laws 4, 6 and 7",
           "other tokens than alone", request.id);
   const FinishReason finish = num_tokens == expected.tokens.size() ? expected.finish : FinishReason::kNone;
-  Require(event.finish == finish, "law 3, one ending", "a request finishes wrongly", request.id);
-  if (event.finish == FinishReason::kNone) return;
-  client.over = true;
-  std::erase(alive_, request.id);
-  ++tally_.finished;
+  Require(event.finish == finish, "law 3, one ending", "an output finishes wrongly", request.id);
+  if (event.finish != FinishReason::kNone) Close(client, event.index, tally_.finished);
 }
 
 void Simulation::TakeEnding(const TokenEvent& event, Client& client) {
   const Request& request = *client.request;
   if (event.ending == Ending::kFailed) {
-    Require(client.expected.finish == FinishReason::kNone && client.tokens == client.expected.tokens,
-            "law 3, one ending", "a finite request fails");
+    const auto is_due = [](const Output& output) {
+      return output.expected.finish == FinishReason::kNone && output.tokens == output.expected.tokens;
+    };
+    Require(std::any_of(client.outputs.begin(), client.outputs.end(), is_due), "law 3, one ending",
+            "a finite request fails");
   }
   Require(event.ending != Ending::kNone, "law 3, one ending", "an ending without a reason");
   if (event.ending == Ending::kExpired) Require(request.deadline <= now_, "law 3, one ending", "expires too early");

@@ -11,6 +11,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/string_view.h"
@@ -21,7 +22,16 @@
 namespace quire {
 
 // What the schedules of a test have more of than others.
-enum class Stress { kNothing, kChunks, kPreemption, kPreemptionWithoutCache, kPrefixHits, kDepartures, kGroups };
+enum class Stress {
+  kNothing,
+  kChunks,
+  kPreemption,
+  kPreemptionWithoutCache,
+  kPrefixHits,
+  kDepartures,
+  kGroups,
+  kOutputs
+};
 
 // What happened in a life, so that a test can see that its law was tried at all.
 struct Tally {
@@ -30,6 +40,7 @@ struct Tally {
   uint64_t ended_in_flight = 0;
   uint64_t partial_chunks = 0;
   uint64_t preemptions = 0;
+  uint64_t block_copies = 0;
   uint64_t cached_tokens = 0;
   uint64_t cached_tokens_of_windows = 0;  // in lives of which a group has a window
 
@@ -46,17 +57,24 @@ class Simulation {
   const Tally& tally() const { return tally_; }
 
  private:
+  // One output of a request.
+  struct Output {
+    FakeRunner::Output expected;
+    bool over = false;             // complete, dropped, or ended with its request
+    int32_t num_computed = 0;      // after the last commit that named it
+    std::vector<uint32_t> tokens;  // so far
+  };
   // A request as its client sees it.
   struct Client {
     std::shared_ptr<const Request> request;
-    FakeRunner::Output expected;
+    std::vector<Output> outputs;
     bool started = false;
-    bool over = false;  // it got its ending, was dropped or refused
+    bool forked = false;  // a token came: from now on each output is a sequence
+    bool over = false;    // all outputs are, or it got its ending, or was refused
     bool in_flight = false;
-    int32_t num_computed = 0;           // after the last commit that named it
-    std::vector<uint32_t> tokens;       // of its output, so far
     uint32_t next_prompt_position = 1;  // whose log-probability comes next
   };
+  using OutputId = std::pair<RequestId, uint32_t>;
 
   std::shared_ptr<const Request> RandomRequest();
   std::vector<uint32_t> RandomPrompt();
@@ -64,12 +82,17 @@ class Simulation {
   // One or no request leaves or expires.
   void Disturb();
   void Leave(Client& client);
+  void DropOutputs(Client& client);
+  // The output gets no more; with the last one its request is over.
+  void Close(Client& client, uint32_t index, uint64_t& tally);
   void Expire();
   void Step();
 
   // The checks. `Require` notes a violation, of request `id` if it is of one, unless the condition holds.
   void CheckBatch();
   void CheckConservation();
+  // The sequences of all requests that are alive, in the order in which they are served.
+  std::vector<OutputId> AliveSequences() const;
   void CheckAtEnd();
   void TakeEvents();
   void TakeToken(const TokenEvent& event, Client& client);
@@ -89,7 +112,7 @@ class Simulation {
 
   std::map<RequestId, Client> clients_;  // by id, that is in order of arrival
   std::vector<RequestId> alive_;         // in order of arrival
-  RequestId oldest_id_ = 0;              // of the last batch
+  OutputId oldest_ = {0, 0};             // of the last batch
   Batch batch_;
   StepResult result_;
   std::vector<TokenEvent> events_;
