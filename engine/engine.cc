@@ -115,7 +115,7 @@ void Engine::CarryOut(std::vector<Command>& commands) {
         scheduler_.End(command.id, command.ending, events_);
         break;
       case CommandKind::kStop:
-        scheduler_.Drop(command.id, /*index=*/0);
+        scheduler_.Drop(command.id, command.index);
         StopWaiting(command.id, /*admitted=*/false);
         break;
       case CommandKind::kPause:

@@ -27,7 +27,7 @@ bool operator==(const Output& a, const Output& b) {
 void CollectingSink::OnEvents(std::vector<TokenEvent>& events) {
   const std::lock_guard lock(mutex_);
   for (const TokenEvent& event : events) {
-    Output& output = outputs_[event.request_id];
+    Output& output = outputs_[OutputKey(event.request_id, event.index)];
     switch (event.kind) {
       case EventKind::kStarted:
         ++output.num_started;
@@ -69,9 +69,9 @@ void CollectingSink::WaitUntil(const std::function<bool(const std::map<RequestId
   changed_.wait(lock, [&] { return condition(outputs_); });
 }
 
-Output CollectingSink::Wait(RequestId id) {
-  WaitUntil([&](const auto& outputs) { return outputs.contains(id) && outputs.at(id).num_endings > 0; });
-  return outputs().at(id);
+Output CollectingSink::Wait(RequestId key) {
+  WaitUntil([&](const auto& outputs) { return outputs.contains(key) && outputs.at(key).num_endings > 0; });
+  return outputs().at(key);
 }
 
 std::map<RequestId, Output> CollectingSink::outputs() {
@@ -110,7 +110,9 @@ std::map<RequestId, Output> RunAll(const SchedulerOptions& options, std::unique_
                 &sink);
   for (const std::shared_ptr<const Request>& request : requests)
     Check(engine.Submit(request).ok(), "a request is refused");
-  for (const std::shared_ptr<const Request>& request : requests) sink.Wait(request->id);
+  for (const std::shared_ptr<const Request>& request : requests) {
+    for (uint32_t i = 0; i < request->num_outputs; ++i) sink.Wait(OutputKey(request->id, i));
+  }
   engine.Shutdown();
   if (stats != nullptr) *stats = engine.snapshot().scheduler;
   return sink.outputs();

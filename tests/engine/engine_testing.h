@@ -19,7 +19,7 @@
 
 namespace quire {
 
-// Everything that came out of one request.
+// Everything that came out of one output of a request.
 struct Output {
   int num_started = 0;
   int num_endings = 0;  // of any kind: law 3 allows one
@@ -36,7 +36,10 @@ struct Output {
 // Bitwise, log-probabilities too.
 bool operator==(const Output& a, const Output& b);
 
-// Keeps all events by request; tests wait on it instead of sleeping.
+// What CollectingSink keeps output `index` under; that of output 0 is the request's id.
+inline RequestId OutputKey(RequestId id, uint32_t index) { return id + (RequestId{index} << 32); }
+
+// Keeps all events by output; tests wait on it instead of sleeping.
 class CollectingSink : public EventSink {
  public:
   void OnEvents(std::vector<TokenEvent>& events) override;
@@ -44,8 +47,8 @@ class CollectingSink : public EventSink {
 
   // Blocks until `condition` holds of the outputs so far.
   void WaitUntil(const std::function<bool(const std::map<RequestId, Output>&)>& condition);
-  // Blocks until the request is over.
-  Output Wait(RequestId id);
+  // Blocks until an output is over.
+  Output Wait(RequestId key);
 
   std::map<RequestId, Output> outputs();
   std::vector<absl::Status> failures();

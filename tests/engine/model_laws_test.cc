@@ -191,6 +191,36 @@ TEST_P(ModelLaws, APrefixHitIsInvisible) {
   EXPECT_TRUE(outputs[0] == outputs[1]);
 }
 
+TEST_P(ModelLaws, OutputsOfOnePromptAreThoseOfRequestsWithTheFollowingSeeds) {
+  constexpr uint32_t kOutputs = 4;
+  const std::vector<uint32_t> prompt = RandomPrompt(31, 21, kVocab);  // its last block is not full
+  const auto request = [&](RequestId id, uint32_t num_outputs, uint64_t seed) {
+    auto request = MakeRequest(id, prompt, is_ref() ? 12 : 40);
+    request->sampling = {.temperature = 1.0f, .top_k = 0, .top_p = 1.0f, .min_p = 0.0f, .seed = seed};
+    request->num_logprobs = 2;
+    request->num_outputs = num_outputs;
+    return request;
+  };
+  Requests apart;
+  for (uint32_t i = 0; i < kOutputs; ++i) apart.push_back(request(i, 1, 7 + i));
+  const auto alone = RunAlone(apart);
+  EXPECT_NE(alone.at(0).tokens, alone.at(1).tokens);
+
+  Requests together = {request(100, kOutputs, 7)};
+  for (const bool tight : {false, true}) {
+    SchedulerStats stats;
+    const auto got = Run(tight ? Tight() : Options(), together, /*poison=*/tight, &stats);
+    for (uint32_t i = 0; i < kOutputs; ++i) {
+      EXPECT_TRUE(got.at(OutputKey(100, i)) == alone.at(i)) << "output " << i;
+    }
+    EXPECT_EQ(got.at(100).num_started, 1);
+    uint64_t prompt_tokens = 0;  // each prompt ran once
+    for (const auto& one : together) prompt_tokens += one->prompt.size();
+    EXPECT_EQ(stats.prompt_tokens, prompt_tokens);
+    for (auto& other : Company()) together.push_back(other);
+  }
+}
+
 TEST_P(ModelLaws, StopIdsAreBannedBelowMinTokens) {
   const std::vector<uint32_t> prompt = RandomPrompt(5, 9, kVocab);
   const auto free = Run(Options(), {MakeRequest(1, prompt, 4)}).at(1);
