@@ -49,6 +49,8 @@ struct BackendOptions {
   // `cpu` only. "auto", "avx512_bf16", "avx512", "avx2", "portable". An instruction set that this CPU lacks is an
   // error.
   std::string cpu_isa = "auto";
+  // `cpu` only. What Allocate gives is there at once; else its pages come when they are first written.
+  bool prefault = false;
 };
 
 class Backend {

@@ -33,8 +33,12 @@ namespace {
 
 class CpuBackend final : public Backend {
  public:
-  CpuBackend(CpuIsa isa, std::unique_ptr<ThreadPool> pool)
-      : isa_(isa), kernels_(KernelsFor(isa)), block_kernels_(BlockKernelsFor(isa)), pool_(std::move(pool)) {}
+  CpuBackend(CpuIsa isa, bool prefault, std::unique_ptr<ThreadPool> pool)
+      : isa_(isa),
+        prefault_(prefault),
+        kernels_(KernelsFor(isa)),
+        block_kernels_(BlockKernelsFor(isa)),
+        pool_(std::move(pool)) {}
 
   BackendKind kind() const override { return BackendKind::kCpu; }
   std::string Description() const override {
@@ -45,7 +49,16 @@ class CpuBackend final : public Backend {
     return text;
   }
 
-  absl::StatusOr<Buffer> Allocate(size_t bytes) override { return AllocateFaultedHostMemory(bytes); }
+  absl::StatusOr<Buffer> Allocate(size_t bytes) override {
+    absl::StatusOr<Buffer> memory = AllocateHostMemory(bytes);
+    if (!memory.ok() || !prefault_) return memory;
+    char* const data = static_cast<char*>(memory->data());
+    pool_->Run([&](int worker) {
+      const Share share = ShareOf(static_cast<int64_t>(bytes), worker, pool_->num_threads());
+      FaultIn(data + share.begin, static_cast<size_t>(share.end - share.begin));
+    });
+    return memory;
+  }
 
   using Backend::PackLinear;
   absl::StatusOr<LinearWeight> PackLinear(absl::Span<const MatrixSource> parts, WeightFormat format) override {
@@ -119,6 +132,7 @@ class CpuBackend final : public Backend {
   void DoScore(const ScoreArgs& args) override { CpuScore(args, isa_, *pool_, workspace()); }
 
   const CpuIsa isa_;
+  const bool prefault_;
   const CpuKernels& kernels_;
   const BlockKernels& block_kernels_;
   const std::unique_ptr<ThreadPool> pool_;
@@ -144,7 +158,7 @@ absl::StatusOr<std::unique_ptr<Backend>> CreateCpuBackend(const BackendOptions& 
   if (!isa.ok()) return isa.status();
   absl::StatusOr<std::unique_ptr<ThreadPool>> pool = ThreadPool::Create({options.num_threads, options.cpu_bind});
   if (!pool.ok()) return pool.status();
-  return std::make_unique<CpuBackend>(*isa, *std::move(pool));
+  return std::make_unique<CpuBackend>(*isa, options.prefault, *std::move(pool));
 }
 
 }  // namespace quire

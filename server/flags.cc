@@ -226,6 +226,11 @@ constexpr Flag kFlags[] = {
     {"kv-cache-memory-bytes", "BYTES", "1GiB", "the same as --kv-cache-memory", SetKvCacheMemory},
     {"kv-cache-dtype", "TYPE", "auto", "float32, bfloat16, float16: of K and V; auto: that of --dtype",
      SetKvCacheDType},
+    {"prefault", "", "false",
+     "have the kernel clear all of the cache's pages before ready: the start takes longer, the first use of each block "
+     "does "
+     "not, and memory that is not there shows at once. cpu backend",
+     [](Options& o, absl::string_view v) { return Store(ParseSwitch(v), o.engine.backend.prefault); }},
     {"gpu-memory-utilization", "SHARE", "0.92", "of free device memory; this build has no CUDA backend",
      [](Options&, absl::string_view) {
        return absl::UnimplementedError("this build has no CUDA backend; leave the option out");

@@ -1,15 +1,12 @@
 #include "kernels/cpu/host_memory.h"
 
 #include <sys/mman.h>
+#include <unistd.h>
 
-#include <algorithm>
 #include <cerrno>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
-#include <memory>
-#include <thread>
-#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_format.h"
@@ -19,18 +16,6 @@ namespace {
 
 constexpr size_t kAlignment = 64;
 constexpr size_t kHugePage = size_t{2} << 20;
-// What is faulted in at once: some milliseconds' work, so that a buffer need not wait longer to go.
-constexpr size_t kFaultBytes = size_t{16} << 20;
-
-// Faults in [data, data + bytes), whole pages, until it is told to stop.
-void FaultIn(std::stop_token stop, char* data, size_t bytes) {
-#ifdef MADV_POPULATE_WRITE
-  for (size_t done = 0; done < bytes && !stop.stop_requested(); done += kFaultBytes) {
-    if (madvise(data + done, std::min(kFaultBytes, bytes - done), MADV_POPULATE_WRITE) != 0) return;
-  }
-#endif
-}
-
 absl::Status Exhausted(size_t bytes) {
   return absl::ResourceExhaustedError(absl::StrFormat("cannot allocate %d bytes (%.2f GiB) of host memory: %s", bytes,
                                                       static_cast<double>(bytes) / static_cast<double>(size_t{1} << 30),
@@ -64,17 +49,13 @@ absl::StatusOr<Buffer> AllocateHostMemory(size_t bytes) {
   return Buffer(data, bytes, [](void* p) { std::free(p); });
 }
 
-absl::StatusOr<Buffer> AllocateFaultedHostMemory(size_t bytes) {
-  absl::StatusOr<Buffer> memory = AllocateHostMemory(bytes);
-  if (!memory.ok() || bytes < kHugePage) return memory;  // what comes from the heap is written already
-  const auto data = static_cast<char*>(memory->data());
-  // A std::function must be copyable: hence shared, though by nobody.
-  const auto pages = std::make_shared<Buffer>(*std::move(memory));
-  const auto thread = std::make_shared<std::jthread>(FaultIn, data, bytes / kHugePage * kHugePage);
-  return Buffer(data, bytes, [pages, thread](void*) {
-    *thread = std::jthread();  // stops it and waits
-    *pages = Buffer();
-  });
+void FaultIn(void* data, size_t bytes) {
+#ifdef MADV_POPULATE_WRITE
+  const uintptr_t page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+  const uintptr_t begin = reinterpret_cast<uintptr_t>(data) / page * page;
+  const uintptr_t end = reinterpret_cast<uintptr_t>(data) + bytes;
+  madvise(reinterpret_cast<void*>(begin), end - begin, MADV_POPULATE_WRITE);  // advice, as above
+#endif
 }
 
 }  // namespace quire

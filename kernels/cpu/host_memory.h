@@ -14,10 +14,9 @@ namespace quire {
 // placed where they are first written. RESOURCE_EXHAUSTED says what was asked for.
 absl::StatusOr<Buffer> AllocateHostMemory(size_t bytes);
 
-// The same, and a thread of its own writes to the pages from now on until all are there or the buffer is gone, so that
-// nobody who uses the memory waits for the kernel to clear a page. Where the kernel cannot do that (Linux before 5.14),
-// pages come when they are first written.
-absl::StatusOr<Buffer> AllocateFaultedHostMemory(size_t bytes);
+// Has the kernel clear the pages of [data, data + bytes) now and not when they are first written. Where it cannot
+// (Linux before 5.14), nothing happens.
+void FaultIn(void* data, size_t bytes);
 
 }  // namespace quire
 
