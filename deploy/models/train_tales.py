@@ -21,7 +21,7 @@ import time
 
 import torch
 import torch.nn.functional as F
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM
 
 BOS, EOS = "<|begin_of_text|>", "<|end_of_text|>"
@@ -47,7 +47,7 @@ def stories(text):
 
 
 def make_tokenizer(texts):
-    """Byte-level BPE with GPT-2's splitter; a BOS is put in front of a prompt."""
+    """Byte-level BPE with GPT-2's splitter. It adds no BOS of its own: gateways that tokenize for themselves leave it out too."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -58,9 +58,6 @@ def make_tokenizer(texts):
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{BOS} $A", pair=f"{BOS} $A {BOS} $B", special_tokens=[(BOS, tokenizer.token_to_id(BOS))]
-    )
     return tokenizer
 
 
@@ -68,7 +65,7 @@ def encode(tokenizer, texts):
     """One stream of ids: BOS, story, EOS, BOS, ..."""
     ids = []
     for encoding in tokenizer.encode_batch(list(texts)):
-        ids += encoding.ids + [tokenizer.token_to_id(EOS)]
+        ids += [tokenizer.token_to_id(BOS), *encoding.ids, tokenizer.token_to_id(EOS)]
     return torch.tensor(ids)
 
 
