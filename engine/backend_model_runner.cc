@@ -55,6 +55,12 @@ BackendModelRunner::BackendModelRunner(const MemoryPlan& plan, std::unique_ptr<B
 }
 
 absl::Status BackendModelRunner::Launch(const Batch& batch) {
+  if (!batch.scrubs.empty()) {
+    backend_->ScrubBlocks({.regions = cache_.regions().data(),
+                           .num_regions = static_cast<int32_t>(cache_.regions().size()),
+                           .blocks = batch.scrubs.data(),
+                           .num_blocks = static_cast<int32_t>(batch.scrubs.size())});
+  }
   if (!batch.copies.empty()) {
     backend_->CopyBlocks({.regions = cache_.regions().data(),
                           .num_regions = static_cast<int32_t>(cache_.regions().size()),

@@ -261,6 +261,18 @@ void Backend::CopyBlocks(const CopyBlocksArgs& args) {
   DoCopyBlocks(args);
 }
 
+void Backend::ScrubBlocks(const ScrubBlocksArgs& args) {
+  if (args.num_blocks == 0) return;
+  Check(args.blocks != nullptr && (args.regions != nullptr || args.num_regions == 0), "ScrubBlocks: regions, blocks");
+  for (int32_t r = 0; r < args.num_regions; ++r) {
+    Check(args.regions[r].data != nullptr && args.regions[r].block_bytes > 0, "ScrubBlocks: region");
+    for (int32_t b = 0; b < args.num_blocks; ++b) {
+      Check(args.blocks[b] >= 0 && args.blocks[b] < args.regions[r].num_blocks, "ScrubBlocks: block beyond the cache");
+    }
+  }
+  DoScrubBlocks(args);
+}
+
 void Backend::Sample(const SampleArgs& args) {
   CheckFloat32(args.logits, "Sample: logits");
   if (args.logits.rows == 0) return;
@@ -297,6 +309,7 @@ void Backend::DoActivation(const ActivationArgs&) { Check(false, "this backend h
 void Backend::DoRoute(const RouteArgs&) { Check(false, "this backend has no Route"); }
 void Backend::DoMoe(const MoeArgs&) { Check(false, "this backend has no Moe"); }
 void Backend::DoCopyBlocks(const CopyBlocksArgs&) { Check(false, "this backend has no CopyBlocks"); }
+void Backend::DoScrubBlocks(const ScrubBlocksArgs&) { Check(false, "this backend has no ScrubBlocks"); }
 
 absl::StatusOr<LinearWeight> Backend::PackLinear(absl::Span<const Tensor> parts, WeightFormat format) {
   std::vector<MatrixSource> sources;

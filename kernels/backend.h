@@ -32,6 +32,7 @@
 #include "kernels/rms_norm/rms_norm.h"
 #include "kernels/rope/rope.h"
 #include "kernels/sampling/sampling.h"
+#include "kernels/scrub_blocks/scrub_blocks.h"
 #include "kernels/tensor.h"
 #include "kernels/workspace.h"
 
@@ -92,6 +93,7 @@ class Backend {
   void Route(const RouteArgs& args);
   void Moe(const MoeArgs& args);
   void CopyBlocks(const CopyBlocksArgs& args);
+  void ScrubBlocks(const ScrubBlocksArgs& args);
   void Sample(const SampleArgs& args);
   void Score(const ScoreArgs& args);
 
@@ -115,6 +117,7 @@ class Backend {
   virtual void DoRoute(const RouteArgs& args);
   virtual void DoMoe(const MoeArgs& args);
   virtual void DoCopyBlocks(const CopyBlocksArgs& args);
+  virtual void DoScrubBlocks(const ScrubBlocksArgs& args);
 };
 
 // The weight, without its data, that packing `parts` gives, slabs without their offsets. Checks PackLinear's contract

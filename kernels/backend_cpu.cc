@@ -27,6 +27,7 @@
 #include "kernels/rms_norm/impl.h"
 #include "kernels/rope/impl.h"
 #include "kernels/sampling/impl.h"
+#include "kernels/scrub_blocks/impl.h"
 
 namespace quire {
 namespace {
@@ -128,6 +129,7 @@ class CpuBackend final : public Backend {
   }
   void DoMoe(const MoeArgs& args) override { CpuMoe(args, kernels_, *pool_, workspace()); }
   void DoCopyBlocks(const CopyBlocksArgs& args) override { HostCopyBlocks(args); }
+  void DoScrubBlocks(const ScrubBlocksArgs& args) override { HostScrubBlocks(args); }
   void DoSample(const SampleArgs& args) override { CpuSample(args, isa_, *pool_, workspace()); }
   void DoScore(const ScoreArgs& args) override { CpuScore(args, isa_, *pool_, workspace()); }
 

@@ -16,6 +16,7 @@
 #include "kernels/rms_norm/impl.h"
 #include "kernels/rope/impl.h"
 #include "kernels/sampling/impl.h"
+#include "kernels/scrub_blocks/impl.h"
 
 namespace quire {
 namespace {
@@ -73,6 +74,7 @@ class RefBackend final : public Backend {
   void DoRoute(const RouteArgs& args) override { HostRoute(args, 0, args.logits.rows); }
   void DoMoe(const MoeArgs& args) override { RefMoe(args); }
   void DoCopyBlocks(const CopyBlocksArgs& args) override { HostCopyBlocks(args); }
+  void DoScrubBlocks(const ScrubBlocksArgs& args) override { HostScrubBlocks(args); }
   void DoSample(const SampleArgs& args) override { RefSample(args); }
   void DoScore(const ScoreArgs& args) override { RefScore(args); }
 };

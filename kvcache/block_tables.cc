@@ -97,9 +97,10 @@ void BlockTables::Publish(int32_t index, const BlockHash& hash) {
   }
 }
 
-void BlockTables::Unpublish() {
+void BlockTables::Unpublish(std::vector<BlockId>& suspects) {
   for (const BlockTable& table : tables_) {
     for (const BlockId block : table.blocks()) pool_->Unpublish(block);
+    suspects.insert(suspects.end(), table.blocks().begin(), table.blocks().end());
   }
 }
 

@@ -26,6 +26,8 @@ struct Chunk {
 };
 
 struct Batch {
+  // Overwritten with zeros before all else: nobody holds them, or who does has not written to them.
+  std::vector<BlockId> scrubs;
   // Carried out before any chunk writes: copy-on-write. No block that is written is named in another copy.
   std::vector<BlockCopy> copies;
   std::vector<Chunk> chunks;
@@ -33,6 +35,7 @@ struct Batch {
 
   bool empty() const { return chunks.empty(); }
   void clear() {
+    scrubs.clear();
     copies.clear();
     chunks.clear();
     num_tokens = 0;

@@ -236,6 +236,7 @@ void Scheduler::Remove(Sequence& sequence) {
 void Scheduler::Schedule(absl::Time now, Batch& batch, std::vector<TokenEvent>& events) {
   Check(in_flight_.empty(), "the previous batch is not committed");
   batch.clear();
+  if (!suspects_.empty()) ScrubSuspects(batch);
   scheduled_at_ = now;
   num_admitted_ = 0;
   num_chunked_ = 0;
@@ -245,6 +246,7 @@ void Scheduler::Schedule(absl::Time now, Batch& batch, std::vector<TokenEvent>& 
   // preemption.
   if (ScheduleRunning(batch)) AdmitWaiting(now, batch, events);
   load_.OnScheduled(now, num_admitted_, !queue_.empty());
+  if (!batch.empty()) suspects_.clear();  // an empty one is not run
 }
 
 void Scheduler::ParkPaused() {
@@ -529,11 +531,17 @@ void Scheduler::EmitPromptLogprobs(absl::Time now, const ChunkResult& result, co
 void Scheduler::Fail(absl::Time now, Sequence& sequence, std::vector<TokenEvent>& events) {
   const RequestId id = sequence.request().id;
   for (const SequenceList::iterator it : by_id_.find(id)->second) {
-    it->blocks_.Unpublish();
+    it->blocks_.Unpublish(suspects_);
     it->num_published_ = it->blocks_.size();  // and so they stay
   }
   AppendEvent(EventKind::kEnded, sequence, now, events).ending = Ending::kFailed;
   RemoveAll(id);
+}
+
+void Scheduler::ScrubSuspects(Batch& batch) {
+  for (const BlockId block : suspects_) {
+    if (pool_.NumReferences(block) == 0) batch.scrubs.push_back(block);
+  }
 }
 
 SchedulerStats Scheduler::stats() const {

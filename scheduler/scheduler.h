@@ -149,6 +149,9 @@ class Scheduler {
   // Of one request: its sequences that are not over, by index.
   using Outputs = absl::InlinedVector<SequenceList::iterator, 1>;
 
+  // Hands over for scrubbing what failed sequences held and nobody else does.
+  void ScrubSuspects(Batch& batch);
+
   // INVALID_ARGUMENT when a request could never run.
   absl::Status CheckSize(const Request& request) const;
   // How the request stands at the door now. Its prefix hits are in `num_cached`, tokens.
@@ -245,7 +248,8 @@ class Scheduler {
   int32_t num_chunked_ = 0;  // tokens of its sequences with more than one pending
   // Positions of prompts that running sequences had yet to run after the last batch.
   int64_t num_running_tokens_ = 0;
-  bool must_park_ = false;  // a running sequence was paused
+  std::vector<BlockId> suspects_;  // blocks that failed sequences held
+  bool must_park_ = false;         // a running sequence was paused
   // This sequence is first in the queue and did not fit, and since then no sequence has left: it need not be tried
   // again.
   const Sequence* blocked_ = nullptr;
