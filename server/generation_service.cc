@@ -169,6 +169,7 @@ std::shared_ptr<Request> GenerationService::MakeRequest(const Admission& admissi
     request->prompt_hashes = HashBlocks(job.cache_salt, request->prompt, options_.block_size);
   }
   request->sampling = job.sampling;
+  request->num_outputs = job.num_outputs;
   request->logit_bias = job.logit_bias;
   request->allowed_ids = job.allowed_ids;
   if (!job.has_seed) request->sampling.seed = RandomNumber();

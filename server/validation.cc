@@ -179,7 +179,6 @@ absl::Status CheckSupported(const v1::GenerateRequest& request) {
       {"scheduling.tenant", !scheduling.tenant().empty()},
       {"scheduling.max_queue_time", scheduling.has_max_queue_time()},
       {"scheduling.time_limit", scheduling.has_time_limit()},
-      {"n", request.n() > 1},
       {"constraint", !no_constraint},
   };
   for (const auto& [field, asked] : kUnsupported) {
@@ -224,6 +223,7 @@ GenerateJob MakeJob(const v1::GenerateRequest& request, const RequestLimits& lim
   job.allowed_ids.assign(request.sampling().allowed_token_ids().begin(), request.sampling().allowed_token_ids().end());
   MakeSet(job.allowed_ids);
   job.has_seed = request.sampling().has_seed();
+  job.num_outputs = request.has_n() ? request.n() : 1;
   if (stopping.has_max_tokens()) job.max_tokens = stopping.max_tokens();
   job.min_tokens = stopping.min_tokens();
   job.stop_ids.assign(stopping.stop_token_ids().begin(), stopping.stop_token_ids().end());

@@ -43,6 +43,7 @@ struct GenerateJob {
   std::vector<TokenBias> logit_bias;  // by rising id
   std::vector<uint32_t> allowed_ids;  // rising; empty: all
   bool has_seed = false;
+  uint32_t num_outputs = 1;
   std::optional<uint32_t> max_tokens;  // absent: to the context's end
   uint32_t min_tokens = 0;
   std::vector<uint32_t> stop_ids;  // the client's, and eos unless ignored

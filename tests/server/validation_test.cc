@@ -124,6 +124,7 @@ TEST(ValidationTest, TheEndsOfTheRangesAreAllowed) {
            "text: 'a' stopping { max_tokens: 4294967295 min_tokens: 4294967295 }",
            "text: 'a' stopping { " + Repeated("stop: '" + std::string(256, 'x') + "' ", 16) + "}",
            "text: 'a' output { logprobs: 20 prompt_logprobs: 0 }",
+           "text: 'a' n: 16",
            "text: 'a' n: 1 json_object: false scheduling { priority: 0 }",
        }) {
     const absl::Status status = ValidateGenerate(Parse(text), Limits()).status();
@@ -135,7 +136,7 @@ TEST(ValidationTest, WhatIsNotBuiltIsRefusedByName) {
   for (const std::string& field : std::vector<std::string>{
            "chat { messages { role: 'user' content: 'hi' } }", "text: 'a' scheduling { priority: 3 }",
            "text: 'a' scheduling { tenant: 't' }", "text: 'a' scheduling { max_queue_time { seconds: 5 } }",
-           "text: 'a' scheduling { time_limit { seconds: 5 } }", "text: 'a' n: 2", "text: 'a' json_schema: '{}'",
+           "text: 'a' scheduling { time_limit { seconds: 5 } }", "text: 'a' json_schema: '{}'",
            "text: 'a' regex: 'a'", "text: 'a' grammar: 'x'", "text: 'a' choice { choices: 'x' }",
            "text: 'a' json_object: true"}) {
     const absl::Status status = ValidateGenerate(Parse(field), Limits()).status();
@@ -146,7 +147,7 @@ TEST(ValidationTest, WhatIsNotBuiltIsRefusedByName) {
 
 TEST(ValidationTest, MistakesAreToldBeforeWhatIsNotBuilt) {
   const absl::Status status =
-      ValidateGenerate(Parse("text: 'a' n: 2 sampling { top_p: 7 temperature: -1 }"), Limits()).status();
+      ValidateGenerate(Parse("text: 'a' regex: 'a' sampling { top_p: 7 temperature: -1 }"), Limits()).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(FieldsOf(status), ElementsAre("sampling.temperature", "sampling.top_p"));
   EXPECT_THAT(std::string(status.message()), HasSubstr("sampling.temperature: is -1; allowed: 0 to 100 (and 1 more)"));
