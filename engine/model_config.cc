@@ -8,6 +8,7 @@
 #include "engine/config/key_reader.h"
 #include "engine/config/registry.h"
 #include "engine/json_text.h"
+#include "engine/mxfp4.h"
 #include "engine/weight_specs.h"
 
 namespace quire {
@@ -58,7 +59,23 @@ void ReadQuantization(KeyReader& keys, ModelConfig& config) {
   KeyReader quantization(*value, absl::StrCat(keys.where(), ": quantization_config"));
   quantization.OnlyText("quant_method", "mxfp4");
   keys.Update(quantization.status());
+  if (config.hidden_size % kMxfp4Group != 0 || config.moe->intermediate_size % kMxfp4Group != 0) {
+    keys.Fail("hidden_size, intermediate_size", absl::StrCat(config.hidden_size, ", ", config.moe->intermediate_size),
+              absl::StrCat("multiples of ", kMxfp4Group, " with MXFP4 experts"));
+  }
   config.moe->layout = ExpertLayout::kStackedMxfp4;
+}
+
+// Bounds what a config alone makes the program allocate: the description of each matrix of each layer.
+void CheckNumMatrices(KeyReader& keys, const ModelConfig& config) {
+  constexpr int64_t kMax = 1 << 17;  // DeepSeek-V3 has 61 * (256 + 128)
+  int64_t per_layer = 1;
+  if (config.moe.has_value()) per_layer += config.moe->num_experts;
+  if (config.latent.has_value()) per_layer += config.q_heads;
+  if (per_layer * config.num_layers > kMax) {
+    keys.Fail("num_hidden_layers", absl::StrCat(config.num_layers),
+              absl::StrCat("at most ", kMax / per_layer, " with so many experts and heads"));
+  }
 }
 
 }  // namespace
@@ -91,6 +108,7 @@ absl::StatusOr<ModelConfig> ModelConfigFromJson(const json& object, absl::string
   config.dtype = ReadDType(keys);
   family->read(keys, config);
   ReadQuantization(keys, config);
+  CheckNumMatrices(keys, config);
   if (config.embedding_size == 0) config.embedding_size = config.hidden_size;
   config.max_scaled_len = std::max(config.max_scaled_len, config.max_position_embeddings);
   if (!keys.status().ok()) return keys.status();

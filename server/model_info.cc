@@ -18,6 +18,26 @@ std::string Size(uint64_t bytes) {
   return absl::StrFormat("%.1f %s", value, kUnits[unit]);
 }
 
+// The formula, and what a request of `len` tokens keeps where windows let go of some.
+std::string KvText(const KvCacheSpec& kv, int32_t len) {
+  std::string text = absl::StrFormat("KV          %d bytes per token = ", kv.BytesPerToken());
+  const auto bytes = static_cast<int>(DTypeBytes(kv.dtype));
+  if (kv.is_latent()) {
+    absl::StrAppendFormat(&text, "%d layers x (%d latent + %d rotary) x %d bytes\n", kv.NumLayers(), kv.latent_dim,
+                          kv.rope_dim, bytes);
+  } else {
+    absl::StrAppendFormat(&text, "2 x %d layers x %d KV heads x %d x %d bytes\n", kv.NumLayers(), kv.kv_heads,
+                          kv.head_dim, bytes);
+  }
+  for (const KvGroup& group : kv.groups) {
+    if (group.kind != KvKind::kWindow) continue;
+    absl::StrAppendFormat(&text, "windows     a request of %d tokens keeps %s, not %s\n", len,
+                          Size(kv.BytesPerSequence(len)), Size(kv.BytesPerToken() * static_cast<uint64_t>(len)));
+    break;
+  }
+  return text;
+}
+
 }  // namespace
 
 v1::GetModelResponse DescribeModel(absl::string_view name, const ModelConfig& config, const MemoryPlan& plan,
@@ -53,11 +73,10 @@ std::string PlanText(const v1::GetModelResponse& model, const MemoryPlan& plan) 
                                      model.head_dim(), model.vocab_size());
   absl::StrAppend(&text, "backend     ", model.backend(), ", weights ", model.weight_dtype(), ", cache ",
                   model.kv_cache_dtype(), "\n");
-  absl::StrAppendFormat(&text, "KV          %d bytes per token = 2 x %d layers x %d KV heads x %d x %d bytes\n",
-                        model.kv_bytes_per_token(), model.layers(), model.kv_heads(), model.head_dim(),
-                        DTypeBytes(plan.kv.dtype));
-  absl::StrAppendFormat(&text, "blocks      %d of %d tokens: %d tokens; longest request %d\n", model.num_blocks(),
-                        model.block_size(), model.num_blocks() * model.block_size(), model.max_model_len());
+  absl::StrAppend(&text, KvText(plan.kv, plan.max_model_len));
+  absl::StrAppendFormat(&text, "blocks      %d of %d tokens; longest request %d tokens, %d blocks\n",
+                        model.num_blocks(), model.block_size(), model.max_model_len(),
+                        plan.kv.BlocksFor(plan.max_model_len));
   absl::StrAppendFormat(&text, "memory      weights %s + KV %s + workspaces %s = %s\n", Size(plan.weight_bytes),
                         Size(plan.kv_bytes), Size(plan.workspace_bytes), Size(total));
   return text;

@@ -376,14 +376,16 @@ def mean_distance(model, recipe, records):
 
 
 def is_steady(model, recipe, records):
-    """A rounding error in the embeddings stays small: no token stands on the edge between two experts."""
+    """Rounding errors in the embeddings stay small: no token stands on the edge between two experts."""
     ids = prompt(len(PROMPT_LENGTHS), PROMPT_LENGTHS[-1], model.config.vocab_size) + records[-1]["greedy"]
     table = model.get_input_embeddings().weight
     exact, before = table.data.clone(), logprobs(model, ids, recipe.oracle_len)
-    table.data *= 1 + 3e-6 * torch.randn(table.shape, generator=torch.Generator().manual_seed(1))
-    after = logprobs(model, ids, recipe.oracle_len)
+    generator, worst = torch.Generator().manual_seed(1), 0.0
+    for _ in range(4):
+        table.data = exact * (1 + 1e-5 * torch.randn(table.shape, generator=generator))
+        worst = max(worst, float((logprobs(model, ids, recipe.oracle_len) - before).abs().max()))
     table.data = exact
-    return float((after - before).abs().max()) < 3e-3
+    return worst < 5e-3
 
 
 def is_lively(records):
