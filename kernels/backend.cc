@@ -130,6 +130,7 @@ void Backend::HeadLinear(const HeadLinearArgs& args) {
   for (int32_t head = 0; head < args.num_heads; ++head) {
     const LinearWeight& weight = args.weights[head];
     CheckWeight(&weight, "HeadLinear: weight");
+    Check(weight.slabs.empty(), "HeadLinear: weights are quantised");
     Check(weight.n == first.n && weight.k == first.k && weight.dtype == first.dtype, "HeadLinear: weights differ");
   }
   Check(args.x_head_stride >= first.k && args.x.cols >= (args.num_heads - 1) * args.x_head_stride + first.k &&

@@ -127,7 +127,7 @@ class CpuBackend final : public Backend {
     ParallelRows(*pool_, args.logits.rows, args.logits.cols * kElementsOfWork,
                  [&](int64_t row) { HostRoute(args, row, row + 1); });
   }
-  void DoMoe(const MoeArgs& args) override { CpuMoe(args, kernels_, *pool_, workspace()); }
+  void DoMoe(const MoeArgs& args) override { CpuMoe(args, kernels_, block_kernels_, *pool_, workspace()); }
   void DoCopyBlocks(const CopyBlocksArgs& args) override { HostCopyBlocks(args); }
   void DoScrubBlocks(const ScrubBlocksArgs& args) override { HostScrubBlocks(args); }
   void DoSample(const SampleArgs& args) override { CpuSample(args, isa_, *pool_, workspace()); }

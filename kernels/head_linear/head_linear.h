@@ -20,7 +20,7 @@ namespace quire {
 struct HeadLinearArgs {
   Tensor x;                     // float32 [num_rows, at least (num_heads - 1) * x_head_stride + k]
   int64_t x_head_stride;        // elements from a head's x to the next one's, >= k
-  const LinearWeight* weights;  // [num_heads], all of one shape [n, k] and dtype
+  const LinearWeight* weights;  // [num_heads], all of one shape [n, k] and dtype, not quantised
   int32_t num_heads;
   Tensor y;               // out: any dtype [num_rows, at least (num_heads - 1) * y_head_stride + n]
   int64_t y_head_stride;  // >= n; what lies between the heads is left as it is

@@ -41,7 +41,8 @@ size_t CpuLinearWorkspaceBytes(const WorkspaceShape& shape) {
 
 void PanelsOf::Run(int64_t panel, int64_t row_begin, int64_t row_end) const {
   const LinearWeight& w = *args_.weight;
-  const WeightSlab* slab = w.slabs.data();
+  const WeightSlab all = {.begin = 0, .rows = w.n, .blocks = BlockFormat::kNone, .offset = 0};
+  const WeightSlab* slab = w.slabs.empty() ? &all : w.slabs.data();
   while (panel >= NumPanels(slab->rows)) panel -= NumPanels((slab++)->rows);
   const auto* const data = static_cast<const std::byte*>(w.data.data()) + slab->offset;
   const float* const bias = args_.bias != nullptr ? args_.bias + slab->begin : nullptr;

@@ -87,7 +87,7 @@ void CpuLoadRow(const LinearWeight& weight, int64_t row, absl::FunctionRef<void(
 size_t QuantizedRowsBytes(int64_t rows, int64_t k);
 QuantizedRows QuantizedRowsAt(char* memory, int64_t rows, int64_t k);
 
-// The panels of a weight of slabs, those of its slabs one after another, as units of work.
+// The panels of a weight, those of its slabs one after another, as units of work.
 class PanelsOf {
  public:
   // `x` is args.x, quantised.

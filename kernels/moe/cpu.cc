@@ -1,7 +1,7 @@
 // Moe on the CPU. The (row, expert) pairs of a call are brought in the order of the experts and worked off in waves of
-// at most kWavePairs: gather x, gate_up, gate, down, add to y. A run of pairs of one expert shares the reading of its
-// weights; a wave of several experts is one piece of work for all workers, so that a decode of one row, which is
-// bandwidth bound, wakes them as seldom as a dense model does.
+// at most kWavePairs: gather x, gate_up, gate, down, add to y; rows that meet quantised weights are quantised before. A
+// run of pairs of one expert shares the reading of its weights; a wave of several experts is one piece of work for all
+// workers, so that a decode of one row, which is bandwidth bound, wakes them as seldom as a dense model does.
 //
 // Every product is a chain of its own (kernels/linear/impl.h) and y takes its experts by rising id: neither the waves
 // nor the company have an influence on a row's bits.
@@ -12,6 +12,7 @@
 
 #include "kernels/check.h"
 #include "kernels/cpu/parallel.h"
+#include "kernels/linear/impl.h"
 #include "kernels/moe/impl.h"
 
 namespace quire {
@@ -38,7 +39,7 @@ struct Run {
 
 // Where things lie in the workspace.
 struct Layout {
-  int64_t order, starts, runs, x, both, gated, result, bytes;
+  int64_t order, starts, runs, x, both, gated, result, quantized, bytes;
 
   Layout(int64_t pairs, int64_t num_experts, int64_t hidden, int64_t intermediate) {
     const int64_t wave = std::min(pairs, kWavePairs);
@@ -49,15 +50,18 @@ struct Layout {
     both = x + RoundUp64(wave * hidden * 4);
     gated = both + RoundUp64(wave * 2 * intermediate * 4);
     result = gated + RoundUp64(wave * intermediate * 4);
-    bytes = result + RoundUp64(wave * hidden * 4);
+    quantized = result + RoundUp64(wave * hidden * 4);
+    bytes = quantized + RoundUp64(static_cast<int64_t>(QuantizedRowsBytes(wave, std::max(hidden, intermediate))));
   }
 };
 
 class Mixture {
  public:
-  Mixture(const MoeArgs& args, const CpuKernels& kernels, ThreadPool& pool, char* workspace, const Layout& layout)
+  Mixture(const MoeArgs& args, const CpuKernels& kernels, const BlockKernels& block_kernels, ThreadPool& pool,
+          char* workspace, const Layout& layout)
       : args_(args),
         kernels_(kernels),
+        block_kernels_(block_kernels),
         pool_(pool),
         hidden_(args.x.cols),
         intermediate_(args.down[0].k),
@@ -67,7 +71,8 @@ class Mixture {
         x_(workspace + layout.x),
         both_(reinterpret_cast<float*>(workspace + layout.both)),
         gated_(workspace + layout.gated),
-        result_(reinterpret_cast<float*>(workspace + layout.result)) {}
+        result_(reinterpret_cast<float*>(workspace + layout.result)),
+        quantized_(workspace + layout.quantized) {}
 
   void Compute() {
     SortPairs();
@@ -121,27 +126,30 @@ class Mixture {
   void Products(const LinearWeight* weights, const float* bias, const char* x, float* y, int64_t count) {
     const int64_t n = weights[0].n, k = weights[0].k;
     const DType dtype = weights[0].dtype;
-    const int64_t panels = (n + kPanelRows - 1) / kPanelRows, x_bytes = k * static_cast<int64_t>(DTypeBytes(dtype));
+    const int64_t x_bytes = k * static_cast<int64_t>(DTypeBytes(dtype));
+    const QuantizedRows quantized = QuantizedRowsAt(quantized_, count, k);
+    ParallelRows(pool_, HasBlocks(weights) ? count : 0, k, [&](int64_t i) {
+      block_kernels_.quantize[static_cast<int>(dtype)](x + i * x_bytes, k, quantized, i);
+    });
+    int64_t cost = 0;
+    for (int64_t i = 0; i < num_runs_; ++i) cost += PanelsOf::Count(weights[runs_[i].expert]) * CostOf(runs_[i]);
     const int workers = count * n * k >= kParallelMultiplyAdds ? pool_.num_threads() : 1;
-    const int64_t cost = panels * (num_runs_ * kPanelCost + count);
     const auto work = [&](int worker) {
       const Share share = ShareOf(cost, worker, workers);
       int64_t offset = 0;  // of the next panel in the line of all work
       for (int64_t i = 0; i < num_runs_ && offset < share.end; ++i) {
         const Run& run = runs_[i];
-        const LinearOperands operands = {x + run.begin * x_bytes,
-                                         k,
-                                         weights[run.expert].data.data(),
-                                         bias != nullptr ? bias + run.expert * n : nullptr,
-                                         y + run.begin * n,
-                                         n,
-                                         n,
-                                         k,
-                                         false};
-        for (int64_t panel = 0; panel < panels; ++panel, offset += kPanelCost + run.count) {
-          if (offset >= share.begin && offset < share.end) {
-            kernels_.linear[static_cast<int>(dtype)](operands, panel, 0, run.count);
-          }
+        const LinearWeight& weight = weights[run.expert];
+        const LinearArgs args = {
+            .x = Tensor::Contiguous(const_cast<char*>(x) + run.begin * x_bytes, dtype, run.count, k),
+            .weight = &weight,
+            .bias = bias != nullptr ? bias + run.expert * n : nullptr,
+            .accumulate = false,
+            .y = Tensor::Contiguous(y + run.begin * n, DType::kFloat32, run.count, n)};
+        const PanelsOf panels(args, RowsFrom(quantized, run.begin), kernels_, block_kernels_);
+        const int64_t num_panels = PanelsOf::Count(weight);
+        for (int64_t panel = 0; panel < num_panels; ++panel, offset += CostOf(run)) {
+          if (offset >= share.begin && offset < share.end) panels.Run(panel, 0, run.count);
         }
       }
     };
@@ -150,6 +158,22 @@ class Mixture {
     } else {
       work(0);
     }
+  }
+
+  static int64_t CostOf(const Run& run) { return kPanelCost + run.count; }
+
+  bool HasBlocks(const LinearWeight* weights) const {
+    for (int64_t i = 0; i < num_runs_; ++i) {
+      if (!weights[runs_[i].expert].slabs.empty()) return true;
+    }
+    return false;
+  }
+
+  static QuantizedRows RowsFrom(QuantizedRows rows, int64_t begin) {
+    rows.q += begin * rows.stride;
+    rows.scales += begin * (rows.stride / 32);
+    rows.sums += begin * (rows.stride / 16);
+    return rows;
   }
 
   // Shared out by columns: a row's pairs are added one after another.
@@ -172,6 +196,7 @@ class Mixture {
 
   const MoeArgs& args_;
   const CpuKernels& kernels_;
+  const BlockKernels& block_kernels_;
   ThreadPool& pool_;
   const int64_t hidden_;
   const int64_t intermediate_;
@@ -183,6 +208,7 @@ class Mixture {
   float* const both_;    // [wave, 2 * intermediate]
   char* const gated_;    // down's dtype [wave, intermediate]
   float* const result_;  // [wave, hidden]
+  char* const quantized_;
 };
 
 }  // namespace
@@ -194,10 +220,11 @@ size_t CpuMoeWorkspaceBytes(const WorkspaceShape& shape) {
           .bytes);
 }
 
-void CpuMoe(const MoeArgs& args, const CpuKernels& kernels, ThreadPool& pool, absl::Span<char> workspace) {
+void CpuMoe(const MoeArgs& args, const CpuKernels& kernels, const BlockKernels& block_kernels, ThreadPool& pool,
+            absl::Span<char> workspace) {
   const Layout layout(args.x.rows * args.top_k, args.num_experts, args.x.cols, args.down[0].k);
   Check(layout.bytes <= static_cast<int64_t>(workspace.size()), "Moe beyond its workspace");
-  Mixture(args, kernels, pool, workspace.data(), layout).Compute();
+  Mixture(args, kernels, block_kernels, pool, workspace.data(), layout).Compute();
 }
 
 }  // namespace quire

@@ -8,6 +8,7 @@
 #include "absl/types/span.h"
 #include "kernels/cpu/kernels.h"
 #include "kernels/cpu/thread_pool.h"
+#include "kernels/linear/block_kernels.h"
 #include "kernels/moe/moe.h"
 #include "kernels/workspace.h"
 
@@ -22,7 +23,8 @@ void RefMoe(const MoeArgs& args);
 size_t CpuMoeWorkspaceBytes(const WorkspaceShape& shape);
 
 // REQUIRES: `workspace` is aligned to 64 bytes; the call lies within the workspace's shape.
-void CpuMoe(const MoeArgs& args, const CpuKernels& kernels, ThreadPool& pool, absl::Span<char> workspace);
+void CpuMoe(const MoeArgs& args, const CpuKernels& kernels, const BlockKernels& block_kernels, ThreadPool& pool,
+            absl::Span<char> workspace);
 
 }  // namespace quire
 

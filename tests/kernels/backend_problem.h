@@ -24,13 +24,13 @@ inline std::unique_ptr<Backend> CpuBackend(CpuIsa isa, int num_threads, const Wo
 }
 
 // `count` weights [n, k] of random numbers, the same for every backend.
-inline std::vector<LinearWeight> RandomWeights(Backend& backend, int64_t count, int64_t n, int64_t k, DType dtype,
-                                               uint32_t seed) {
+inline std::vector<LinearWeight> RandomWeights(Backend& backend, int64_t count, int64_t n, int64_t k,
+                                               WeightFormat format, uint32_t seed) {
   std::vector<LinearWeight> weights;
   for (int64_t i = 0; i < count; ++i) {
     Matrix matrix(DType::kFloat32, n, k);
     matrix.FillRandom(seed + static_cast<uint32_t>(i) * 17, 1.0f / std::sqrt(static_cast<float>(k)));
-    weights.push_back(*backend.PackLinear({matrix.tensor()}, dtype));
+    weights.push_back(*backend.PackLinear({matrix.tensor()}, format));
   }
   return weights;
 }

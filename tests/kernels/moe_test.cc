@@ -128,12 +128,12 @@ struct MoeShape {
 
 // A call of random numbers; the same on every backend.
 struct MoeProblem {
-  MoeProblem(Backend& backend, const MoeShape& shape, int64_t rows, DType dtype)
-      : gate_up(RandomWeights(backend, shape.num_experts, 2 * shape.intermediate, shape.hidden, dtype, 1)),
-        down(RandomWeights(backend, shape.num_experts, shape.hidden, shape.intermediate, dtype, 2)),
+  MoeProblem(Backend& backend, const MoeShape& shape, int64_t rows, WeightFormat format)
+      : gate_up(RandomWeights(backend, shape.num_experts, 2 * shape.intermediate, shape.hidden, format, 1)),
+        down(RandomWeights(backend, shape.num_experts, shape.hidden, shape.intermediate, format, 2)),
         gate_up_bias(DType::kFloat32, shape.num_experts, 2 * shape.intermediate),
         down_bias(DType::kFloat32, shape.num_experts, shape.hidden),
-        x(dtype, rows, shape.hidden, 8),
+        x(format.dtype, rows, shape.hidden, 8),
         y(DType::kFloat32, rows, shape.hidden, 3),
         experts(static_cast<size_t>(rows * shape.top_k)),
         weights(experts.size()) {
@@ -208,19 +208,37 @@ TEST_P(MoeTest, AgreesWithTheDefinition) {
   }
 }
 
+TEST_P(MoeTest, QuantisedExpertsAgreeWithTheDefinition) {
+  const std::unique_ptr<Backend> ref = RefBackend();
+  const MoeShape shape{16, 4, 320, 96};
+  for (BlockFormat blocks : {BlockFormat::kQ8_0, BlockFormat::kQ4_0}) {
+    for (int64_t rows : {1, 5, 150}) {
+      const WeightFormat format(DType::kBFloat16, blocks);
+      const std::unique_ptr<Backend> cpu = Cpu(2, shape, rows);
+      MoeProblem want(*ref, shape, rows, format), got(*cpu, shape, rows, format);
+      ref->Moe(want.args);
+      cpu->Moe(got.args);
+      // The rows are rounded to 8 bits too: 1/254 of the largest of 32, of either sign, in both products.
+      EXPECT_LE(Difference(got.y, want.y), 4e-2f) << InfoOf(blocks).name << ", " << rows << " rows";
+    }
+  }
+}
+
 TEST_P(MoeTest, ARowHasTheSameBitsInAnyCompanyAndForAnyNumberOfWorkers) {
   const MoeShape shape{8, 3, 96, 80};
   constexpr int64_t kRows = 200;
-  for (DType dtype : kAllDTypes) {
+  for (const WeightFormat& format :
+       {WeightFormat(DType::kFloat32), WeightFormat(DType::kBFloat16), WeightFormat(DType::kFloat16),
+        WeightFormat(DType::kBFloat16, BlockFormat::kQ8_0)}) {
     const std::unique_ptr<Backend> one = Cpu(1, shape, kRows), three = Cpu(3, shape, kRows);
-    MoeProblem together(*three, shape, kRows, dtype), alone(*one, shape, kRows, dtype),
-        parts(*three, shape, kRows, dtype);
+    MoeProblem together(*three, shape, kRows, format), alone(*one, shape, kRows, format),
+        parts(*three, shape, kRows, format);
     three->Moe(together.args);
     for (int64_t r = 0; r < kRows; ++r) one->Moe(alone.Rows(r, 1));
     three->Moe(parts.Rows(0, 67));
     three->Moe(parts.Rows(67, kRows - 67));
-    EXPECT_TRUE(SameBits(together.y, alone.y)) << DTypeName(dtype);
-    EXPECT_TRUE(SameBits(together.y, parts.y)) << DTypeName(dtype);
+    EXPECT_TRUE(SameBits(together.y, alone.y)) << DTypeName(format.dtype);
+    EXPECT_TRUE(SameBits(together.y, parts.y)) << DTypeName(format.dtype);
   }
 }
 
