@@ -1,6 +1,8 @@
 #include "server/model_info.h"
 
+#include <algorithm>
 #include <filesystem>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "absl/strings/str_cat.h"
@@ -18,24 +20,70 @@ std::string Size(uint64_t bytes) {
   return absl::StrFormat("%.1f %s", value, kUnits[unit]);
 }
 
-// The formula, and what a request of `len` tokens keeps where windows let go of some.
-std::string KvText(const KvCacheSpec& kv, int32_t len) {
+// "32 layers keep all positions", "28 layers window 1024: at most 112.0 MiB for a sequence", ...; groups that keep the
+// same are one line.
+std::string LayersText(const KvCacheSpec& kv) {
+  std::map<int32_t, uint64_t> layers_of;  // by window; 0, all positions, comes first
+  for (const KvGroup& group : kv.groups) layers_of[group.window] += group.layers.size();
+  std::string text;
+  for (const auto& [window, num_layers] : layers_of) {
+    absl::StrAppendFormat(&text, "%s%d layers ", text.empty() ? "layers      " : "            ", num_layers);
+    if (window == 0) {
+      absl::StrAppend(&text, "keep all positions\n");
+    } else {
+      absl::StrAppendFormat(&text, "window %d: at most %s for a sequence\n", window,
+                            Size(num_layers * static_cast<uint64_t>(window) * kv.BytesPerTokenPerLayer()));
+    }
+  }
+  return text;
+}
+
+// What a token and a sequence keep.
+std::string KvText(const KvCacheSpec& kv, int32_t max_model_len) {
   std::string text = absl::StrFormat("KV          %d bytes per token = ", kv.BytesPerToken());
   const auto bytes = static_cast<int>(DTypeBytes(kv.dtype));
   if (kv.is_latent()) {
-    absl::StrAppendFormat(&text, "%d layers x (%d latent + %d rotary) x %d bytes\n", kv.NumLayers(), kv.latent_dim,
-                          kv.rope_dim, bytes);
+    absl::StrAppendFormat(&text, "%d layers x %d latent (%d + %d rotary) x %d bytes\n", kv.NumLayers(), kv.Elements(),
+                          kv.latent_dim, kv.rope_dim, bytes);
   } else {
     absl::StrAppendFormat(&text, "2 x %d layers x %d KV heads x %d x %d bytes\n", kv.NumLayers(), kv.kv_heads,
                           kv.head_dim, bytes);
   }
-  for (const KvGroup& group : kv.groups) {
-    if (group.kind != KvKind::kWindow) continue;
-    absl::StrAppendFormat(&text, "windows     a request of %d tokens keeps %s, not %s\n", len,
-                          Size(kv.BytesPerSequence(len)), Size(kv.BytesPerToken() * static_cast<uint64_t>(len)));
-    break;
+  const bool has_windows =
+      std::any_of(kv.groups.begin(), kv.groups.end(), [](const KvGroup& g) { return g.window > 0; });
+  if (has_windows) {
+    absl::StrAppend(&text, LayersText(kv));
+    absl::StrAppendFormat(&text, "            a sequence of %d tokens keeps %s, not %s\n", max_model_len,
+                          Size(kv.BytesPerSequence(max_model_len)),
+                          Size(kv.BytesPerToken() * static_cast<uint64_t>(max_model_len)));
   }
   return text;
+}
+
+// What the pool is cut into, and how many of the longest requests it holds at once.
+std::string BlocksText(const MemoryPlan& plan) {
+  const KvCacheSpec& kv = plan.kv;
+  std::string text = absl::StrFormat("blocks      %d of %d tokens", plan.num_blocks, kv.block_size);
+  if (kv.groups.size() > 1) {
+    absl::StrAppendFormat(&text, " in %d layers, a sequence has tables for %d such groups", kv.layers_per_group,
+                          kv.groups.size());
+  }
+  const int64_t longest = kv.BlocksFor(plan.max_model_len);
+  absl::StrAppendFormat(&text, "\nlongest     a sequence of %d tokens, %d blocks: %d at once\n", plan.max_model_len,
+                        longest, plan.num_blocks / std::max<int64_t>(longest, 1));
+  return text;
+}
+
+absl::string_view KindName(KvKind kind) {
+  switch (kind) {
+    case KvKind::kFull:
+      return "full";
+    case KvKind::kWindow:
+      return "window";
+    case KvKind::kLatent:
+      return "latent";
+  }
+  return "";
 }
 
 }  // namespace
@@ -68,21 +116,25 @@ std::string LastPathPart(const std::string& path) {
 
 std::string PlanText(const v1::GetModelResponse& model, const MemoryPlan& plan) {
   const uint64_t total = plan.weight_bytes + plan.kv_bytes + plan.workspace_bytes;
-  std::string text = absl::StrFormat("%s: %s, %d layers, %d query heads, %d KV heads of %d, vocabulary %d\n",
-                                     model.name(), model.family(), model.layers(), model.q_heads(), model.kv_heads(),
-                                     model.head_dim(), model.vocab_size());
+  const std::string heads = plan.kv.is_latent()
+                                ? "one latent for all"
+                                : absl::StrFormat("%d KV heads of %d", model.kv_heads(), model.head_dim());
+  std::string text = absl::StrFormat("%s: %s, %d layers, %d query heads, %s, vocabulary %d\n", model.name(),
+                                     model.family(), model.layers(), model.q_heads(), heads, model.vocab_size());
   absl::StrAppend(&text, "backend     ", model.backend(), ", weights ", model.weight_dtype(), ", cache ",
                   model.kv_cache_dtype(), "\n");
-  absl::StrAppend(&text, KvText(plan.kv, plan.max_model_len));
-  absl::StrAppendFormat(&text, "blocks      %d of %d tokens; longest request %d tokens, %d blocks\n",
-                        model.num_blocks(), model.block_size(), model.max_model_len(),
-                        plan.kv.BlocksFor(plan.max_model_len));
+  absl::StrAppend(&text, KvText(plan.kv, plan.max_model_len), BlocksText(plan));
   absl::StrAppendFormat(&text, "memory      weights %s + KV %s + workspaces %s = %s\n", Size(plan.weight_bytes),
                         Size(plan.kv_bytes), Size(plan.workspace_bytes), Size(total));
   return text;
 }
 
 std::string PlanJson(const v1::GetModelResponse& model, const MemoryPlan& plan) {
+  const int64_t max_model_len = plan.max_model_len;
+  nlohmann::ordered_json groups = nlohmann::ordered_json::array();
+  for (const KvGroup& group : plan.kv.groups) {
+    groups.push_back({{"kind", std::string(KindName(group.kind))}, {"window", group.window}, {"layers", group.layers}});
+  }
   const nlohmann::ordered_json json = {
       {"name", model.name()},
       {"family", model.family()},
@@ -99,6 +151,10 @@ std::string PlanJson(const v1::GetModelResponse& model, const MemoryPlan& plan) 
       {"weight_dtype", model.weight_dtype()},
       {"backend", model.backend()},
       {"version", model.version()},
+      {"kv_groups", groups},
+      {"kv_bytes_per_block", plan.kv.BytesPerBlock()},
+      {"longest_sequence_bytes", plan.kv.BytesPerSequence(max_model_len)},
+      {"longest_sequence_blocks", plan.kv.BlocksFor(max_model_len)},
       {"weight_bytes", plan.weight_bytes},
       {"kv_bytes", plan.kv_bytes},
       {"workspace_bytes", plan.workspace_bytes},

@@ -20,7 +20,9 @@ std::string LastPathPart(const std::string& path);
 
 // The plan as lines for people.
 std::string PlanText(const v1::GetModelResponse& model, const MemoryPlan& plan);
-// The plan as one JSON object: GetModelResponse's names, numbers as numbers, and the bytes of each kind of memory.
+// The plan as one JSON object: GetModelResponse's names, numbers as numbers, and the bytes of each kind of memory. Of
+// the cache also its groups of layers (`kv_groups`: kind, window in tokens or 0, layers), the bytes of a block, and
+// what a sequence of max_model_len tokens keeps.
 std::string PlanJson(const v1::GetModelResponse& model, const MemoryPlan& plan);
 
 }  // namespace quire
