@@ -41,11 +41,12 @@ void Engine::Shutdown() {
 
 int32_t Engine::num_waiting() const { return inbox_.num_waiting() + num_preempted_.load(std::memory_order_relaxed); }
 
-absl::Duration Engine::RetryDelay() const { return inbox_.RetryDelay(absl::Now()); }
-
 EngineSnapshot Engine::snapshot() const {
+  const bool has_commands = inbox_.has_commands();
   const std::lock_guard lock(snapshot_mutex_);
-  return snapshot_;
+  EngineSnapshot snapshot = snapshot_;
+  snapshot.has_work |= has_commands;
+  return snapshot;
 }
 
 // ---- The engine thread ----
@@ -71,8 +72,10 @@ absl::Status Engine::Step() {
   const absl::Time begin = absl::Now();
   scheduler_.Expire(begin, events_);
   scheduler_.Schedule(begin, batch_, events_);
+  ++progress_.turns;
+  const bool was_idle = !std::exchange(progress_.has_work, !batch_.empty());
   if (batch_.empty()) return absl::OkStatus();
-  if (!events_.empty()) Deliver();  // who starts or ends here need not wait for the step
+  if (was_idle || !events_.empty()) Deliver();  // who starts or ends here need not wait for the step
 
   const absl::Time scheduled = absl::Now();
   if (absl::Status status = runner_->Launch(batch_); !status.ok()) return status;
@@ -93,30 +96,26 @@ void Engine::Finish(const absl::Status& status) {
   if (!status.ok()) inbox_.Close(absl::UnavailableError(absl::StrCat("the engine failed: ", status.message())));
   inbox_.TakeRest(commands_);
   CarryOut(commands_);
-  scheduler_.EndAll(status.ok() ? Ending::kShutdown : Ending::kFailed, events_);
+  scheduler_.EndAll(status.ok() ? Ending::kShutdown : Ending::kEngineFailed, events_);
+  progress_.has_work = false;
   Deliver();
   if (!status.ok()) sink_->OnEngineFailure(status);
 }
 
 void Engine::CarryOut(std::vector<Command>& commands) {
+  const absl::Time now = commands.empty() ? absl::Time() : absl::Now();
   for (Command& command : commands) {
     switch (command.kind) {
-      case CommandKind::kAdd: {
-        const RequestId id = command.request->id;
-        unstarted_.emplace(id, command.request->prompt.size());
-        if (scheduler_.Add(std::move(command.request)).ok()) break;
-        TokenEvent& event = events_.emplace_back();
-        event.kind = EventKind::kEnded;
-        event.ending = Ending::kFailed;
-        event.request_id = id;
+      case CommandKind::kAdd:
+        unstarted_.insert(command.request->id);
+        scheduler_.Submit(std::move(command.request), now, events_);
         break;
-      }
       case CommandKind::kCancel:
         scheduler_.End(command.id, command.ending, events_);
         break;
       case CommandKind::kStop:
         scheduler_.Drop(command.id, command.index);
-        StopWaiting(command.id, /*admitted=*/false);
+        num_left_ += static_cast<int32_t>(unstarted_.erase(command.id));
         break;
       case CommandKind::kPause:
         scheduler_.Pause(command.id);
@@ -135,6 +134,7 @@ void Engine::CarryOut(std::vector<Command>& commands) {
 void Engine::Deliver() {
   CountLeavers();
   progress_.scheduler = scheduler_.stats();
+  progress_.retry_delay = scheduler_.RetryDelay(absl::Now());
   num_preempted_.store(progress_.scheduler.num_waiting - static_cast<int32_t>(unstarted_.size()),
                        std::memory_order_relaxed);
   {
@@ -146,24 +146,18 @@ void Engine::Deliver() {
   events_.clear();
 }
 
-void Engine::StopWaiting(RequestId id, bool admitted) {
-  const auto waiting = unstarted_.find(id);
-  if (waiting == unstarted_.end()) return;
-  ++(admitted ? leavers_.num_admitted : leavers_.num_ended);
-  leavers_.num_tokens += waiting->second;
-  unstarted_.erase(waiting);
-}
-
 void Engine::CountLeavers() {
-  const absl::Time now = absl::Now();
+  absl::Time now;
   for (TokenEvent& event : events_) {
-    if (event.kind == EventKind::kEnded && event.time == absl::Time()) event.time = now;
-    if (event.kind == EventKind::kStarted || event.kind == EventKind::kEnded) {
-      StopWaiting(event.request_id, event.kind == EventKind::kStarted);
+    if (event.kind == EventKind::kToken) continue;
+    if (event.kind == EventKind::kEnded && event.time == absl::Time()) {
+      if (now == absl::Time()) now = absl::Now();
+      event.time = now;
     }
+    if (!unstarted_.empty()) num_left_ += static_cast<int32_t>(unstarted_.erase(event.request_id));
   }
-  if (leavers_.num_admitted + leavers_.num_ended > 0) inbox_.OnLeft(now, leavers_);
-  leavers_ = {};
+  if (num_left_ > 0) inbox_.OnLeft(num_left_);
+  num_left_ = 0;
 }
 
 }  // namespace quire

@@ -15,7 +15,7 @@
 #include <thread>
 #include <vector>
 
-#include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "engine/inbox.h"
@@ -49,7 +49,10 @@ struct EngineSnapshot {
   absl::Duration schedule_time;  // spent so far, by phase of the loop
   absl::Duration compute_time;
   absl::Duration commit_time;
-  absl::Time last_step;  // heartbeat: when a step was last committed; the epoch before the first
+  absl::Time last_step;        // when one was last committed; the epoch before the first
+  absl::Duration retry_delay;  // the estimate until one more waiting request is admitted
+  uint64_t turns = 0;          // heartbeat: of the loop so far
+  bool has_work = false;       // the loop computes a step, or has not taken yet what others want of it
 };
 
 class Engine {
@@ -62,10 +65,10 @@ class Engine {
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
 
-  // Hands a request over. RESOURCE_EXHAUSTED at once when max_waiting_requests or max_waiting_tokens are waiting (the
-  // server adds the delay of RetryDelay); UNAVAILABLE after Shutdown or a failure. On OK exactly one ending event
-  // follows (a request that could never run: kEnded, kFailed — the server has checked the ranges before), unless Stop
-  // takes its place.
+  // Hands a request over. RESOURCE_EXHAUSTED at once when max_waiting_requests wait (the server adds the delay of
+  // RetryDelay); UNAVAILABLE after Shutdown or a failure. On OK exactly one ending event follows, unless Stop takes its
+  // place: kEnded with kRefused or kDeadlineUnreachable if the scheduler will not have it, with kFailed if it could
+  // never run (the server has checked the ranges before).
   absl::Status Submit(std::shared_ptr<const Request> request);
 
   // Ends a request with a kEnded event; unknown ids are ignored. Always gets in.
@@ -87,9 +90,8 @@ class Engine {
 
   // Requests that wait: in the inbox or in the scheduler's queue, preempted ones among them.
   int32_t num_waiting() const;
-  // An estimate of how long until a waiting place is free, from the measured rate of admissions; at least 10 ms, at
-  // most 60 s.
-  absl::Duration RetryDelay() const;
+  // An estimate of how long until a waiting place is free; at least 10 ms, at most 60 s.
+  absl::Duration RetryDelay() const { return snapshot().retry_delay; }
 
   EngineSnapshot snapshot() const;
 
@@ -106,9 +108,7 @@ class Engine {
   void CarryOut(std::vector<Command>& commands);
   // Publishes the snapshot, then hands the events to the sink.
   void Deliver();
-  // A request waits no longer, if it did: it was admitted, or is over.
-  void StopWaiting(RequestId id, bool admitted);
-  // Tells the inbox who waits no longer by the events of this step.
+  // Tells the inbox how many wait no longer by the events of this step.
   void CountLeavers();
 
   Inbox inbox_;
@@ -124,10 +124,9 @@ class Engine {
   std::vector<Command> commands_;
   Batch batch_;  // of the last step
   std::vector<TokenEvent> events_;
-  EngineSnapshot progress_;  // what the next snapshot will say
-  absl::flat_hash_map<RequestId, int64_t>
-      unstarted_;    // prompt tokens of requests taken from the inbox and not yet admitted
-  Leavers leavers_;  // since the inbox was told last
+  EngineSnapshot progress_;                   // what the next snapshot will say
+  absl::flat_hash_set<RequestId> unstarted_;  // requests taken from the inbox and not yet admitted
+  int32_t num_left_ = 0;                      // who ceased to wait since the inbox was told last
 
   std::mutex shutdown_mutex_;  // one thread joins
   std::thread thread_;         // last: starts when all else is there

@@ -3,7 +3,6 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 
 namespace quire {
 
@@ -16,13 +15,12 @@ absl::Status Inbox::Submit(std::shared_ptr<const Request> request) {
       return absl::ResourceExhaustedError(
           absl::StrCat(waiting_requests_, " requests wait, allowed at most ", max_requests_));
     }
-    if (waiting_requests_ > 0 && waiting_tokens_ + num_tokens > max_tokens_) {
-      return absl::ResourceExhaustedError(absl::StrCat(waiting_tokens_, " prompt tokens wait, allowed at most ",
+    if (new_tokens_ > 0 && new_tokens_ + num_tokens > max_tokens_) {
+      return absl::ResourceExhaustedError(absl::StrCat(new_tokens_, " prompt tokens have just come, allowed at most ",
                                                        max_tokens_, " with the ", num_tokens, " of this request"));
     }
-    if (waiting_requests_ == 0) admissions_.OnQueueBegins(absl::Now());
     ++waiting_requests_;
-    waiting_tokens_ += num_tokens;
+    new_tokens_ += num_tokens;
     commands_.push_back({.kind = CommandKind::kAdd, .request = std::move(request)});
   }
   not_empty_or_closed_.notify_one();
@@ -57,6 +55,7 @@ bool Inbox::Take(absl::Time deadline, std::vector<Command>& commands) {
   }
   if (!closed_.ok()) return false;
   commands.swap(commands_);
+  new_tokens_ = 0;
   return true;
 }
 
@@ -64,13 +63,12 @@ void Inbox::TakeRest(std::vector<Command>& commands) {
   commands.clear();
   const std::lock_guard lock(mutex_);
   commands.swap(commands_);
+  new_tokens_ = 0;
 }
 
-void Inbox::OnLeft(absl::Time now, const Leavers& leavers) {
+void Inbox::OnLeft(int32_t num_requests) {
   const std::lock_guard lock(mutex_);
-  waiting_requests_ -= leavers.num_admitted + leavers.num_ended;
-  waiting_tokens_ -= leavers.num_tokens;
-  if (leavers.num_admitted > 0) admissions_.OnAdmitted(now, leavers.num_admitted);
+  waiting_requests_ -= num_requests;
 }
 
 int32_t Inbox::num_waiting() const {
@@ -78,9 +76,9 @@ int32_t Inbox::num_waiting() const {
   return waiting_requests_;
 }
 
-absl::Duration Inbox::RetryDelay(absl::Time now) const {
+bool Inbox::has_commands() const {
   const std::lock_guard lock(mutex_);
-  return admissions_.Delay(now);
+  return !commands_.empty();
 }
 
 }  // namespace quire

@@ -1,8 +1,9 @@
 // Inbox: what other threads want of the engine, in the order in which they said so; and who waits.
 //
-// A request waits from Submit until the engine reports that it was admitted or is over. Submit refuses beyond the
-// limits; Cancel, Stop and EndAll always get in. Nobody holds the mutex for longer than a swap of vectors, so nobody
-// waits for a step.
+// A request waits from Submit until the engine reports that it was admitted or is over. Submit refuses when too many
+// wait, or more tokens than the queue may have lie here unseen by the engine; what it sees it judges by its own state
+// (scheduler/admission.h). Cancel, Stop and EndAll always get in. Nobody holds the mutex for longer than a swap of
+// vectors, so nobody waits for a step.
 //
 // Thread: any, except where said.
 
@@ -17,7 +18,6 @@
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
-#include "engine/admission_rate.h"
 #include "scheduler/request.h"
 #include "scheduler/token_event.h"
 
@@ -33,20 +33,13 @@ struct Command {
   std::shared_ptr<const Request> request = nullptr;  // kAdd
 };
 
-// Requests that wait no longer.
-struct Leavers {
-  int32_t num_admitted = 0;
-  int32_t num_ended = 0;   // cancelled, expired, refused before they were admitted
-  int64_t num_tokens = 0;  // of the prompts of both
-};
-
 class Inbox {
  public:
   Inbox(int32_t max_waiting_requests, int64_t max_waiting_tokens)
       : max_requests_(max_waiting_requests), max_tokens_(max_waiting_tokens) {}
 
-  // RESOURCE_EXHAUSTED when as much waits as may (one request is always taken, however long); what Close said when
-  // closed.
+  // RESOURCE_EXHAUSTED when as many wait as may, or too many tokens were not taken yet (one request is always, however
+  // long); what Close said when closed.
   absl::Status Submit(std::shared_ptr<const Request> request);
 
   // REQUIRES: command.kind is not kAdd. Does nothing when closed.
@@ -62,11 +55,12 @@ class Inbox {
   // As Take, without waiting, and when closed too.
   void TakeRest(std::vector<Command>& commands);
 
-  // These wait no longer. Thread: the engine thread.
-  void OnLeft(absl::Time now, const Leavers& leavers);
+  // So many wait no longer. Thread: the engine thread.
+  void OnLeft(int32_t num_requests);
 
   int32_t num_waiting() const;
-  absl::Duration RetryDelay(absl::Time now) const;
+  // There are commands that the engine has not taken.
+  bool has_commands() const;
 
  private:
   const int32_t max_requests_;
@@ -77,8 +71,7 @@ class Inbox {
   std::vector<Command> commands_;
   absl::Status closed_;  // OK: open
   int32_t waiting_requests_ = 0;
-  int64_t waiting_tokens_ = 0;  // of their prompts
-  AdmissionRate admissions_;
+  int64_t new_tokens_ = 0;  // of the prompts of requests in commands_
 };
 
 }  // namespace quire

@@ -158,6 +158,13 @@ absl::StatusOr<MemoryPlan> MakeMemoryPlan(const ModelConfig& config, const Engin
       .max_model_len = plan.max_model_len,
       .enable_prefix_caching = options.enable_prefix_caching,
       .kv_windows = plan.kv.Windows(),
+      .policy = options.scheduling_policy,
+      .priority_aging = options.priority_aging,
+      .tenant_weights = options.tenant_weights,
+      .max_tenants = options.max_tenants,
+      .limits = {.max_waiting_tokens = options.max_waiting_tokens,
+                 .max_waiting_requests_per_tenant = options.max_waiting_requests_per_tenant,
+                 .max_waiting_tokens_per_tenant = options.max_waiting_tokens_per_tenant},
   };
   return plan;
 }

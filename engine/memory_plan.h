@@ -5,10 +5,13 @@
 #define QUIRE_ENGINE_MEMORY_PLAN_H_
 
 #include <cstdint>
+#include <limits>
+#include <map>
 #include <optional>
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "engine/activations.h"
 #include "engine/model_config.h"
 #include "kernels/backend.h"
@@ -35,6 +38,12 @@ struct EngineOptions {
   int32_t max_waiting_requests = 1024;
   int64_t max_waiting_tokens = 4194304;
   bool enable_prefix_caching = true;
+  SchedulingPolicy scheduling_policy = SchedulingPolicy::kFcfs;
+  absl::Duration priority_aging = absl::Seconds(10);
+  std::map<std::string, double> tenant_weights;
+  int32_t max_tenants = 1024;
+  int32_t max_waiting_requests_per_tenant = std::numeric_limits<int32_t>::max();
+  int64_t max_waiting_tokens_per_tenant = std::numeric_limits<int64_t>::max();
   uint64_t seed = 0;  // of dummy weights
 };
 

@@ -51,9 +51,9 @@ std::optional<Refusal> Judge(const AdmissionLimits& limits, const LoadEstimate& 
   if (!candidate.can_start) {
     if (const std::optional<Refusal> refusal = JudgeLimits(limits, load, now, candidate)) return refusal;
   }
-  if (candidate.deadline == absl::InfiniteFuture()) return std::nullopt;
-
   const absl::Duration left = candidate.deadline - now;
+  // If it has expired already, that is what it is told.
+  if (candidate.deadline == absl::InfiniteFuture() || left <= absl::ZeroDuration()) return std::nullopt;
   const int64_t num_ahead = candidate.ahead.num_tokens + candidate.num_running_tokens;
   if (load.PrefillTime(now, num_ahead + candidate.num_tokens) > left) {
     return Refusal{Ending::kDeadlineUnreachable, absl::ZeroDuration()};

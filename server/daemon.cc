@@ -76,6 +76,7 @@ absl::StatusOr<std::unique_ptr<Daemon>> Daemon::Start(const Options& options, Sh
   limits.max_text_bytes = size_t{limits.max_model_len} * (*tokenizer)->max_token_bytes();
   limits.default_sampling = generation->sampling;
   limits.eos_ids = std::move(generation->eos_ids);
+  limits.has_priorities = options.engine.scheduling_policy == SchedulingPolicy::kPriority;
   std::unique_ptr<Daemon> daemon(
       new Daemon(options, signal, *std::move(model), *std::move(tokenizer), std::move(tokens), std::move(limits)));
   if (absl::Status status = daemon->Listen(); !status.ok()) return status;

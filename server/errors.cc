@@ -46,6 +46,15 @@ absl::Status NotSupported(absl::string_view field, absl::string_view message) {
   return status;
 }
 
+absl::Status DeadlineExceeded(absl::string_view reason, absl::string_view message) {
+  google::rpc::ErrorInfo detail;
+  detail.set_reason(std::string(reason));
+  detail.set_domain("quire");
+  absl::Status status = absl::DeadlineExceededError(message);
+  AddDetail(status, detail);
+  return status;
+}
+
 absl::Status TryLater(absl::StatusCode code, absl::string_view message, absl::Duration retry_delay) {
   google::rpc::RetryInfo detail;
   detail.mutable_retry_delay()->set_seconds(absl::ToInt64Seconds(retry_delay));

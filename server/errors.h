@@ -30,6 +30,9 @@ absl::Status InvalidField(absl::string_view field, absl::string_view description
 // UNIMPLEMENTED with ErrorInfo UNSUPPORTED_PARAMETER, which names the field: this build or model cannot do it.
 absl::Status NotSupported(absl::string_view field, absl::string_view message);
 
+// DEADLINE_EXCEEDED with ErrorInfo: QUEUE_TIME_EXCEEDED, DEADLINE_UNREACHABLE.
+absl::Status DeadlineExceeded(absl::string_view reason, absl::string_view message);
+
 // RESOURCE_EXHAUSTED or UNAVAILABLE with RetryInfo.
 absl::Status TryLater(absl::StatusCode code, absl::string_view message, absl::Duration retry_delay);
 

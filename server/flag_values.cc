@@ -90,6 +90,21 @@ absl::StatusOr<std::vector<int>> ParseCpuList(absl::string_view text) {
   return cpus;
 }
 
+absl::StatusOr<std::map<std::string, double>> ParseWeights(absl::string_view text) {
+  std::map<std::string, double> weights;
+  for (absl::string_view part : absl::StrSplit(text, ',')) {
+    const size_t equals = part.rfind('=');
+    double weight = 0;
+    const bool valid = equals != absl::string_view::npos && equals > 0 &&
+                       absl::SimpleAtod(part.substr(equals + 1), &weight) && weight >= 1e-3 && weight <= 1e6;
+    if (!valid) return Invalid(text, "not a list of weights from 0.001 to 1000000, such as gold=4,free=0.5");
+    if (!weights.emplace(std::string(part.substr(0, equals)), weight).second) {
+      return Invalid(text, absl::StrCat("naming ", part.substr(0, equals), " twice"));
+    }
+  }
+  return weights;
+}
+
 bool ListenAddress::loopback() const {
   if (host == "localhost" || host == "::1") return true;
   // All of 127.0.0.0/8, but no host name that merely begins so ("127.evil.example").

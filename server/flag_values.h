@@ -7,6 +7,7 @@
 #define QUIRE_SERVER_FLAG_VALUES_H_
 
 #include <cstdint>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -30,6 +31,9 @@ absl::StatusOr<bool> ParseSwitch(absl::string_view text);
 
 // CPU numbers and ranges: "0,2-5".
 absl::StatusOr<std::vector<int>> ParseCpuList(absl::string_view text);
+
+// "gold=4,free=0.5": a weight above 0 for each name.
+absl::StatusOr<std::map<std::string, double>> ParseWeights(absl::string_view text);
 
 // HOST:PORT; an IPv6 host stands in brackets.
 struct ListenAddress {

@@ -111,9 +111,19 @@ absl::Status SetDeterministic(Options&, absl::string_view value) {
   return absl::InvalidArgumentError("cannot be turned off: the cpu and ref backends are always deterministic");
 }
 
-absl::Status SetSchedulingPolicy(Options&, absl::string_view value) {
-  if (value == "priority" || value == "fair") return NotBuilt(absl::StrCat("policy ", value));
-  return AcceptOnly(value, "fcfs");
+absl::Status SetSchedulingPolicy(Options& o, absl::string_view value) {
+  return Choose<SchedulingPolicy>(
+      value,
+      {{"fcfs", SchedulingPolicy::kFcfs}, {"priority", SchedulingPolicy::kPriority}, {"fair", SchedulingPolicy::kFair}},
+      o.engine.scheduling_policy);
+}
+
+absl::Status SetPriorityAging(Options& o, absl::string_view value) {
+  const auto parsed = ParseDuration(value);
+  if (!parsed.ok()) return parsed.status();
+  if (*parsed == absl::ZeroDuration()) return absl::InvalidArgumentError("must be above zero");
+  o.engine.priority_aging = *parsed;
+  return absl::OkStatus();
 }
 
 absl::Status SetGenerationConfig(Options& o, absl::string_view value) {
@@ -247,10 +257,24 @@ constexpr Flag kFlags[] = {
      [](Options& o, absl::string_view v) { return StoreInteger(v, 1, 1048576, o.engine.chunked_prefill_size); }},
     {"enable-prefix-caching", "", "true", "reuse the KV blocks of a prompt's beginning that was seen before",
      [](Options& o, absl::string_view v) { return Store(ParseSwitch(v), o.engine.enable_prefix_caching); }},
-    {"scheduling-policy", "POLICY", "fcfs", "who runs first: fcfs, in order of arrival", SetSchedulingPolicy},
+    {"scheduling-policy", "POLICY", "fcfs",
+     "who runs first: fcfs, in order of arrival; priority, the request with the lowest number, which takes seat and "
+     "blocks of others; fair, the tenant that was served least (virtual token counter)",
+     SetSchedulingPolicy},
+    {"priority-aging", "DURATION", "10s",
+     "with --scheduling-policy priority: for each such time that a request has lived it counts as one priority better, "
+     "so that nobody waits forever",
+     SetPriorityAging},
+    {"tenant-weights", "NAME=N,...", "1 each",
+     "with --scheduling-policy fair: shares of tenants relative to each other, such as gold=4,free=0.5",
+     [](Options& o, absl::string_view v) { return Store(ParseWeights(v), o.engine.tenant_weights); }},
+    {"max-tenants", "N", "1024",
+     "with --scheduling-policy fair: tenants with an account of their own; beyond, the others share one",
+     [](Options& o, absl::string_view v) { return StoreInteger(v, 1, 1048576, o.engine.max_tenants); }},
     {"max-waiting-requests", "N", "1024", "requests that may queue; beyond: RESOURCE_EXHAUSTED",
      [](Options& o, absl::string_view v) { return StoreInteger(v, 1, kInt32Max, o.engine.max_waiting_requests); }},
-    {"max-waiting-tokens", "TOKENS", "4194304", "prompt tokens that may queue; beyond: RESOURCE_EXHAUSTED",
+    {"max-waiting-tokens", "TOKENS", "4194304",
+     "prompt tokens, less prefix hits, that may queue; beyond: RESOURCE_EXHAUSTED",
      [](Options& o, absl::string_view v) {
        return StoreInteger(v, 1, std::numeric_limits<int64_t>::max(), o.engine.max_waiting_tokens);
      }},
@@ -279,6 +303,16 @@ constexpr Flag kFlags[] = {
      [](Options& o, absl::string_view v) { return StoreInteger(v, 1, kInt32Max, o.max_unsent_tokens); }},
     {"write-timeout", "DURATION", "30s", "a client that takes nothing for so long is taken for dead: CANCELLED",
      SetWriteTimeout},
+    {"max-waiting-requests-per-tenant", "N", "none",
+     "requests of one tenant that may queue; beyond: RESOURCE_EXHAUSTED",
+     [](Options& o, absl::string_view v) {
+       return StoreInteger(v, 1, kInt32Max, o.engine.max_waiting_requests_per_tenant);
+     }},
+    {"max-waiting-tokens-per-tenant", "TOKENS", "none",
+     "prompt tokens of one tenant that may queue; beyond: RESOURCE_EXHAUSTED",
+     [](Options& o, absl::string_view v) {
+       return StoreInteger(v, 1, std::numeric_limits<int64_t>::max(), o.engine.max_waiting_tokens_per_tenant);
+     }},
     {"default-timeout", "DURATION", "none", "deadline of a request whose client gives none, such as 30s",
      SetDefaultTimeout},
     {"drain-delay", "DURATION", "0s", "after SIGTERM readiness is off, and requests are taken for this long more",

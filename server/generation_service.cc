@@ -181,6 +181,10 @@ std::shared_ptr<Request> GenerationService::MakeRequest(const Admission& admissi
   request->num_prompt_logprobs = job.num_prompt_logprobs;
   request->arrival = admission.arrival;
   request->deadline = admission.deadline;
+  if (job.max_queue_time) request->queue_deadline = admission.arrival + *job.max_queue_time;
+  if (job.time_limit) request->time_limit = admission.arrival + *job.time_limit;
+  request->priority = job.priority;
+  request->tenant = job.tenant;
   return request;
 }
 

@@ -18,12 +18,12 @@ class Heartbeat {
   // `limit`: the longest that a step may take.
   explicit Heartbeat(absl::Duration limit) : limit_(limit) {}
 
-  // Whether the engine moves: it has nothing to run, or has committed a step since it was looked at `limit` ago. The
-  // time of the last step is not asked: after an idle hour it is an hour old.
+  // Whether the engine moves: it has nothing to do, or its loop has turned since it was looked at `limit` ago. The time
+  // of the last step is not asked: after an idle hour it is an hour old.
   bool Beats(absl::Time now, const EngineSnapshot& snapshot) {
     const bool first_look = since_ == absl::InfiniteFuture();
-    if (first_look || snapshot.scheduler.num_running == 0 || snapshot.scheduler.steps != steps_) {
-      steps_ = snapshot.scheduler.steps;
+    if (first_look || !snapshot.has_work || snapshot.turns != turns_) {
+      turns_ = snapshot.turns;
       since_ = now;
     }
     return now - since_ < limit_;
@@ -31,7 +31,7 @@ class Heartbeat {
 
  private:
   const absl::Duration limit_;
-  uint64_t steps_ = 0;                         // at the last look that saw a movement
+  uint64_t turns_ = 0;                         // at the last look that saw a movement
   absl::Time since_ = absl::InfiniteFuture();  // when that was; InfiniteFuture before the first look
 };
 

@@ -157,10 +157,11 @@ void Metrics::WriteOwn(const EngineSnapshot& snapshot, PrometheusText& out) cons
     out.Sample(Value(endings_[i]), {{"ending", std::string(kEndingNames[i])}});
   }
   counter("quire_tokens_computed_total", "Tokens sampled, and positions run again after a preemption.",
-          stats.sampled_tokens + stats.recomputed_tokens);
+          stats.computed_tokens);
   counter("quire_tokens_delivered_total", "Ids written to streams.", Value(delivered_));
   counter("quire_tokens_recomputed_total", "Positions run again after a preemption.", stats.recomputed_tokens);
-  counter("quire_tokens_discarded_total", "Tokens sampled for a stream that was over.", Value(discarded_));
+  counter("quire_tokens_discarded_total", "Tokens sampled for a stream that was over.",
+          stats.discarded_tokens + Value(discarded_));
   counter("quire_stream_pauses_total", "Times that a request stopped running because its client did not read.",
           stats.pauses);
   counter("quire_stream_stalls_total", "Streams cut because their client did not read.", Value(stalls_));

@@ -24,12 +24,22 @@ void FillLogprobs(uint32_t id, float logprob, absl::Span<const TokenLogprob> top
   }
 }
 
-absl::Status StatusOf(Ending ending) {
-  switch (ending) {
+absl::Status StatusOf(const TokenEvent& event) {
+  switch (event.ending) {
     case Ending::kCancelled:
       return absl::CancelledError("the request was cancelled");
     case Ending::kExpired:
       return absl::DeadlineExceededError("the request's deadline has passed");
+    case Ending::kQueueTimeExceeded:
+      return DeadlineExceeded("QUEUE_TIME_EXCEEDED", "the request did not start within its max_queue_time");
+    case Ending::kDeadlineUnreachable:
+      return DeadlineExceeded("DEADLINE_UNREACHABLE",
+                              "the request could not be served by its deadline, by the measured rate and what waits");
+    case Ending::kRefused:
+      return TryLater(absl::StatusCode::kResourceExhausted, "too much waits for this request to be served in time",
+                      event.retry_delay);
+    case Ending::kEngineFailed:
+      return TryLater(absl::StatusCode::kUnavailable, "the engine failed", absl::Seconds(1));
     case Ending::kShutdown:
       return TryLater(absl::StatusCode::kUnavailable, "the server is going down", absl::Seconds(1));
     case Ending::kFailed:
@@ -65,6 +75,8 @@ void RequestOutput::Take(const TokenEvent& event, std::vector<Response>& respons
       return TakePromptLogprobs(event, responses);
     case EventKind::kToken:
       return TakeToken(event, responses);
+    case EventKind::kStopped:
+      return TakeStopped(event, responses);
     case EventKind::kEnded:
       return TakeEnded(event);
   }
@@ -73,6 +85,10 @@ void RequestOutput::Take(const TokenEvent& event, std::vector<Response>& respons
 void RequestOutput::TakeStarted(const TokenEvent& event, std::vector<Response>& responses) {
   started_ = event.time;
   cached_tokens_ = event.cached_tokens;
+  Accept(responses);
+}
+
+void RequestOutput::Accept(std::vector<Response>& responses) const {
   Response response;
   v1::Accepted& accepted = *response.message.mutable_accepted();
   accepted.set_request_id(spec_.request_id);
@@ -153,10 +169,35 @@ void RequestOutput::TakeToken(const TokenEvent& event, std::vector<Response>& re
     response.num_tokens = std::exchange(output.untold_tokens, 0);
     responses.push_back(std::move(response));
   }
-  if (output.reason == v1::FINISH_REASON_UNSPECIFIED) return;
+  if (output.reason != v1::FINISH_REASON_UNSPECIFIED) Finish(event.index, std::move(finished), responses);
+}
 
+void RequestOutput::TakeStopped(const TokenEvent& event, std::vector<Response>& responses) {
+  must_stop_engine_ = false;
+  if (started_ == absl::InfiniteFuture()) {  // its time was over in the queue
+    started_ = event.time;
+    Accept(responses);
+  }
+  Output& output = outputs_[event.index];
+  output.reason = v1::FINISH_REASON_TIME_LIMIT;
+  output.last_event = std::max(output.last_event, event.time);
+  std::string text;
+  if (output.text) output.text->Finish(text);
+  if (spec_.wants_text && !text.empty()) {
+    Response response;
+    v1::Delta& delta = *response.message.mutable_delta();
+    delta.set_index(event.index);
+    delta.set_text(std::move(text));
+    response.num_tokens = std::exchange(output.untold_tokens, 0);
+    responses.push_back(std::move(response));
+  }
+  Finish(event.index, v1::Finished(), responses);
+}
+
+void RequestOutput::Finish(uint32_t index, v1::Finished finished, std::vector<Response>& responses) {
+  Output& output = outputs_[index];
   --num_live_;
-  finished.set_index(event.index);
+  finished.set_index(index);
   finished.set_reason(output.reason);
   FillUsage(output, finished);
   Response last;
@@ -170,7 +211,7 @@ void RequestOutput::TakeEnded(const TokenEvent& event) {
   num_live_ = 0;
   ended_ = event.time;
   ending_ = event.ending;
-  status_ = StatusOf(event.ending);
+  status_ = StatusOf(event);
 }
 
 uint32_t RequestOutput::untold_tokens() const {
@@ -196,12 +237,13 @@ RequestRecord RequestOutput::Record() const {
   record.max_tokens = request_->max_tokens;
   record.num_outputs = request_->num_outputs;
   absl::Time first_token = absl::InfiniteFuture(), last_event = ended_;
-  bool stopped = true;
+  bool stopped = true, timed_out = false;
   for (const Output& output : outputs_) {
     record.completion_tokens += output.num_tokens;
     first_token = std::min(first_token, output.first_token);
     last_event = std::max(last_event, output.last_event);
     stopped = stopped && output.reason == v1::FINISH_REASON_STOP;
+    timed_out = timed_out || output.reason == v1::FINISH_REASON_TIME_LIMIT;
   }
   const Phases phases = PhasesOf(first_token, last_event);
   record.queued = phases.queued;
@@ -211,20 +253,27 @@ RequestRecord RequestOutput::Record() const {
   switch (ending_) {
     case Ending::kNone:
       record.ending = RequestEnding::kFinished;
-      record.reason = stopped ? "stop" : "length";
+      record.reason = timed_out ? "time_limit" : stopped ? "stop" : "length";
       break;
     case Ending::kCancelled:
       record.ending = RequestEnding::kCancelled;
       record.reason = "cancelled";
       break;
     case Ending::kExpired:
+    case Ending::kQueueTimeExceeded:
       record.ending = RequestEnding::kExpired;
-      record.reason = "expired";
+      record.reason = ending_ == Ending::kExpired ? "expired" : "queue_time_exceeded";
+      break;
+    case Ending::kDeadlineUnreachable:
+    case Ending::kRefused:
+      record.ending = RequestEnding::kRejected;
+      record.reason = ending_ == Ending::kRefused ? "refused" : "deadline_unreachable";
       break;
     case Ending::kFailed:
+    case Ending::kEngineFailed:
     case Ending::kShutdown:
       record.ending = RequestEnding::kFailed;
-      record.reason = ending_ == Ending::kFailed ? "failed" : "shutdown";
+      record.reason = ending_ == Ending::kShutdown ? "shutdown" : "failed";
       break;
   }
   return record;

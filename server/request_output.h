@@ -86,6 +86,11 @@ class RequestOutput {
   void TakePromptLogprobs(const TokenEvent& event, std::vector<Response>& responses);
   void TakeToken(const TokenEvent& event, std::vector<Response>& responses);
   void TakeEnded(const TokenEvent& event);
+  void TakeStopped(const TokenEvent& event, std::vector<Response>& responses);
+  // Tells the client that it has begun, and with which values.
+  void Accept(std::vector<Response>& responses) const;
+  // The output is complete, by reason_.
+  void Finish(uint32_t index, v1::Finished finished, std::vector<Response>& responses);
   // Runs the token through the text stream and decides whether it ends the output. Returns the text to show.
   std::string Advance(const TokenEvent& event, Output& output, v1::Finished& finished);
   Phases PhasesOf(absl::Time first_token, absl::Time last_event) const;

@@ -152,8 +152,11 @@ void CheckDuration(absl::string_view field, const google::protobuf::Duration& du
   if (!valid) violations.Add(field, "is negative or no valid duration; allowed: 0s or more");
 }
 
-void CheckRest(const v1::GenerateRequest& request, Violations& violations) {
-  const v1::SchedulingOptions& scheduling = request.scheduling();
+void CheckScheduling(const v1::SchedulingOptions& scheduling, const RequestLimits& limits, Violations& violations) {
+  if (scheduling.priority() != 0 && !limits.has_priorities) {
+    violations.Add("scheduling.priority", absl::StrCat("is ", scheduling.priority(),
+                                                       "; allowed: 0, as this server does not schedule by priority"));
+  }
   if (scheduling.tenant().size() > kMaxTenantBytes || !IsPrintableAscii(scheduling.tenant())) {
     violations.Add("scheduling.tenant", "allowed: at most 128 printable ASCII characters");
   }
@@ -161,6 +164,9 @@ void CheckRest(const v1::GenerateRequest& request, Violations& violations) {
     CheckDuration("scheduling.max_queue_time", scheduling.max_queue_time(), violations);
   }
   if (scheduling.has_time_limit()) CheckDuration("scheduling.time_limit", scheduling.time_limit(), violations);
+}
+
+void CheckRest(const v1::GenerateRequest& request, Violations& violations) {
   if (request.cache().salt().size() > kMaxSaltBytes) {
     violations.Add("cache.salt",
                    absl::StrCat("has ", request.cache().salt().size(), " bytes; allowed: at most ", kMaxSaltBytes));
@@ -175,16 +181,16 @@ absl::Status CheckSupported(const v1::GenerateRequest& request) {
                              (request.constraint_case() == v1::GenerateRequest::kJsonObject && !request.json_object());
   const std::pair<absl::string_view, bool> kUnsupported[] = {
       {"chat", request.prompt_case() == v1::GenerateRequest::kChat},
-      {"scheduling.priority", scheduling.priority() != 0},
-      {"scheduling.tenant", !scheduling.tenant().empty()},
-      {"scheduling.max_queue_time", scheduling.has_max_queue_time()},
-      {"scheduling.time_limit", scheduling.has_time_limit()},
       {"constraint", !no_constraint},
   };
   for (const auto& [field, asked] : kUnsupported) {
     if (asked) return NotSupported(field, absl::StrCat(field, ": this server cannot do that yet; leave the field out"));
   }
   return absl::OkStatus();
+}
+
+absl::Duration ToDuration(const google::protobuf::Duration& duration) {
+  return absl::Seconds(duration.seconds()) + absl::Nanoseconds(duration.nanos());
 }
 
 SamplingParams EffectiveSampling(const v1::SamplingParams& asked, const SamplingParams& defaults) {
@@ -236,6 +242,11 @@ GenerateJob MakeJob(const v1::GenerateRequest& request, const RequestLimits& lim
   job.skip_special_tokens = !output.has_skip_special_tokens() || output.skip_special_tokens();
   if (output.has_logprobs()) job.num_logprobs = output.logprobs();
   if (output.has_prompt_logprobs()) job.num_prompt_logprobs = output.prompt_logprobs();
+  const v1::SchedulingOptions& scheduling = request.scheduling();
+  job.priority = scheduling.priority();
+  job.tenant = scheduling.tenant();
+  if (scheduling.has_max_queue_time()) job.max_queue_time = ToDuration(scheduling.max_queue_time());
+  if (scheduling.has_time_limit()) job.time_limit = ToDuration(scheduling.time_limit());
   job.cache_salt = request.cache().salt();
   job.bypass_prefix_cache = request.cache().bypass_prefix_cache();
   return job;
@@ -255,6 +266,7 @@ absl::StatusOr<GenerateJob> ValidateGenerate(const v1::GenerateRequest& request,
   CheckSampling(request.sampling(), limits, violations);
   CheckStopping(request.stopping(), limits, violations);
   CheckOutput(request.output(), limits, violations);
+  CheckScheduling(request.scheduling(), limits, violations);
   CheckRest(request, violations);
   if (const absl::Status status = violations.status(); !status.ok()) return status;
   if (const absl::Status status = CheckSupported(request); !status.ok()) return status;

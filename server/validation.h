@@ -17,6 +17,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "absl/time/time.h"
 #include "kernels/sampling/sampling.h"
 #include "quire/v1/generation.pb.h"
 
@@ -30,6 +31,7 @@ struct RequestLimits {
   size_t max_text_bytes = 0;   // a longer prompt text cannot fit max_model_len
   SamplingParams default_sampling;
   std::vector<uint32_t> eos_ids;
+  bool has_priorities = false;  // --scheduling-policy priority
 };
 
 // A request whose every field is in range. The prompt is a text or ids; the rest is as the scheduler and the text
@@ -55,6 +57,11 @@ struct GenerateJob {
   bool skip_special_tokens = true;
   std::optional<uint32_t> num_logprobs;
   std::optional<uint32_t> num_prompt_logprobs;
+
+  int32_t priority = 0;
+  std::string tenant;
+  std::optional<absl::Duration> max_queue_time;
+  std::optional<absl::Duration> time_limit;
 
   std::string cache_salt;
   bool bypass_prefix_cache = false;

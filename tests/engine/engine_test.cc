@@ -205,7 +205,7 @@ TEST(Engine, AFailureEndsEverythingOnceAndClosesTheDoor) {
     gate.AwaitStep(2);
     ASSERT_TRUE(engine->Submit(MakeRequest(4, {1}, kLong)).ok());  // still in the inbox when the step fails
     gate.Open();
-    for (RequestId id = 1; id <= 4; ++id) EXPECT_EQ(sink.Wait(id).ending, Ending::kFailed) << id;
+    for (RequestId id = 1; id <= 4; ++id) EXPECT_EQ(sink.Wait(id).ending, Ending::kEngineFailed) << id;
     engine->Shutdown();
     EXPECT_EQ(sink.failures(), std::vector<absl::Status>{absl::InternalError(in_launch ? "launch" : "collect")});
     for (const auto& [id, output] : sink.outputs()) EXPECT_EQ(output.num_endings, 1) << id;

@@ -7,7 +7,6 @@
 #include <vector>
 
 #include "absl/time/clock.h"
-#include "engine/admission_rate.h"
 #include "gtest/gtest.h"
 
 namespace quire {
@@ -26,15 +25,17 @@ TEST(Inbox, RefusesBeyondItsLimitsAndTakesAgainWhenPlacesAreFree) {
   EXPECT_EQ(inbox.Submit(RequestOf(2, 61)).code(), absl::StatusCode::kResourceExhausted);
   EXPECT_TRUE(inbox.Submit(RequestOf(3, 60)).ok());
   EXPECT_EQ(inbox.Submit(RequestOf(4, 0)).code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_TRUE(inbox.has_commands());
   EXPECT_EQ(inbox.num_waiting(), 2);
 
   std::vector<Command> commands;
   EXPECT_TRUE(inbox.Take(absl::InfinitePast(), commands));
   EXPECT_EQ(commands.size(), 2);
   EXPECT_EQ(inbox.num_waiting(), 2);  // taken, but not admitted
-  inbox.OnLeft(absl::Now(), {.num_admitted = 1, .num_tokens = 40});
+  EXPECT_FALSE(inbox.has_commands());
+  inbox.OnLeft(1);
   EXPECT_EQ(inbox.num_waiting(), 1);
-  EXPECT_TRUE(inbox.Submit(RequestOf(5, 40)).ok());
+  EXPECT_TRUE(inbox.Submit(RequestOf(5, 100)).ok());  // the tokens that were taken are for the scheduler to judge
 }
 
 TEST(Inbox, TakesOneRequestHoweverLong) {
@@ -81,22 +82,6 @@ TEST(Inbox, StopsWaitingAtTheDeadline) {
   std::vector<Command> commands;
   EXPECT_TRUE(inbox.Take(absl::Now() + absl::Milliseconds(1), commands));
   EXPECT_TRUE(commands.empty());
-}
-
-TEST(AdmissionRate, FollowsTheTimeBetweenAdmissionsWithinItsBounds) {
-  const absl::Time start = absl::UnixEpoch();
-  AdmissionRate rate;
-  EXPECT_EQ(rate.Delay(start), absl::Seconds(1));  // nothing is known
-  rate.OnQueueBegins(start);
-  rate.OnAdmitted(start + absl::Seconds(4), 2);
-  EXPECT_EQ(rate.Delay(start + absl::Seconds(4)), absl::Seconds(2));
-  for (int i = 0; i < 100; ++i) rate.OnAdmitted(start + absl::Seconds(4), 1);
-  EXPECT_EQ(rate.Delay(start + absl::Seconds(4)), absl::Milliseconds(10));
-  EXPECT_EQ(rate.Delay(start + absl::Seconds(9)), absl::Seconds(5));  // it stalls
-  EXPECT_EQ(rate.Delay(start + absl::Seconds(500)), absl::Seconds(60));
-  rate.OnQueueBegins(start + absl::Seconds(1000));  // what was idle does not count
-  rate.OnAdmitted(start + absl::Seconds(1000), 1);
-  EXPECT_EQ(rate.Delay(start + absl::Seconds(1000)), absl::Milliseconds(10));
 }
 
 }  // namespace

@@ -325,10 +325,15 @@ TEST_F(DetokenizerTest, LongPromptLogprobsAreSplit) {
 }
 
 TEST_F(DetokenizerTest, EveryEndingHasItsStatus) {
-  const std::pair<Ending, absl::StatusCode> cases[] = {{Ending::kCancelled, absl::StatusCode::kCancelled},
-                                                       {Ending::kExpired, absl::StatusCode::kDeadlineExceeded},
-                                                       {Ending::kFailed, absl::StatusCode::kInternal},
-                                                       {Ending::kShutdown, absl::StatusCode::kUnavailable}};
+  const std::pair<Ending, absl::StatusCode> cases[] = {
+      {Ending::kCancelled, absl::StatusCode::kCancelled},
+      {Ending::kExpired, absl::StatusCode::kDeadlineExceeded},
+      {Ending::kQueueTimeExceeded, absl::StatusCode::kDeadlineExceeded},
+      {Ending::kDeadlineUnreachable, absl::StatusCode::kDeadlineExceeded},
+      {Ending::kRefused, absl::StatusCode::kResourceExhausted},
+      {Ending::kFailed, absl::StatusCode::kInternal},
+      {Ending::kEngineFailed, absl::StatusCode::kUnavailable},
+      {Ending::kShutdown, absl::StatusCode::kUnavailable}};
   RequestId id = 1;
   for (const auto& [ending, code] : cases) {
     const auto sink = Open(MakeRequest(id));
@@ -341,8 +346,30 @@ TEST_F(DetokenizerTest, EveryEndingHasItsStatus) {
   detokenizer_.Shutdown();
   const std::string text = metrics_.Text(EngineSnapshot());
   EXPECT_THAT(text, HasSubstr("{ending=\"cancelled\"} 1\n"));
-  EXPECT_THAT(text, HasSubstr("{ending=\"expired\"} 1\n"));
-  EXPECT_THAT(text, HasSubstr("{ending=\"failed\"} 2\n"));
+  EXPECT_THAT(text, HasSubstr("{ending=\"expired\"} 2\n"));
+  EXPECT_THAT(text, HasSubstr("{ending=\"rejected\"} 2\n"));
+  EXPECT_THAT(text, HasSubstr("{ending=\"failed\"} 3\n"));
+}
+
+TEST_F(DetokenizerTest, ATimeLimitEndsWithWhatThereIsAndStatusOk) {
+  TokenEvent stopped;
+  stopped.kind = EventKind::kStopped;
+  stopped.finish = FinishReason::kTimeLimit;
+  for (const bool started : {true, false}) {
+    stopped.request_id = started ? 1 : 2;
+    stopped.time = MakeRequest(1)->arrival + absl::Seconds(9);
+    const auto sink = Open(MakeRequest(stopped.request_id));
+    if (started) Send({Started(1, 1), Token(1, 2, 'a')});
+    Send({stopped});
+    EXPECT_TRUE(sink->Wait().ok());
+    EXPECT_EQ(sink->text(), started ? "a" : "");
+    ASSERT_TRUE(sink->last().has_finished());
+    const v1::Finished& finished = sink->last().finished();
+    EXPECT_EQ(finished.reason(), v1::FINISH_REASON_TIME_LIMIT);
+    EXPECT_EQ(finished.usage().completion_tokens(), started ? 1u : 0u);
+    EXPECT_EQ(finished.timings().total().seconds(), 9);
+    if (!started) EXPECT_EQ(finished.timings().queued().seconds(), 9);
+  }
 }
 
 TEST_F(DetokenizerTest, AnAbandonedRequestIsForgotten) {

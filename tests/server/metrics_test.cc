@@ -67,6 +67,8 @@ TEST(MetricsTest, TellsTheEnginesCountsFromItsSnapshot) {
   snapshot.scheduler.blocks_cached = 10;
   snapshot.scheduler.sampled_tokens = 33;
   snapshot.scheduler.recomputed_tokens = 5;
+  snapshot.scheduler.computed_tokens = 39;
+  snapshot.scheduler.discarded_tokens = 1;
   snapshot.scheduler.steps = 4;
   snapshot.step_tokens = 99;
   Metrics metrics(Info());
@@ -80,7 +82,8 @@ TEST(MetricsTest, TellsTheEnginesCountsFromItsSnapshot) {
   EXPECT_THAT(text, HasSubstr("vllm:cache_config_info" + labels + ",block_size=\"16\",num_gpu_blocks=\"40\""));
   EXPECT_THAT(text, HasSubstr("vllm:iteration_tokens_total_count" + labels + "} 4\n"));
   EXPECT_THAT(text, HasSubstr("quire_kv_blocks{state=\"held\"} 10\n"));
-  EXPECT_THAT(text, HasSubstr("quire_tokens_computed_total 38\n"));
+  EXPECT_THAT(text, HasSubstr("quire_tokens_computed_total 39\n"));
+  EXPECT_THAT(text, HasSubstr("quire_tokens_discarded_total 1\n"));
 }
 
 TEST(MetricsTest, EveryReceivedRequestHasOneEnding) {

@@ -98,6 +98,7 @@ TEST(ValidationTest, EveryFieldOutOfRangeIsNamedByItsPath) {
       {"text: 'a' stopping { stop_token_ids: 100 }", "stopping.stop_token_ids[0]"},
       {"text: 'a' output { logprobs: 21 }", "output.logprobs"},
       {"text: 'a' output { prompt_logprobs: 21 }", "output.prompt_logprobs"},
+      {"text: 'a' scheduling { priority: 3 }", "scheduling.priority"},
       {"text: 'a' scheduling { tenant: '\\t' }", "scheduling.tenant"},
       {"text: 'a' scheduling { max_queue_time { seconds: -1 } }", "scheduling.max_queue_time"},
       {"text: 'a' scheduling { time_limit { nanos: -1 } }", "scheduling.time_limit"},
@@ -126,19 +127,30 @@ TEST(ValidationTest, TheEndsOfTheRangesAreAllowed) {
            "text: 'a' output { logprobs: 20 prompt_logprobs: 0 }",
            "text: 'a' n: 16",
            "text: 'a' n: 1 json_object: false scheduling { priority: 0 }",
+           "text: 'a' scheduling { tenant: 't' max_queue_time { seconds: 5 } time_limit { nanos: 7 } }",
        }) {
     const absl::Status status = ValidateGenerate(Parse(text), Limits()).status();
     EXPECT_TRUE(status.ok()) << text << status;
   }
 }
 
+TEST(ValidationTest, SchedulingOptionsAreTakenAsTheyAre) {
+  RequestLimits limits = Limits();
+  limits.has_priorities = true;
+  const auto job = ValidateGenerate(
+      Parse("text: 'a' scheduling { priority: -3 tenant: 't' max_queue_time { seconds: 5 } time_limit { nanos: 7 } }"),
+      limits);
+  ASSERT_TRUE(job.ok()) << job.status();
+  EXPECT_EQ(job->priority, -3);
+  EXPECT_EQ(job->tenant, "t");
+  EXPECT_EQ(job->max_queue_time, absl::Seconds(5));
+  EXPECT_EQ(job->time_limit, absl::Nanoseconds(7));
+}
+
 TEST(ValidationTest, WhatIsNotBuiltIsRefusedByName) {
   for (const std::string& field : std::vector<std::string>{
-           "chat { messages { role: 'user' content: 'hi' } }", "text: 'a' scheduling { priority: 3 }",
-           "text: 'a' scheduling { tenant: 't' }", "text: 'a' scheduling { max_queue_time { seconds: 5 } }",
-           "text: 'a' scheduling { time_limit { seconds: 5 } }", "text: 'a' json_schema: '{}'",
-           "text: 'a' regex: 'a'", "text: 'a' grammar: 'x'", "text: 'a' choice { choices: 'x' }",
-           "text: 'a' json_object: true"}) {
+           "chat { messages { role: 'user' content: 'hi' } }", "text: 'a' json_schema: '{}'", "text: 'a' regex: 'a'",
+           "text: 'a' grammar: 'x'", "text: 'a' choice { choices: 'x' }", "text: 'a' json_object: true"}) {
     const absl::Status status = ValidateGenerate(Parse(field), Limits()).status();
     EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented) << field;
     EXPECT_EQ(ReasonOf(status), "UNSUPPORTED_PARAMETER") << field;
