@@ -176,7 +176,6 @@ void CheckRest(const v1::GenerateRequest& request, Violations& violations) {
 
 // What is in range and this build cannot do.
 absl::Status CheckSupported(const v1::GenerateRequest& request) {
-  const v1::SchedulingOptions& scheduling = request.scheduling();
   const bool no_constraint = request.constraint_case() == v1::GenerateRequest::CONSTRAINT_NOT_SET ||
                              (request.constraint_case() == v1::GenerateRequest::kJsonObject && !request.json_object());
   const std::pair<absl::string_view, bool> kUnsupported[] = {
