@@ -209,6 +209,7 @@ void Scheduler::RemoveAll(RequestId id) {
 void Scheduler::Remove(Sequence& sequence) {
   const Request& request = sequence.request();
   const SequenceList::iterator it = PlaceOf(sequence);
+  if (sequence.queued_) queue_.Remove(sequence);  // before its account may be closed
   const auto found = by_id_.find(request.id);
   found->second.erase(std::find(found->second.begin(), found->second.end(), it));
   if (found->second.empty()) {
@@ -216,7 +217,6 @@ void Scheduler::Remove(Sequence& sequence) {
     timers_.Remove(request);
     if (options_.policy == SchedulingPolicy::kFair) shares_.Close(sequence.account_);
   }
-  if (sequence.queued_) queue_.Remove(sequence);
   if (sequence.running_) num_seats_ -= NumSeats(sequence);
   blocked_ = nullptr;
   PublishBlocks(sequence, sequence.blocks_.size());
