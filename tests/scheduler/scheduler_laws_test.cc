@@ -2,9 +2,11 @@
 // laws are checked (simulation.cc); each test below makes frequent what its law is about, and sees that it happened. A
 // failure names its seed.
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "absl/strings/str_join.h"
+#include <string>
+
 #include "tests/scheduler/simulation.h"
 
 namespace quire {
@@ -15,12 +17,14 @@ constexpr uint64_t kNumSchedules = 10'000;
 Tally RunSchedules(Stress stress) {
   Tally tally;
   for (uint64_t seed = 0; seed < kNumSchedules; ++seed) {
-    Simulation simulation(seed, stress);
-    const std::vector<std::string> violations = simulation.Run();
+    const Life life = {.seed = seed, .stress = stress, .no_requests = {}, .no_acts = {}};
+    Simulation simulation(life);
+    const bool held = simulation.Run().empty();
     tally += simulation.tally();
-    EXPECT_TRUE(violations.empty()) << "seed " << seed << ":\n" << absl::StrJoin(violations, "\n");
-    if (!violations.empty()) break;
+    EXPECT_TRUE(held) << Shrunk(life);
+    if (!held) break;
   }
+  EXPECT_GT(tally.events, 110'000u);  // with all stresses, more than a million
   return tally;
 }
 
@@ -75,6 +79,34 @@ TEST(SchedulerLaws, AllLawsHoldForMixedGroupsOfLayers) {
   EXPECT_GT(tally.refused, 0u);
   EXPECT_GT(tally.preemptions, 0u);
   EXPECT_GT(tally.cached_tokens_of_windows, 0u);
+}
+
+TEST(SchedulerLaws, AllLawsHoldForEveryPolicy) {
+  const Tally tally = RunSchedules(Stress::kPolicies);
+  EXPECT_GT(tally.preemptions, kNumSchedules / 10);
+  EXPECT_GT(tally.queue_times, kNumSchedules / 50);
+  EXPECT_GT(tally.time_limits, kNumSchedules / 50);
+  EXPECT_GT(tally.pauses, kNumSchedules / 10);
+  EXPECT_GT(tally.faults, kNumSchedules / 50);
+}
+
+TEST(SchedulerLaws, AllLawsHoldWhereRequestsAreRefused) {
+  const Tally tally = RunSchedules(Stress::kAdmission);
+  EXPECT_GT(tally.refused, kNumSchedules / 10);
+  EXPECT_GT(tally.unreachable, kNumSchedules / 50);
+  EXPECT_GT(tally.finished, kNumSchedules);
+}
+
+// Should a law be broken, the test says in how small a life.
+TEST(SchedulerLaws, ABrokenLawIsShownInASmallLife) {
+  Life life = {.seed = 0, .stress = Stress::kDepartures, .no_requests = {}, .no_acts = {}, .planted_fault = 20};
+  for (;; ++life.seed) {
+    Simulation simulation(life);
+    if (!simulation.Run().empty() && simulation.num_requests() >= 5) break;
+  }
+  const std::string shrunk = Shrunk(life);
+  EXPECT_THAT(shrunk, testing::HasSubstr("planted: a long prompt starts"));
+  EXPECT_THAT(shrunk, testing::ContainsRegex("requests that are left: [1-3]\n"));
 }
 
 }  // namespace

@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <set>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 
 namespace quire {
 namespace {
@@ -50,6 +52,17 @@ SchedulerOptions RandomOptions(Stress stress, TestRandom& random) {
     for (int32_t i = random.Between(0, 3); i > 0; --i) options.kv_windows.push_back(0);
     for (int32_t& window : options.kv_windows) window = random.Percent(40) ? 0 : random.Between(1, 40);
   }
+  const int32_t policy = random.Between(0, stress == Stress::kPolicies ? 1 : 9);
+  if (policy == 0) options.policy = SchedulingPolicy::kPriority;
+  if (policy == 1) options.policy = SchedulingPolicy::kFair;
+  options.priority_aging = absl::Milliseconds(random.Between(1, 50));
+  options.max_tenants = random.Between(1, 4);
+  options.tenant_weights["a"] = random.Between(1, 30) / 10.0;
+  if (stress == Stress::kAdmission) {
+    options.limits = {.max_waiting_tokens = random.Between(20, 400),
+                      .max_waiting_requests_per_tenant = random.Between(1, 12),
+                      .max_waiting_tokens_per_tenant = random.Between(10, 300)};
+  }
   options.num_blocks = longest_sequences * static_cast<int32_t>(MaxBlocks(options, kMaxModelLen));
   return options;
 }
@@ -57,6 +70,12 @@ SchedulerOptions RandomOptions(Stress stress, TestRandom& random) {
 }  // namespace
 
 Tally& Tally::operator+=(const Tally& other) {
+  events += other.events;
+  unreachable += other.unreachable;
+  queue_times += other.queue_times;
+  time_limits += other.time_limits;
+  pauses += other.pauses;
+  faults += other.faults;
   accepted += other.accepted;
   refused += other.refused;
   finished += other.finished;
@@ -71,32 +90,32 @@ Tally& Tally::operator+=(const Tally& other) {
   return *this;
 }
 
-Simulation::Simulation(uint64_t seed, Stress stress)
-    : random_(TestRandom::Mix(seed + 1)),
-      stress_(stress),
-      options_(RandomOptions(stress, random_)),
+Simulation::Simulation(Life life)
+    : life_(std::move(life)),
+      random_(TestRandom::Mix(life_.seed + 1)),
+      stress_(life_.stress),
+      options_(RandomOptions(stress_, random_)),
       scheduler_(options_),
       runner_(options_),
-      num_to_come_(random_.Between(1, IsPreemption(stress) ? 24 : 12)),
-      leave_percent_(stress == Stress::kDepartures ? 10
-                     : random_.Percent(50)         ? 0
-                                                   : random_.Between(1, 20)) {
+      num_to_come_(random_.Between(1, IsPreemption(stress_) ? 24 : 12)),
+      leave_percent_(stress_ == Stress::kDepartures ? 10
+                     : random_.Percent(50)          ? 0
+                                                    : random_.Between(1, 20)),
+      pause_percent_(random_.Percent(80) ? 0 : random_.Between(1, 20)),
+      fault_percent_(random_.Percent(95) ? 0 : random_.Between(1, 5)),
+      is_judged_(stress_ == Stress::kAdmission || random_.Percent(30)) {
   for (int32_t i = random_.Between(1, 40); i > 0; --i) shared_prefix_.push_back(random_.Between(0, 3));
 }
 
 std::vector<std::string> Simulation::Run() {
   const int32_t arrival_percent = random_.Between(5, 100);
-  const int32_t shutdown_percent = random_.Percent(5) ? 5 : 0;
   for (int32_t steps = 0; violations_.empty() && (num_to_come_ > 0 || !alive_.empty()); ++steps) {
     Require(steps < kMaxSteps, "law 2, progress", "a life does not end");
     while (num_to_come_ > 0 && random_.Percent(arrival_percent)) AddRandomRequest();
     Disturb();
-    if (random_.Percent(shutdown_percent)) {
-      scheduler_.EndAll(Ending::kShutdown, events_);
-      TakeEvents();
-    }
     Step();
-    now_ += absl::Milliseconds(1);
+    CheckAccounts();
+    now_ += absl::Microseconds(random_.Between(0, 300));
   }
   if (violations_.empty()) CheckAtEnd();
   tally_.partial_chunks = runner_.partial_chunks();
@@ -147,30 +166,63 @@ std::shared_ptr<const Request> Simulation::RandomRequest() {
   if (random_.Percent(10)) request->num_logprobs = random_.Between(0, 3);
   if (random_.Percent(15)) request->num_prompt_logprobs = random_.Between(0, 2);
   request->arrival = now_;
-  if (random_.Percent(10)) request->deadline = now_ + absl::Milliseconds(random_.Between(0, 60));
+  const auto some_time = [&] { return now_ + absl::Milliseconds(random_.Between(0, 60)); };
+  if (random_.Percent(stress_ == Stress::kAdmission ? 60 : 10)) request->deadline = some_time();
+  if (random_.Percent(5)) request->queue_deadline = some_time();
+  if (random_.Percent(5)) request->time_limit = some_time();
+  request->priority = random_.Between(-2, 2);
+  request->tenant = std::string(1, static_cast<char>('a' + random_.Between(0, 5)));
   return request;
 }
 
 void Simulation::AddRandomRequest() {
   --num_to_come_;
   const std::shared_ptr<const Request> request = RandomRequest();
-  const int64_t len = int64_t(request->prompt.size()) + request->max_tokens;
-  const bool can_run = !request->prompt.empty() && len <= kMaxModelLen &&
-                       MaxBlocks(options_, static_cast<int32_t>(len) - 1) <= options_.num_blocks;
-  const bool accepted = scheduler_.Add(request).ok();
-  Require(accepted == can_run, "law 2, progress", "a request that could never run is taken, or another refused");
   Client& client = clients_[request->id];
   client.request = request;
   client.outputs.resize(request->num_outputs);
   for (uint32_t i = 0; i < request->num_outputs; ++i) client.outputs[i].expected = FakeRunner::OutputOf(*request, i);
+  client.over = true;
+  client.last_event = now_;
+  if (life_.no_requests.contains(num_requests_++)) return;
+  ++tally_.events;
+  const int64_t len = int64_t(request->prompt.size()) + request->max_tokens;
+  client.can_run = !request->prompt.empty() && len <= kMaxModelLen &&
+                   MaxBlocks(options_, static_cast<int32_t>(len) - 1) <= options_.num_blocks;
+  if (is_judged_) {
+    client.over = false;
+    alive_.push_back(request->id);
+    ++tally_.accepted;
+    scheduler_.Submit(request, now_, events_);
+    TakeEvents();
+    return;
+  }
+  const bool accepted = scheduler_.Add(request).ok();
+  Require(accepted == client.can_run, "law 2, progress", "a request that could never run is taken, or another refused");
   client.over = !accepted;
   if (accepted) alive_.push_back(request->id);
   ++(accepted ? tally_.accepted : tally_.refused);
 }
 
+bool Simulation::Acts(int32_t percent) {
+  if (!random_.Percent(percent) || life_.no_acts.contains(num_acts_++)) return false;
+  ++tally_.events;
+  return true;
+}
+
+Simulation::Client& Simulation::RandomClient() {
+  return clients_[alive_[random_.Between(0, static_cast<int32_t>(alive_.size()) - 1)]];
+}
+
 void Simulation::Disturb() {
-  if (!alive_.empty() && random_.Percent(leave_percent_)) {
-    Leave(clients_[alive_[random_.Between(0, static_cast<int32_t>(alive_.size()) - 1)]]);
+  if (!alive_.empty() && Acts(leave_percent_)) Leave(RandomClient());
+  if (!alive_.empty() && Acts(pause_percent_)) Pause(RandomClient());
+  if (has_paused_) ResumeSome();
+  if (!alive_.empty() && Acts(fault_percent_)) {
+    scheduler_.EndAll(Ending::kEngineFailed, events_);
+    TakeEvents();
+    ++tally_.faults;
+    Require(alive_.empty(), "law 3, one ending", "a request outlives the engine");
   }
   Expire();
 }
@@ -186,6 +238,8 @@ void Simulation::Leave(Client& client) {
   TakeEvents();
   Require(client.over, "law 3, one ending", "a request was cancelled and got no ending", id);
   scheduler_.End(id, Ending::kCancelled, events_);  // a second time it means nothing
+  scheduler_.Pause(id);
+  scheduler_.Resume(id);
   TakeEvents();
 }
 
@@ -209,11 +263,33 @@ void Simulation::Close(Client& client, uint32_t index, uint64_t& tally) {
   if (&tally != &tally_.finished) tally_.ended_in_flight += client.in_flight ? 1 : 0;
 }
 
+void Simulation::Pause(Client& client) {
+  // Each pause throws away what was computed: who is paused again and again gets nowhere.
+  constexpr int32_t kMaxPauses = 3;
+  if (client.paused || ++client.num_pauses > kMaxPauses) return;
+  client.paused = has_paused_ = true;
+  scheduler_.Pause(client.request->id);
+  ++tally_.pauses;
+}
+
+void Simulation::ResumeSome() {
+  for (const RequestId id : alive_) {
+    Client& client = clients_[id];
+    if (!client.paused || !random_.Percent(20)) continue;
+    client.paused = false;
+    scheduler_.Resume(id);
+  }
+}
+
 void Simulation::Expire() {
   scheduler_.Expire(now_, events_);
   TakeEvents();
   absl::Time earliest = absl::InfiniteFuture();
-  for (const RequestId id : alive_) earliest = std::min(earliest, clients_[id].request->deadline);
+  for (const RequestId id : alive_) {
+    const Client& client = clients_[id];
+    earliest = std::min({earliest, client.request->deadline, client.request->time_limit});
+    if (!client.started) earliest = std::min(earliest, client.request->queue_deadline);
+  }
   Require(earliest > now_, "law 3, one ending", "a request outlives its deadline");
   Require(scheduler_.NextDeadline() == earliest, "law 3, one ending", "the next deadline is another");
 }
@@ -236,6 +312,8 @@ void Simulation::Step() {
 
   if (random_.Percent(50)) Disturb();
   runner_.Run(batch_, result_);
+  ++tally_.events;
+  now_ += absl::Microseconds(400 + 20 * batch_.num_tokens);
   for (const std::string& violation : runner_.violations()) Require(false, "what the runner was given", violation);
   const auto is_over = [&](const OutputId& id) {
     return clients_[id.first].over || clients_[id.first].outputs[id.second].over;
@@ -276,25 +354,56 @@ std::vector<Simulation::OutputId> Simulation::AliveSequences() const {
   return sequences;
 }
 
+std::vector<Simulation::OutputId> Simulation::Runnable() const {
+  std::vector<OutputId> runnable = AliveSequences();
+  std::erase_if(runnable, [&](const OutputId& output) { return clients_.at(output.first).paused; });
+  if (options_.policy == SchedulingPolicy::kPriority) {
+    const auto turn = [&](const OutputId& output) {
+      const Request& request = *clients_.at(output.first).request;
+      return request.arrival + request.priority * options_.priority_aging;
+    };
+    std::stable_sort(runnable.begin(), runnable.end(),
+                     [&](const OutputId& a, const OutputId& b) { return turn(a) < turn(b); });
+  }
+  return runnable;
+}
+
 void Simulation::CheckBatch() {
-  Require(batch_.empty() == alive_.empty(), "law 2, progress", "a batch is empty while a sequence is runnable");
+  const std::vector<OutputId> runnable = Runnable();
+  Require(batch_.empty() == runnable.empty(), "law 2, progress", "a batch is empty while a sequence is runnable");
   Require(batch_.num_tokens <= options_.max_num_batched_tokens, "budget", "a step has too many tokens");
   Require(batch_.chunks.size() <= size_t(options_.max_num_seqs), "budget", "a step has too many sequences");
-  const std::vector<OutputId> alive = AliveSequences();
-  Require(batch_.chunks.size() <= alive.size(), "first come, first served", "more run than live");
+  Require(batch_.chunks.size() <= runnable.size(), "order", "more run than can");
   int32_t num_tokens = 0;
-  for (size_t i = 0; i < batch_.chunks.size() && i < alive.size(); ++i) {
-    num_tokens += batch_.chunks[i].count;
-    const Sequence& sequence = *batch_.chunks[i].sequence;
-    Require(OutputId(sequence.request().id, sequence.index()) == alive[i], "first come, first served",
-            "an output does not run and a younger one does", alive[i].first);
-  }
+  for (const Chunk& chunk : batch_.chunks) num_tokens += chunk.count;
   Require(num_tokens == batch_.num_tokens, "budget", "num_tokens is not the sum of the chunks");
-  if (batch_.empty()) return;
-  Require(
-      alive[0] != oldest_ || batch_.chunks[0].begin == clients_[alive[0].first].outputs[alive[0].second].num_computed,
-      "law 2, progress", "the oldest sequence was preempted");
-  oldest_ = alive[0];
+  if (batch_.chunks.size() <= runnable.size()) CheckOrder(runnable);
+}
+
+void Simulation::CheckOrder(const std::vector<OutputId>& runnable) {
+  // Who resumes finds younger ones running, and a tenant's turn is none of arrival.
+  const bool is_prefix =
+      options_.policy == SchedulingPolicy::kPriority || (options_.policy == SchedulingPolicy::kFcfs && !has_paused_);
+  if (!is_prefix || batch_.empty()) return;
+  const std::set<OutputId> expected(runnable.begin(), runnable.begin() + batch_.chunks.size());
+  for (const Chunk& chunk : batch_.chunks) {
+    const RequestId id = chunk.sequence->request().id;
+    Require(expected.contains({id, chunk.sequence->index()}), "order", "an output runs before its turn", id);
+  }
+  const OutputId first = runnable[0];
+  const int32_t num_computed = clients_[first.first].outputs[first.second].num_computed;
+  Require(first != oldest_ || batch_.chunks[0].begin == num_computed || has_paused_, "law 2, progress",
+          "the first in the order was preempted");
+  oldest_ = first;
+}
+
+void Simulation::CheckAccounts() {
+  const SchedulerStats stats = scheduler_.stats();
+  Require(stats.computed_tokens == num_told_ + stats.recomputed_tokens + stats.discarded_tokens, "accounts",
+          "tokens computed are not those delivered, recomputed and discarded");
+  Require(tally_.accepted == tally_.finished + tally_.ended + tally_.dropped + alive_.size(), "accounts",
+          "requests received are not those finished, ended, dropped and alive");
+  Require(size_t(stats.num_running + stats.num_waiting) == AliveSequences().size(), "accounts", "others are alive");
 }
 
 void Simulation::CheckConservation() {
@@ -331,13 +440,18 @@ void Simulation::CheckAtEnd() {
   Require(stats.recomputed_tokens == runner_.recomputed_tokens(), "counters", "recomputed_tokens");
 }
 
-// -------------------------------------------------------------------------------------------------------- What clients
-// are told
+// -------------------------------------------------------------------------------------------------------- What
+// clients are told
 
 void Simulation::TakeEvents() {
   for (const TokenEvent& event : events_) {
     Client& client = clients_[event.request_id];
+    ++tally_.events;
     Require(!client.over, "law 3, one ending", "an event comes after the end", event.request_id);
+    if (event.time != absl::Time()) {
+      Require(event.time >= client.last_event && event.time <= now_, "time", "an event is older than the one before");
+      client.last_event = event.time;
+    }
     switch (event.kind) {
       case EventKind::kStarted: {
         Require(!client.started, "one start", "a request starts twice", event.request_id);
@@ -346,6 +460,10 @@ void Simulation::TakeEvents() {
                              !request.num_prompt_logprobs;
         Require(event.cached_tokens == 0 || may_hit, "law 7, prefix hits", "a request hits that does not read");
         Require(event.cached_tokens < request.prompt.size(), "law 7, prefix hits", "no token is left to run");
+        Require(!client.paused, "order", "a request starts that is paused", event.request_id);
+        Require(request.queue_deadline > now_, "time", "a request starts after its queue deadline");
+        Require(static_cast<int32_t>(request.prompt.size()) < life_.planted_fault, "planted", "a long prompt starts",
+                event.request_id);
         client.started = true;
         tally_.cached_tokens += event.cached_tokens;
         const bool has_windows = *std::max_element(options_.kv_windows.begin(), options_.kv_windows.end()) > 0;
@@ -359,7 +477,7 @@ void Simulation::TakeEvents() {
         TakeToken(event, client);
         break;
       case EventKind::kStopped:
-        Require(false, "law 3, one ending", "a request stops that has no time limit", event.request_id);
+        TakeStopped(event, client);
         break;
       case EventKind::kEnded:
         TakeEnding(event, client);
@@ -402,6 +520,7 @@ void Simulation::TakeToken(const TokenEvent& event, Client& client) {
   }
   client.forked = true;
   output.tokens.push_back(event.token_id);
+  ++num_told_;
 
   const FakeRunner::Output& expected = output.expected;
   const size_t num_tokens = output.tokens.size();
@@ -412,17 +531,55 @@ void Simulation::TakeToken(const TokenEvent& event, Client& client) {
   if (event.finish != FinishReason::kNone) Close(client, event.index, tally_.finished);
 }
 
+void Simulation::TakeStopped(const TokenEvent& event, Client& client) {
+  Require(client.request->time_limit <= now_ && event.finish == FinishReason::kTimeLimit, "law 3, one ending",
+          "an output stops before its time limit", event.request_id);
+  Output& output = client.outputs.at(event.index);
+  Require(!output.over, "law 3, one ending", "an output stops after its end", event.request_id);
+  output.over = true;
+  if (!std::all_of(client.outputs.begin(), client.outputs.end(), [](const Output& o) { return o.over; })) return;
+  client.over = true;
+  std::erase(alive_, event.request_id);
+  ++tally_.finished;
+  ++tally_.time_limits;
+}
+
 void Simulation::TakeEnding(const TokenEvent& event, Client& client) {
   const Request& request = *client.request;
-  if (event.ending == Ending::kFailed) {
-    const auto is_due = [](const Output& output) {
-      return output.expected.finish == FinishReason::kNone && output.tokens == output.expected.tokens;
-    };
-    Require(std::any_of(client.outputs.begin(), client.outputs.end(), is_due), "law 3, one ending",
-            "a finite request fails");
+  const auto require = [&](bool condition, absl::string_view what) {
+    Require(condition, "law 3, one ending", what, request.id);
+  };
+  const auto is_due = [](const Output& output) {
+    return output.expected.finish == FinishReason::kNone && output.tokens == output.expected.tokens;
+  };
+  switch (event.ending) {
+    case Ending::kFailed:
+      require(!client.can_run || std::any_of(client.outputs.begin(), client.outputs.end(), is_due),
+              "a finite request fails");
+      break;
+    case Ending::kExpired:
+      require(request.deadline <= now_, "expires too early");
+      break;
+    case Ending::kQueueTimeExceeded:
+      require(request.queue_deadline <= now_ && !client.started, "has waited too long, but did not");
+      ++tally_.queue_times;
+      break;
+    case Ending::kDeadlineUnreachable:
+      require(request.deadline != absl::InfiniteFuture() && !client.started, "cannot be in time, but could");
+      ++tally_.unreachable;
+      break;
+    case Ending::kRefused:
+      require(is_judged_ && !client.started && event.retry_delay >= absl::Milliseconds(10) &&
+                  event.retry_delay <= absl::Seconds(60),
+              "is refused without a word or late");
+      ++tally_.refused;
+      break;
+    case Ending::kCancelled:
+    case Ending::kEngineFailed:
+      break;
+    default:
+      require(false, "an ending without a reason");
   }
-  Require(event.ending != Ending::kNone, "law 3, one ending", "an ending without a reason");
-  if (event.ending == Ending::kExpired) Require(request.deadline <= now_, "law 3, one ending", "expires too early");
   client.over = true;
   std::erase(alive_, request.id);
   ++tally_.ended;
@@ -433,6 +590,42 @@ void Simulation::Require(bool condition, absl::string_view law, absl::string_vie
   if (condition || violations_.size() >= 5) return;
   violations_.push_back(absl::StrCat(law, ": ", what));
   if (id != 0) absl::StrAppend(&violations_.back(), " (request ", id, ")");
+}
+
+std::string Shrunk(const Life& life) {
+  // A life ends at its first violation: how many requests and acts there are depends on what is left out.
+  struct Broken {
+    Life life;
+    int32_t num_requests, num_acts;
+    std::vector<std::string> violations;
+  };
+  const auto live = [](const Life& of) {
+    Simulation simulation(of);
+    std::vector<std::string> violations = simulation.Run();
+    return Broken{of, simulation.num_requests(), simulation.num_acts(), std::move(violations)};
+  };
+  Broken smallest = live(life);
+  if (smallest.violations.empty()) return "no violation";
+  std::string text = absl::StrCat("seed ", life.seed, ", stress ", static_cast<int>(life.stress), ":\n",
+                                  absl::StrJoin(smallest.violations, "\n"));
+  const auto leave_out = [&](std::set<int32_t> Life::*what, int32_t Broken::*count) {
+    for (int32_t size = std::max(1, smallest.*count / 2); size >= 1; size /= 2) {
+      for (int32_t begin = 0; begin < smallest.*count; begin += size) {
+        Life smaller = smallest.life;
+        for (int32_t i = begin; i < begin + size; ++i) (smaller.*what).insert(i);
+        if (smaller.*what == smallest.life.*what) continue;
+        Broken remaining = live(smaller);
+        if (!remaining.violations.empty()) smallest = std::move(remaining);
+      }
+    }
+  };
+  leave_out(&Life::no_requests, &Broken::num_requests);
+  leave_out(&Life::no_acts, &Broken::num_acts);
+  int32_t num_left = 0;
+  for (int32_t i = 0; i < smallest.num_requests; ++i) num_left += smallest.life.no_requests.contains(i) ? 0 : 1;
+  return absl::StrCat(text, "\nalso without the requests {", absl::StrJoin(smallest.life.no_requests, ", "),
+                      "} and the acts {", absl::StrJoin(smallest.life.no_acts, ", "),
+                      "}; requests that are left: ", num_left, "\n", absl::StrJoin(smallest.violations, "\n"));
 }
 
 }  // namespace quire
