@@ -1,11 +1,14 @@
 #include "engine/checkpoint.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <set>
 #include <utility>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "engine/gguf.h"
+#include "engine/gguf_model.h"
 #include "engine/json_text.h"
 
 namespace quire {
@@ -20,11 +23,14 @@ bool Exists(const std::string& path) {
 
 }  // namespace
 
-absl::StatusOr<Checkpoint> Checkpoint::Open(const std::string& directory) {
-  const std::string single = directory + "/model.safetensors", index = directory + "/model.safetensors.index.json";
+absl::StatusOr<Checkpoint> Checkpoint::Open(const std::string& path) {
+  const std::string &directory = path, single = path + "/model.safetensors",
+                    index = path + "/model.safetensors.index.json";
   Checkpoint checkpoint;
   absl::Status status;
-  if (Exists(single)) {
+  if (IsGgufPath(path)) {
+    status = checkpoint.AddGguf(path);
+  } else if (Exists(single)) {
     status = checkpoint.AddFile(single);
   } else if (Exists(index)) {
     status = checkpoint.AddShards(directory, index);
@@ -42,7 +48,22 @@ absl::Status Checkpoint::AddFile(const std::string& path) {
   absl::StatusOr<std::vector<StoredTensor>> tensors = ParseSafetensors(file->bytes(), path);
   if (!tensors.ok()) return tensors.status();
   files_.push_back(*std::move(file));
-  for (StoredTensor& tensor : *tensors) {
+  return AddTensors(path, *std::move(tensors));
+}
+
+absl::Status Checkpoint::AddGguf(const std::string& path) {
+  absl::StatusOr<MappedFile> file = MappedFile::Open(path);
+  if (!file.ok()) return file.status();
+  const absl::StatusOr<Gguf> gguf = ParseGguf(file->bytes(), path);
+  if (!gguf.ok()) return gguf.status();
+  absl::StatusOr<std::vector<StoredTensor>> tensors = GgufTensors(*gguf);
+  if (!tensors.ok()) return tensors.status();
+  files_.push_back(*std::move(file));
+  return AddTensors(path, *std::move(tensors));
+}
+
+absl::Status Checkpoint::AddTensors(const std::string& path, std::vector<StoredTensor> tensors) {
+  for (StoredTensor& tensor : tensors) {
     const std::string name = tensor.name;
     const auto [there, is_new] = tensors_.try_emplace(name, Entry{path, std::move(tensor)});
     if (!is_new) {
@@ -85,6 +106,16 @@ absl::Status Checkpoint::AddShards(const std::string& directory, const std::stri
     }
   }
   return absl::OkStatus();
+}
+
+BlockFormat Checkpoint::MostBlocks() const {
+  std::map<BlockFormat, uint64_t> bytes;
+  for (const auto& [name, entry] : tensors_) {
+    if (entry.tensor.blocks != BlockFormat::kNone) bytes[entry.tensor.blocks] += entry.tensor.bytes;
+  }
+  const auto most =
+      std::max_element(bytes.begin(), bytes.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
+  return most == bytes.end() ? BlockFormat::kNone : most->first;
 }
 
 }  // namespace quire

@@ -1,5 +1,5 @@
-// Checkpoint: the tensors of a model directory, from model.safetensors or from the shards that
-// model.safetensors.index.json names.
+// Checkpoint: the tensors of a model, from a directory's model.safetensors or the shards that
+// model.safetensors.index.json names, or from one GGUF file.
 
 #ifndef QUIRE_ENGINE_CHECKPOINT_H_
 #define QUIRE_ENGINE_CHECKPOINT_H_
@@ -17,7 +17,7 @@ namespace quire {
 class Checkpoint {
  public:
   // Maps the files and checks their headers. Errors in one line name the file and, where one is at fault, the tensor.
-  static absl::StatusOr<Checkpoint> Open(const std::string& directory);
+  static absl::StatusOr<Checkpoint> Open(const std::string& path);
 
   struct Entry {
     std::string file;  // for messages
@@ -25,8 +25,13 @@ class Checkpoint {
   };
   const std::map<std::string, Entry>& tensors() const { return tensors_; }  // by name
 
+  // The quantised format of most of the quantised bytes; kNone where nothing is quantised.
+  BlockFormat MostBlocks() const;
+
  private:
   absl::Status AddFile(const std::string& path);
+  absl::Status AddGguf(const std::string& path);
+  absl::Status AddTensors(const std::string& path, std::vector<StoredTensor> tensors);
   absl::Status AddShards(const std::string& directory, const std::string& index_path);
 
   std::vector<MappedFile> files_;

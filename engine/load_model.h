@@ -3,6 +3,8 @@
 #ifndef QUIRE_ENGINE_LOAD_MODEL_H_
 #define QUIRE_ENGINE_LOAD_MODEL_H_
 
+#include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -21,7 +23,9 @@ struct LoadedModel {
   std::unique_ptr<ModelRunner> runner;
   std::string backend_description;
 };
-absl::StatusOr<LoadedModel> LoadModel(const EngineOptions& options);
+// `progress` is told the bytes of weights loaded so far, of plan.weight_bytes.
+using LoadModelProgress = std::function<void(uint64_t bytes, uint64_t of_bytes)>;
+absl::StatusOr<LoadedModel> LoadModel(const EngineOptions& options, const LoadModelProgress& progress = nullptr);
 
 }  // namespace quire
 

@@ -2,10 +2,15 @@
 
 #include <algorithm>
 #include <limits>
+#include <optional>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "engine/checkpoint.h"
+#include "engine/gguf_model.h"
 #include "engine/model.h"
 #include "engine/weights.h"
 
@@ -91,6 +96,27 @@ KvCacheSpec CacheSpec(const ModelConfig& config, int32_t block_size, DType dtype
   return MakeKvCacheSpec(shape, windows);
 }
 
+// Weights by dtype and --quantization, but for the tensors that a file has quantised.
+absl::Status PlanWeights(const ModelConfig& config, const EngineOptions& options, const Backend& backend,
+                         MemoryPlan& plan) {
+  const WeightFormat format(plan.dtype, options.quantization);
+  plan.has_quantized_weights = format.quantized();
+  plan.weight_dtype = options.quantization == BlockFormat::kQ8_0   ? "int8"
+                      : options.quantization == BlockFormat::kQ4_0 ? "int4"
+                                                                   : std::string(DTypeName(plan.dtype));
+  std::optional<Checkpoint> stored;
+  if (options.load_format != LoadFormat::kDummy && IsGgufPath(options.model)) {
+    absl::StatusOr<Checkpoint> checkpoint = Checkpoint::Open(options.model);
+    if (!checkpoint.ok()) return checkpoint.status();
+    stored = *std::move(checkpoint);
+    const BlockFormat most = stored->MostBlocks();
+    if (most != BlockFormat::kNone) plan.weight_dtype = std::string(InfoOf(most).name);
+    plan.has_quantized_weights |= most != BlockFormat::kNone;
+  }
+  plan.weight_bytes = WeightBytes(config, format, backend, stored.has_value() ? &*stored : nullptr);
+  return absl::OkStatus();
+}
+
 // The largest shapes of a step.
 void PlanWorkspaces(const ModelConfig& config, const EngineOptions& options, const Backend& backend, MemoryPlan& plan) {
   plan.activation_shape = {
@@ -108,6 +134,7 @@ void PlanWorkspaces(const ModelConfig& config, const EngineOptions& options, con
       .head_dim = config.head_dim,
       .max_context = plan.max_model_len,
       .max_sequences = options.max_num_seqs,
+      .quantized_weights = plan.has_quantized_weights,
   };
   if (const auto& latent = config.latent) {
     plan.workspace_shape.kv_heads = 0;
@@ -147,7 +174,7 @@ absl::StatusOr<MemoryPlan> MakeMemoryPlan(const ModelConfig& config, const Engin
   absl::StatusOr<int32_t> max_model_len = ModelLen(config, options, plan);
   if (!max_model_len.ok()) return max_model_len.status();
   plan.max_model_len = *max_model_len;
-  plan.weight_bytes = WeightBytes(config, plan.dtype, backend);
+  if (absl::Status status = PlanWeights(config, options, backend, plan); !status.ok()) return status;
   PlanWorkspaces(config, options, backend, plan);
   plan.scheduler = {
       .block_size = options.block_size,

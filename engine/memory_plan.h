@@ -20,17 +20,18 @@
 
 namespace quire {
 
-enum class LoadFormat { kAuto, kSafetensors, kDummy };
+enum class LoadFormat { kAuto, kSafetensors, kGguf, kDummy };
 
 // The flags that shape the engine. Ranges are checked by MakeMemoryPlan.
 struct EngineOptions {
-  std::string model;  // directory
+  std::string model;  // directory, or one GGUF file
   LoadFormat load_format = LoadFormat::kAuto;
   BackendOptions backend;
   std::optional<DType> dtype;  // of weights and of activations entering a dot product; absent: the checkpoint's
-  std::optional<DType> kv_cache_dtype;   // absent: that of dtype
-  std::optional<int32_t> max_model_len;  // tokens; absent: the model's, cut to what the cache holds
-  int32_t block_size = 16;               // tokens
+  BlockFormat quantization = BlockFormat::kNone;  // of weights that are stored as numbers: kQ8_0, kQ4_0 or none
+  std::optional<DType> kv_cache_dtype;            // absent: that of dtype
+  std::optional<int32_t> max_model_len;           // tokens; absent: the model's, cut to what the cache holds
+  int32_t block_size = 16;                        // tokens
   uint64_t kv_cache_bytes = uint64_t{1} << 30;
   int32_t max_num_seqs = 128;
   int32_t max_num_batched_tokens = 2048;
@@ -49,6 +50,8 @@ struct EngineOptions {
 
 struct MemoryPlan {
   DType dtype = DType::kBFloat16;
+  std::string weight_dtype;  // for people: dtype, "int8", "int4", or the format of most of a quantised file's bytes
+  bool has_quantized_weights = false;
   KvCacheSpec kv;
   int32_t num_blocks = 0;
   int32_t max_model_len = 0;

@@ -7,6 +7,7 @@
 #include "absl/strings/str_join.h"
 #include "engine/config/key_reader.h"
 #include "engine/config/registry.h"
+#include "engine/gguf_model.h"
 #include "engine/json_text.h"
 #include "engine/mxfp4.h"
 #include "engine/weight_specs.h"
@@ -15,8 +16,6 @@ namespace quire {
 namespace {
 
 using nlohmann::json;
-
-constexpr uint64_t kMaxConfigBytes = 1 << 20;
 
 // The family that the config names, or an error that lists what there is.
 const Family* ReadFamily(KeyReader& keys) {
@@ -86,11 +85,11 @@ uint64_t ModelConfig::NumParameters() const {
   return sum;
 }
 
-absl::StatusOr<ModelConfig> LoadModelConfig(const std::string& directory) {
-  const std::string path = directory + "/config.json";
-  absl::StatusOr<std::string> text = ReadTextFile(path, kMaxConfigBytes);
+absl::StatusOr<ModelConfig> LoadModelConfig(const std::string& path) {
+  std::string name;
+  absl::StatusOr<std::string> text = ReadConfigText(path, name);
   if (!text.ok()) return text.status();
-  return ParseModelConfig(*text, path);
+  return ParseModelConfig(*text, name);
 }
 
 absl::StatusOr<ModelConfig> ParseModelConfig(absl::string_view text, absl::string_view name) {

@@ -136,9 +136,9 @@ struct ModelConfig {
   uint64_t NumParameters() const;
 };
 
-// Reads `directory`/config.json. INVALID_ARGUMENT in one line names the file, the key, what was found and what is
-// allowed.
-absl::StatusOr<ModelConfig> LoadModelConfig(const std::string& directory);
+// Reads config.json of a directory, or the metadata of a GGUF file. INVALID_ARGUMENT in one line names the file, the
+// key, what was found and what is allowed.
+absl::StatusOr<ModelConfig> LoadModelConfig(const std::string& path);
 
 // The same from the text of a config.json, or from its object; `name` is what messages call it.
 absl::StatusOr<ModelConfig> ParseModelConfig(absl::string_view text, absl::string_view name);

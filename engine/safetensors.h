@@ -18,17 +18,9 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
-#include "kernels/dtype.h"
+#include "engine/stored_tensor.h"
 
 namespace quire {
-
-struct StoredTensor {
-  std::string name;
-  DType dtype = DType::kFloat32;
-  std::vector<int64_t> shape;
-  const std::byte* data = nullptr;  // [product(shape)] elements of dtype, of any alignment
-  uint64_t bytes = 0;
-};
 
 // The tensors of a file's bytes, by name. INVALID_ARGUMENT in one line names `name` (the file), the tensor, what was
 // found and what is allowed. The result points into `file`.

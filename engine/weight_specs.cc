@@ -49,8 +49,8 @@ class Builder {
   std::vector<WeightSpec> Build(Weights& weights);
 
  private:
-  void AddMatrix(LinearWeight& to, std::vector<TensorPart> parts) {
-    specs_.push_back({.matrix = &to, .parts = std::move(parts)});
+  void AddMatrix(LinearWeight& to, std::vector<TensorPart> parts, Packing packing = Packing::kAsAsked) {
+    specs_.push_back({.matrix = &to, .parts = std::move(parts), .packing = packing});
   }
   void AddVector(VectorWeight& to, std::vector<TensorPart> parts) {
     specs_.push_back({.vector = &to, .parts = std::move(parts)});
@@ -96,11 +96,13 @@ class Builder {
 
 std::vector<WeightSpec> Builder::Build(Weights& weights) {
   const int64_t hidden = config_.hidden_size, embedding = config_.embedding_size, vocab = config_.vocab_size;
-  AddMatrix(weights.embedding, {Matrix(Model(names_.embedding) + ".weight", vocab, embedding)});
+  AddMatrix(weights.embedding, {Matrix(Model(names_.embedding) + ".weight", vocab, embedding)}, Packing::kVocabulary);
   if (config_.num_learned_positions > 0) {
     const int64_t rows = config_.num_learned_positions, offset = config_.learned_position_offset;
-    AddMatrix(weights.positions, {Rows(Model(names_.positions) + ".weight", {rows, hidden}, offset, rows - offset,
-                                       rows - offset, rows - offset)});
+    AddMatrix(weights.positions,
+              {Rows(Model(names_.positions) + ".weight", {rows, hidden}, offset, rows - offset, rows - offset,
+                    rows - offset)},
+              Packing::kNumbers);
   }
   if (embedding != hidden) {
     AddProjection(weights.project_in, {Model(names_.project_in)}, {hidden}, embedding, false);
@@ -121,7 +123,7 @@ std::vector<WeightSpec> Builder::Build(Weights& weights) {
   }
   if (config_.final_norm) AddNorm(weights.final_norm, Model(names_.final_norm), hidden, config_.norm);
   if (!config_.tie_word_embeddings)
-    AddMatrix(weights.lm_head, {Matrix(std::string(names_.head) + ".weight", vocab, embedding)});
+    AddMatrix(weights.lm_head, {Matrix(std::string(names_.head) + ".weight", vocab, embedding)}, Packing::kVocabulary);
   return std::move(specs_);
 }
 
@@ -195,8 +197,8 @@ void Builder::AddLatent(LatentWeights& latent) {
     std::swap(k_up.row_stride, k_up.col_stride);
     v_up.offset = (head * step + c.nope_dim) * c.kv_rank;
     v_up.rows = v_up.run = c.v_dim;
-    AddMatrix(latent.k_up[head], {k_up});
-    AddMatrix(latent.v_up[head], {v_up});
+    AddMatrix(latent.k_up[head], {k_up}, Packing::kNumbers);
+    AddMatrix(latent.v_up[head], {v_up}, Packing::kNumbers);
   }
 }
 
@@ -216,7 +218,9 @@ void Builder::AddMlp(MlpWeights& mlp, const std::string& up, const std::string& 
 
 void Builder::AddMoe(MoeWeights& moe) {
   const MoeConfig& c = *config_.moe;
+  const size_t router = specs_.size();
   AddProjection(moe.router, {Layer(names_.router)}, {c.num_experts}, config_.hidden_size, c.router_bias);
+  specs_[router].packing = Packing::kNumbers;  // a wrong choice of experts costs more than its few bytes
   if (c.correction_bias) AddVector(moe.correction_bias, {Vector(Layer(names_.correction_bias), c.num_experts)});
   moe.gate_up.resize(c.num_experts);
   moe.down.resize(c.num_experts);

@@ -44,11 +44,19 @@ struct TensorPart {
   bool HasPlainRows() const { return col_stride == 1 && encoding == TensorEncoding::kPlain; }
 };
 
+// How a matrix is packed.
+enum class Packing {
+  kAsAsked,     // numbers by --dtype and --quantization; what is stored quantised stays so
+  kVocabulary,  // the same, but int4 is too coarse for what every token and every logit is made of: int8
+  kNumbers,     // as numbers of --dtype, stored quantised or not: for operations that take nothing else
+};
+
 // A weight of the model: a matrix of stacked parts, or a vector of parts laid end to end.
 struct WeightSpec {
   LinearWeight* matrix = nullptr;  // where it goes: one of the two
   VectorWeight* vector = nullptr;
   std::vector<TensorPart> parts = {};
+  Packing packing = Packing::kAsAsked;
   float fill = 0;    // of a vector of random weights: 1 for a norm's, where nothing is added
   float addend = 0;  // to every element of a vector: 1 for Gemma's norms
 

@@ -15,8 +15,8 @@
 #include "absl/strings/strip.h"
 #include "engine/config/registry.h"
 #include "engine/json_text.h"
-#include "engine/mapped_file.h"
 #include "engine/mxfp4.h"
+#include "engine/stored_tensor.h"
 #include "engine/weight_specs.h"
 
 namespace quire {
@@ -25,10 +25,20 @@ namespace {
 // Where weights come from: a checkpoint or a random generator.
 using PartSource = std::function<MatrixSource(const WeightSpec& spec, const TensorPart& part)>;
 
-absl::Status PackMatrix(const WeightSpec& spec, DType dtype, const PartSource& source, Backend& backend) {
+// What PackLinear is asked for: the format of the parts that are stored as numbers.
+WeightFormat FormatFor(const WeightSpec& spec, WeightFormat format) {
+  if (spec.packing == Packing::kNumbers) return format.dtype;
+  const bool is_int4 = format.blocks == BlockFormat::kQ4_0;
+  return {format.dtype, is_int4 && spec.packing == Packing::kVocabulary ? BlockFormat::kQ8_0 : format.blocks};
+}
+
+absl::Status PackMatrix(const WeightSpec& spec, WeightFormat format, const PartSource& source, Backend& backend) {
   std::vector<MatrixSource> parts;
-  for (const TensorPart& part : spec.parts) parts.push_back(source(spec, part));
-  absl::StatusOr<LinearWeight> weight = backend.PackLinear(parts, dtype);
+  for (const TensorPart& part : spec.parts) {
+    parts.push_back(source(spec, part));
+    if (spec.packing == Packing::kNumbers) parts.back() = AsNumbers(std::move(parts.back()));
+  }
+  absl::StatusOr<LinearWeight> weight = backend.PackLinear(parts, FormatFor(spec, format));
   if (weight.ok()) *spec.matrix = *std::move(weight);
   return weight.status();
 }
@@ -50,13 +60,16 @@ absl::Status FillVector(const WeightSpec& spec, const PartSource& source, Backen
   return absl::OkStatus();
 }
 
-absl::StatusOr<Weights> BuildWeights(const ModelConfig& config, absl::string_view prefix, DType dtype,
-                                     const PartSource& source, Backend& backend) {
+absl::StatusOr<Weights> BuildWeights(const ModelConfig& config, absl::string_view prefix, WeightFormat format,
+                                     const PartSource& source, Backend& backend, const LoadProgress& progress) {
   Weights weights;
+  uint64_t packed_bytes = 0;
   for (const WeightSpec& spec : WeightSpecs(config, prefix, weights)) {
     const absl::Status status =
-        spec.matrix != nullptr ? PackMatrix(spec, dtype, source, backend) : FillVector(spec, source, backend);
+        spec.matrix != nullptr ? PackMatrix(spec, format, source, backend) : FillVector(spec, source, backend);
     if (!status.ok()) return status;
+    packed_bytes += spec.matrix != nullptr ? spec.matrix->data.bytes() : spec.vector->buffer.bytes();
+    if (progress) progress(packed_bytes);
   }
   return weights;
 }
@@ -72,29 +85,22 @@ MatrixSource FromMxfp4(const Checkpoint& checkpoint, const TensorPart& part) {
   return {.format = DType::kBFloat16, .rows = part.rows, .cols = part.cols, .read_row = read_row};
 }
 
-// Bytes of a mapped file that may be in memory behind the row that is read: enough to give back many pages at a time.
-constexpr int64_t kReleaseBytes = int64_t{4} << 20;
-
-// A checkpoint's tensor, whose pages are given back as it is read: a model must not be in memory twice.
-MatrixSource FromCheckpoint(const Checkpoint& checkpoint, const TensorPart& part) {
-  if (part.encoding == TensorEncoding::kMxfp4) return FromMxfp4(checkpoint, part);
-  const StoredTensor& stored = checkpoint.tensors().at(part.name).tensor;
+// Columns apart in the file, one by one.
+MatrixSource Gather(const StoredTensor& stored, const TensorPart& part) {
   const auto bytes = static_cast<int64_t>(DTypeBytes(stored.dtype));
-  const auto gather_row = [part, bytes, data = stored.data](int64_t row, void* to) {
+  const auto read_row = [part, bytes, data = stored.data](int64_t row, void* to) {
     for (int64_t c = 0; c < part.cols; ++c)
       std::memcpy(static_cast<std::byte*>(to) + c * bytes, data + part.Index(row, c) * bytes, bytes);
   };
-  const auto read_row = [part, bytes, data = stored.data](int64_t row, void* to) {
-    const int64_t at = part.Index(row, 0) * bytes;
-    std::memcpy(to, data + at, static_cast<size_t>(part.cols * bytes));
-    const bool is_last = row + 1 == part.rows;
-    const int64_t next = is_last ? at + part.cols * bytes : part.Index(row + 1, 0) * bytes;
-    if (is_last || next / kReleaseBytes != at / kReleaseBytes)
-      ReleasePages(data + at / kReleaseBytes * kReleaseBytes, data + next);
-  };
-  MatrixSource source{.format = stored.dtype, .rows = part.rows, .cols = part.cols, .read_row = gather_row};
-  if (part.HasPlainRows()) source.read_row = read_row;
-  return source;
+  return {.format = stored.dtype, .rows = part.rows, .cols = part.cols, .read_row = read_row};
+}
+
+// A checkpoint's tensor, or part of it.
+MatrixSource FromCheckpoint(const Checkpoint& checkpoint, const TensorPart& part) {
+  if (part.encoding == TensorEncoding::kMxfp4) return FromMxfp4(checkpoint, part);
+  const StoredTensor& stored = checkpoint.tensors().at(part.name).tensor;
+  if (!part.HasPlainRows()) return Gather(stored, part);
+  return RowsOf(stored, part.rows, part.cols, [part](int64_t row) { return part.Index(row, 0); });
 }
 
 // A bijection of 64 bits that leaves no trace of the input's order (SplitMix64, Steele 2014).
@@ -186,14 +192,24 @@ absl::Status CheckTensors(const ModelConfig& config, const Checkpoint& checkpoin
   for (const auto& [name, shape] : expected) {
     const auto found = checkpoint.tensors().find(name);
     if (found == checkpoint.tensors().end()) {
-      return absl::InvalidArgumentError(absl::StrCat("tensor ", Quoted(name),
-                                                     ": found in no safetensors file of the model, needed with shape ",
-                                                     ShapeText(shape)));
+      return absl::InvalidArgumentError(absl::StrCat(
+          "tensor ", Quoted(name), ": found in no file of the model, needed with shape ", ShapeText(shape)));
     }
     if (found->second.tensor.shape != shape) {
       return absl::InvalidArgumentError(absl::StrCat(found->second.file, ": tensor ", Quoted(name), ": found shape ",
                                                      ShapeText(found->second.tensor.shape), ", allowed ",
                                                      ShapeText(shape), " (by config.json)"));
+    }
+  }
+  Weights unused;
+  for (const WeightSpec& spec : WeightSpecs(config, prefix, unused)) {
+    for (const TensorPart& part : spec.parts) {
+      if (part.HasPlainRows() || part.encoding != TensorEncoding::kPlain) continue;
+      const Checkpoint::Entry& entry = checkpoint.tensors().at(part.name);
+      if (entry.tensor.blocks == BlockFormat::kNone) continue;
+      return absl::InvalidArgumentError(absl::StrCat(entry.file, ": tensor ", Quoted(part.name), ": found ",
+                                                     std::string(InfoOf(entry.tensor.blocks).name),
+                                                     ", allowed: numbers, as it is read by columns"));
     }
   }
   for (const auto& [name, entry] : checkpoint.tensors()) {
@@ -208,22 +224,35 @@ absl::Status CheckTensors(const ModelConfig& config, const Checkpoint& checkpoin
   return absl::OkStatus();
 }
 
-absl::StatusOr<Weights> LoadWeights(const ModelConfig& config, DType dtype, const Checkpoint& checkpoint,
-                                    Backend& backend) {
+absl::StatusOr<Weights> LoadWeights(const ModelConfig& config, WeightFormat format, const Checkpoint& checkpoint,
+                                    Backend& backend, const LoadProgress& progress) {
   const auto source = [&](const WeightSpec&, const TensorPart& part) { return FromCheckpoint(checkpoint, part); };
-  return BuildWeights(config, PrefixOf(config, checkpoint), dtype, source, backend);
+  return BuildWeights(config, PrefixOf(config, checkpoint), format, source, backend, progress);
 }
 
-absl::StatusOr<Weights> DummyWeights(const ModelConfig& config, DType dtype, uint64_t seed, Backend& backend) {
+absl::StatusOr<Weights> DummyWeights(const ModelConfig& config, WeightFormat format, uint64_t seed, Backend& backend,
+                                     const LoadProgress& progress) {
   const auto source = [&](const WeightSpec& spec, const TensorPart& part) { return RandomPart(seed, spec, part); };
-  return BuildWeights(config, FindFamily(config.architecture)->names.prefix, dtype, source, backend);
+  return BuildWeights(config, FindFamily(config.architecture)->names.prefix, format, source, backend, progress);
 }
 
-uint64_t WeightBytes(const ModelConfig& config, DType dtype, const Backend& backend) {
+uint64_t WeightBytes(const ModelConfig& config, WeightFormat format, const Backend& backend,
+                     const Checkpoint* checkpoint) {
   Weights unused;
   uint64_t sum = 0;
-  for (const WeightSpec& spec : WeightSpecs(config, "", unused)) {
-    sum += spec.matrix != nullptr ? backend.PackedBytes(spec.rows(), spec.cols(), dtype) : spec.size() * sizeof(float);
+  for (const WeightSpec& spec : WeightSpecs(config, checkpoint ? PrefixOf(config, *checkpoint) : "", unused)) {
+    if (spec.matrix == nullptr) {
+      sum += spec.size() * sizeof(float);
+      continue;
+    }
+    std::vector<MatrixSource> parts;
+    for (const TensorPart& part : spec.parts) {
+      parts.push_back({.format = format.dtype, .rows = part.rows, .cols = part.cols, .read_row = nullptr});
+      if (checkpoint == nullptr || spec.packing == Packing::kNumbers) continue;
+      const auto stored = checkpoint->tensors().find(part.name);
+      if (stored != checkpoint->tensors().end()) parts.back().format = stored->second.tensor.format();
+    }
+    sum += backend.PackedBytes(parts, FormatFor(spec, format));
   }
   return sum;
 }

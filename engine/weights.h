@@ -4,6 +4,7 @@
 #define QUIRE_ENGINE_WEIGHTS_H_
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -95,17 +96,22 @@ struct Weights {
 // what is allowed.
 absl::Status CheckTensors(const ModelConfig& config, const Checkpoint& checkpoint);
 
-// Packs a checkpoint as `dtype`. REQUIRES: CheckTensors is OK. RESOURCE_EXHAUSTED when the device has not enough
-// memory.
-absl::StatusOr<Weights> LoadWeights(const ModelConfig& config, DType dtype, const Checkpoint& checkpoint,
-                                    Backend& backend);
+// Called by the loading thread with the device bytes of the weights packed so far.
+using LoadProgress = std::function<void(uint64_t bytes)>;
+
+// Packs a checkpoint: numbers as `format`, int4 as int8 for embedding and head; what is quantised stays as it is.
+// REQUIRES: CheckTensors is OK. RESOURCE_EXHAUSTED when the device has not enough memory.
+absl::StatusOr<Weights> LoadWeights(const ModelConfig& config, WeightFormat format, const Checkpoint& checkpoint,
+                                    Backend& backend, const LoadProgress& progress = nullptr);
 
 // Random weights, the same for the same seed whatever the threads: uniform, of variance 1 / cols so that activations
 // keep their scale; norms 1.
-absl::StatusOr<Weights> DummyWeights(const ModelConfig& config, DType dtype, uint64_t seed, Backend& backend);
+absl::StatusOr<Weights> DummyWeights(const ModelConfig& config, WeightFormat format, uint64_t seed, Backend& backend,
+                                     const LoadProgress& progress = nullptr);
 
-// Device bytes of either.
-uint64_t WeightBytes(const ModelConfig& config, DType dtype, const Backend& backend);
+// Device bytes of either; those of a checkpoint that is quantised itself need the checkpoint.
+uint64_t WeightBytes(const ModelConfig& config, WeightFormat format, const Backend& backend,
+                     const Checkpoint* checkpoint = nullptr);
 
 }  // namespace quire
 

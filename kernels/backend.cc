@@ -321,6 +321,14 @@ absl::StatusOr<LinearWeight> Backend::PackLinear(absl::Span<const Tensor> parts,
   return PackLinear(sources, format);
 }
 
+size_t Backend::PackedBytes(absl::Span<const MatrixSource> parts, WeightFormat format) const {
+  const LinearWeight weight = PackedShape(parts, format);
+  if (weight.slabs.empty()) return PackedBytes(weight.n, weight.k, format);
+  size_t bytes = 0;
+  for (const WeightSlab& slab : weight.slabs) bytes += PackedBytes(slab.rows, weight.k, {format.dtype, slab.blocks});
+  return bytes;
+}
+
 LinearWeight PackedShape(absl::Span<const MatrixSource> parts, WeightFormat format) {
   Check(!parts.empty(), "PackLinear: no parts");
   LinearWeight weight;
@@ -328,7 +336,7 @@ LinearWeight PackedShape(absl::Span<const MatrixSource> parts, WeightFormat form
   weight.dtype = format.dtype;
   bool is_quantized = false;
   for (const MatrixSource& part : parts) {
-    Check(part.rows > 0 && part.cols > 0 && part.read_row != nullptr, "PackLinear: part");
+    Check(part.rows > 0 && part.cols > 0, "PackLinear: part");
     Check(part.cols == weight.k, "PackLinear: parts of different widths");
     const BlockFormat blocks = part.format.quantized() ? part.format.blocks : format.blocks;
     is_quantized |= blocks != BlockFormat::kNone;

@@ -73,6 +73,8 @@ class Backend {
 
   // Device bytes that a weight [n, k] takes once packed: what PackLinear allocates for parts that end in `format`.
   virtual size_t PackedBytes(int64_t n, int64_t k, WeightFormat format) const = 0;
+  // The same of stacked parts, whose rows are not read.
+  size_t PackedBytes(absl::Span<const MatrixSource> parts, WeightFormat format) const;
 
   // Scratch that the operations need at these largest shapes, allocated here and not later. Part of the memory plan.
   using WorkspaceShape = ::quire::WorkspaceShape;

@@ -83,6 +83,7 @@ class CpuBackend final : public Backend {
     });
     return weight;
   }
+  using Backend::PackedBytes;
   size_t PackedBytes(int64_t n, int64_t k, WeightFormat format) const override {
     if (format.quantized()) return CpuBlockBytes(n, k, format.blocks);
     return static_cast<size_t>(NumPanels(n) * PanelElements(k, format.dtype)) * DTypeBytes(format.dtype);

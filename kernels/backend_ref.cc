@@ -51,6 +51,7 @@ class RefBackend final : public Backend {
     });
     return weight;
   }
+  using Backend::PackedBytes;
   size_t PackedBytes(int64_t n, int64_t k, WeightFormat format) const override {
     return static_cast<size_t>(n) * static_cast<size_t>(RowBytes(format, k));
   }

@@ -8,6 +8,7 @@
 #include "absl/strings/str_split.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/clock.h"
+#include "engine/load_model.h"
 #include "engine/model_config.h"
 #include "server/generation_config.h"
 #include "server/model_info.h"
@@ -22,6 +23,17 @@ constexpr absl::Duration kFarewell = absl::Milliseconds(500);
 
 std::string ServedName(const Options& options) {
   return options.served_model_name.empty() ? LastPathPart(options.engine.model) : options.served_model_name;
+}
+
+// Says once a second how far loading has come.
+LoadModelProgress LogProgress() {
+  return [last = absl::Now()](uint64_t bytes, uint64_t of_bytes) mutable {
+    if (absl::Now() - last < absl::Seconds(1)) return;
+    last = absl::Now();
+    constexpr double kGib = 1 << 30;
+    spdlog::info("loading     {:.1f} of {:.1f} GiB of weights", static_cast<double>(bytes) / kGib,
+                 static_cast<double>(of_bytes) / kGib);
+  };
 }
 
 Metrics::Info MetricsInfo(const v1::GetModelResponse& model, bool enable_prefix_caching) {
@@ -66,7 +78,7 @@ absl::StatusOr<std::unique_ptr<Daemon>> Daemon::Start(const Options& options, Sh
   if (!options.tls.cert.empty()) {
     if (const auto credentials = TlsCredentials(options.tls); !credentials.ok()) return credentials.status();
   }
-  absl::StatusOr<LoadedModel> model = LoadModel(options.engine);
+  absl::StatusOr<LoadedModel> model = LoadModel(options.engine, LogProgress());
   if (!model.ok()) return model.status();
 
   RequestLimits limits;

@@ -56,10 +56,12 @@ absl::Status StoreText(absl::string_view value, std::string& target) {
 constexpr int64_t kInt32Max = std::numeric_limits<int32_t>::max();
 
 absl::Status SetLoadFormat(Options& o, absl::string_view value) {
-  if (value == "gguf") return NotBuilt("gguf");
-  return Choose<LoadFormat>(
-      value, {{"auto", LoadFormat::kAuto}, {"safetensors", LoadFormat::kSafetensors}, {"dummy", LoadFormat::kDummy}},
-      o.engine.load_format);
+  return Choose<LoadFormat>(value,
+                            {{"auto", LoadFormat::kAuto},
+                             {"safetensors", LoadFormat::kSafetensors},
+                             {"gguf", LoadFormat::kGguf},
+                             {"dummy", LoadFormat::kDummy}},
+                            o.engine.load_format);
 }
 
 absl::Status SetBackend(Options& o, absl::string_view value) {
@@ -89,9 +91,10 @@ absl::Status AcceptOnly(absl::string_view value, absl::string_view only) {
   return absl::InvalidArgumentError(absl::StrCat(Quoted(value), " is not one of ", only));
 }
 
-absl::Status SetQuantization(Options&, absl::string_view value) {
-  if (value == "int8" || value == "int4") return NotBuilt(absl::StrCat("weights of ", value));
-  return AcceptOnly(value, "none");
+absl::Status SetQuantization(Options& o, absl::string_view value) {
+  return Choose<BlockFormat>(value,
+                             {{"none", BlockFormat::kNone}, {"int8", BlockFormat::kQ8_0}, {"int4", BlockFormat::kQ4_0}},
+                             o.engine.quantization);
 }
 
 absl::Status SetCpuIsa(Options& o, absl::string_view value) {
@@ -193,12 +196,13 @@ constexpr Flag kFlags[] = {
      "TOML file with these options as keys; the environment (QUIRE_MAX_NUM_SEQS=...) wins over it, the command line "
      "over both",
      [](Options&, absl::string_view) { return absl::OkStatus(); }},  // read by option_sources.cc
-    {"model", "PATH", "required", "directory with config.json, *.safetensors and tokenizer.json",
+    {"model", "PATH", "required", "directory with config.json, *.safetensors and tokenizer.json, or one .gguf file",
      [](Options& o, absl::string_view v) { return StoreText(v, o.engine.model); }},
     {"served-model-name", "NAME", "last part of the path", "name that clients use for the model",
      [](Options& o, absl::string_view v) { return StoreText(v, o.served_model_name); }},
     {"load-format", "FORMAT", "auto",
-     "auto, safetensors, or dummy: random weights from config.json alone, the same for the same --seed", SetLoadFormat},
+     "auto, safetensors, gguf, or dummy: random weights from config.json alone, the same for the same --seed",
+     SetLoadFormat},
     {"generation-config", "WHICH", "auto",
      "auto: sampling defaults and eos ids from generation_config.json; none: without it", SetGenerationConfig},
     {"backend", "NAME", "auto",
@@ -206,7 +210,10 @@ constexpr Flag kFlags[] = {
     {"dtype", "TYPE", "auto",
      "float32, bfloat16, float16: of weights and of activations entering a dot product; auto: the checkpoint's",
      [](Options& o, absl::string_view v) { return SetDType(v, o.engine.dtype); }},
-    {"quantization", "KIND", "none", "weights repacked at load: none", SetQuantization},
+    {"quantization", "KIND", "none",
+     "none, int8, int4: weights stored as numbers are repacked so at load, symmetric in groups of 32 with a scale each "
+     "(int4: embedding and head as int8); what a file has quantised stays as it is",
+     SetQuantization},
     {"threads", "N", "CPUs that cgroup quota and affinity allow", "workers of the cpu backend",
      [](Options& o, absl::string_view v) { return StoreInteger(v, 1, 1024, o.engine.backend.num_threads); }},
     {"cpu-bind", "CPUS", "none",

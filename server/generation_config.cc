@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "engine/gguf_model.h"
 #include "engine/json_text.h"
 
 namespace quire {
@@ -116,9 +117,11 @@ absl::StatusOr<GenerationConfig> ParseGenerationConfig(absl::string_view generat
 absl::StatusOr<GenerationConfig> LoadGenerationConfig(const std::string& directory, bool use_generation_config,
                                                       uint32_t vocab_size) {
   absl::StatusOr<std::string> own = std::string();
-  if (use_generation_config) own = ReadIfThere(directory + "/generation_config.json");
+  if (use_generation_config && !IsGgufPath(directory)) own = ReadIfThere(directory + "/generation_config.json");
   if (!own.ok()) return own.status();
-  const absl::StatusOr<std::string> model = ReadIfThere(directory + "/config.json");
+  std::string name;
+  const absl::StatusOr<std::string> model =
+      IsGgufPath(directory) ? ReadConfigText(directory, name) : ReadIfThere(directory + "/config.json");
   if (!model.ok()) return model.status();
   return ParseGenerationConfig(*own, *model, vocab_size);
 }

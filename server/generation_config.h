@@ -21,7 +21,8 @@ struct GenerationConfig {
 };
 
 // Reads `directory`/generation_config.json, if it is there and `use_generation_config`; eos ids come from there, else
-// from config.json. INVALID_ARGUMENT in one line names the file, the key, what was found and what is allowed.
+// from config.json, or from the metadata of a GGUF file. INVALID_ARGUMENT in one line names the file, the key, what was
+// found and what is allowed.
 absl::StatusOr<GenerationConfig> LoadGenerationConfig(const std::string& directory, bool use_generation_config,
                                                       uint32_t vocab_size);
 

@@ -103,7 +103,7 @@ v1::GetModelResponse DescribeModel(absl::string_view name, const ModelConfig& co
   model.set_num_blocks(static_cast<uint64_t>(plan.num_blocks));
   model.set_kv_bytes_per_token(plan.kv.BytesPerToken());
   model.set_kv_cache_dtype(std::string(DTypeName(plan.kv.dtype)));
-  model.set_weight_dtype(std::string(DTypeName(plan.dtype)));
+  model.set_weight_dtype(plan.weight_dtype);
   model.set_backend(std::string(backend));
   model.set_version(QUIRE_VERSION);
   return model;

@@ -128,7 +128,7 @@ TEST(FlagsTest, EveryWrongValueIsRefusedByTheOptionsName) {
       {"listen", "50051"},
       {"listen", "127.0.0.1:70000"},
       {"kv-cache-dtype", "int8"},
-      {"quantization", "int4"},
+      {"quantization", "int3"},
       {"deterministic", "false"},
       {"default-timeout", "0s"},
       {"max-message-bytes", "2GiB"},
@@ -144,7 +144,7 @@ TEST(FlagsTest, EveryWrongValueIsRefusedByTheOptionsName) {
       {"tls-client-ca", "x.pem"},
       {"health-listen", "127.0.0.1"},
       {"threads", "0"},
-      {"load-format", "gguf"},
+      {"load-format", "onnx"},
       {"generation-config", "maybe"},
   };
   for (const auto& [name, value] : cases) {

@@ -1,0 +1,67 @@
+#include "engine/stored_tensor.h"
+
+#include <cstring>
+#include <utility>
+
+#include "engine/mapped_file.h"
+#include "kernels/linear/blocks.h"
+
+namespace quire {
+namespace {
+
+// Bytes of a mapped file that may be in memory behind the row that is read: enough to give back many pages at a time.
+constexpr int64_t kReleaseBytes = int64_t{4} << 20;
+
+// Row `row` of the model in the order of the file. `half` is half of a head's rows.
+int64_t InterleavedRow(int64_t row, int64_t half) {
+  const int64_t head = row / (2 * half), in_head = row % (2 * half);
+  return head * 2 * half + in_head % half * 2 + in_head / half;
+}
+
+}  // namespace
+
+MatrixSource RowsOf(const StoredTensor& tensor, int64_t rows, int64_t cols, std::function<int64_t(int64_t row)> index) {
+  const int64_t row_bytes = RowBytes(tensor.format(), cols);
+  const auto begin_of = [&tensor, index = std::move(index)](int64_t row) {  // in bytes
+    const int64_t at = index(row), tensor_cols = tensor.shape.back();
+    int64_t tensor_row = at / tensor_cols;
+    if (tensor.interleaved_heads > 0)
+      tensor_row = InterleavedRow(tensor_row, tensor.shape[0] / tensor.interleaved_heads / 2);
+    return tensor_row * RowBytes(tensor.format(), tensor_cols) + RowBytes(tensor.format(), at % tensor_cols);
+  };
+  auto read_row = [&tensor, begin_of, rows, row_bytes](int64_t row, void* to) {
+    const int64_t at = begin_of(row);
+    std::memcpy(to, tensor.data + at, static_cast<size_t>(row_bytes));
+    const bool is_last = row + 1 == rows;
+    if (tensor.interleaved_heads > 0) {  // rows come in another order than they lie: they go with the last one
+      if (is_last) ReleasePages(tensor.data, tensor.data + tensor.bytes);
+      return;
+    }
+    const int64_t next = is_last ? at + row_bytes : begin_of(row + 1);
+    if (is_last || next / kReleaseBytes != at / kReleaseBytes)
+      ReleasePages(tensor.data + at / kReleaseBytes * kReleaseBytes, tensor.data + next);
+  };
+  if (tensor.addend == 0) {
+    return {.format = tensor.format(), .rows = rows, .cols = cols, .read_row = std::move(read_row)};
+  }
+  auto add = [&tensor, read_row, row_bytes, cols](int64_t row, void* to) {
+    std::vector<std::byte> stored(static_cast<size_t>(row_bytes));
+    read_row(row, stored.data());
+    for (int64_t i = 0; i < cols; ++i)
+      static_cast<float*>(to)[i] = LoadFloat(stored.data(), tensor.dtype, i) + tensor.addend;
+  };
+  return {.format = DType::kFloat32, .rows = rows, .cols = cols, .read_row = std::move(add)};
+}
+
+MatrixSource AsNumbers(MatrixSource source) {
+  if (!source.format.quantized()) return source;
+  const int64_t rows = source.rows, cols = source.cols;
+  auto read_row = [source = std::move(source)](int64_t row, void* to) {
+    std::vector<std::byte> stored(static_cast<size_t>(RowBytes(source.format, source.cols)));
+    source.read_row(row, stored.data());
+    DequantizeRow(source.format.blocks, stored.data(), source.cols, static_cast<float*>(to));
+  };
+  return {.format = DType::kFloat32, .rows = rows, .cols = cols, .read_row = std::move(read_row)};
+}
+
+}  // namespace quire
