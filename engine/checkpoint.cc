@@ -1,12 +1,16 @@
 #include "engine/checkpoint.h"
 
 #include <algorithm>
+#include <cmath>
+#include <cstring>
 #include <filesystem>
+#include <memory>
 #include <set>
 #include <utility>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "engine/gguf.h"
 #include "engine/gguf_model.h"
 #include "engine/json_text.h"
@@ -19,6 +23,31 @@ constexpr uint64_t kMaxIndexBytes = 100'000'000;
 bool Exists(const std::string& path) {
   std::error_code ignored;
   return std::filesystem::exists(path, ignored);
+}
+
+// The scales of the FP8 matrix `of`: one, or one for each block of 128 x 128.
+absl::StatusOr<Fp8Scales> ReadFp8Scales(const StoredTensor& stored, const StoredTensor& of) {
+  const auto blocks = [](int64_t n) { return (n + Fp8Scales::kBlock - 1) / Fp8Scales::kBlock; };
+  const bool is_matrix = of.shape.size() == 2;
+  const bool is_one = stored.shape.empty() || stored.shape == std::vector<int64_t>{1};
+  const bool is_blocks = is_matrix && stored.shape == std::vector<int64_t>{blocks(of.shape[0]), blocks(of.shape[1])};
+  if (stored.fp8 != nullptr || stored.blocks != BlockFormat::kNone || (!is_one && !is_blocks)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("found shape [", absl::StrJoin(stored.shape, ", "),
+                     "], allowed: one number, or one for each block of 128 x 128 of the tensor that it scales"));
+  }
+  Fp8Scales scales;
+  scales.block_cols = is_one ? 0 : stored.shape[1];
+  const size_t element_bytes = DTypeBytes(stored.dtype);
+  scales.values.resize(stored.bytes / element_bytes);
+  for (size_t i = 0; i < scales.values.size(); ++i) {
+    alignas(4) std::byte element[4];
+    std::memcpy(element, stored.data + i * element_bytes, element_bytes);
+    scales.values[i] = LoadFloat(element, stored.dtype, 0);
+    if (!std::isfinite(scales.values[i]))
+      return absl::InvalidArgumentError(absl::StrCat("found ", scales.values[i], " at index ", i, ", allowed: finite"));
+  }
+  return scales;
 }
 
 }  // namespace
@@ -38,8 +67,29 @@ absl::StatusOr<Checkpoint> Checkpoint::Open(const std::string& path) {
     status = absl::NotFoundError(
         absl::StrCat(directory, ": found neither model.safetensors nor model.safetensors.index.json"));
   }
+  status.Update(checkpoint.TakeFp8Scales());
   if (!status.ok()) return status;
   return checkpoint;
+}
+
+absl::Status Checkpoint::TakeFp8Scales() {
+  std::vector<std::string> taken;
+  for (auto& [name, entry] : tensors_) {
+    StoredTensor& tensor = entry.tensor;
+    if (tensor.fp8 == nullptr) continue;
+    auto found = tensors_.find(name + "_scale_inv");  // of which both are multiplied
+    if (found == tensors_.end()) found = tensors_.find(name + "_scale");
+    if (found == tensors_.end()) continue;
+    absl::StatusOr<Fp8Scales> scales = ReadFp8Scales(found->second.tensor, tensor);
+    if (!scales.ok()) {
+      return absl::InvalidArgumentError(absl::StrCat(found->second.file, ": tensor ", Quoted(found->first), ": ",
+                                                     absl::string_view(scales.status().message())));
+    }
+    tensor.fp8 = std::make_shared<const Fp8Scales>(*std::move(scales));
+    taken.push_back(found->first);
+  }
+  for (const std::string& name : taken) tensors_.erase(name);
+  return absl::OkStatus();
 }
 
 absl::Status Checkpoint::AddFile(const std::string& path) {

@@ -31,6 +31,8 @@ class Checkpoint {
  private:
   absl::Status AddFile(const std::string& path);
   absl::Status AddGguf(const std::string& path);
+  // Gives FP8 tensors the scales beside them (NAME_scale_inv, NAME_scale), which then are no tensors of their own.
+  absl::Status TakeFp8Scales();
   absl::Status AddTensors(const std::string& path, std::vector<StoredTensor> tensors);
   absl::Status AddShards(const std::string& directory, const std::string& index_path);
 

@@ -10,6 +10,7 @@
 #include "engine/gguf_model.h"
 #include "engine/json_text.h"
 #include "engine/mxfp4.h"
+#include "engine/stored_tensor.h"
 #include "engine/weight_specs.h"
 
 namespace quire {
@@ -49,10 +50,22 @@ DType ReadDType(KeyReader& keys) {
   return dtype.value_or(DType::kFloat32);
 }
 
-// quantization_config: gpt-oss's MXFP4 experts; any other scheme is refused.
+// FP8 weights: their scales lie beside them, and what they stand for does not depend on the scheme of the activations.
+void ReadFp8(const json& value, KeyReader& keys) {
+  KeyReader quantization(value, absl::StrCat(keys.where(), ": quantization_config"));
+  quantization.OnlyText("fmt", "e4m3");
+  const json* block = quantization.Find("weight_block_size");
+  if (block != nullptr && *block != json::array({Fp8Scales::kBlock, Fp8Scales::kBlock}))
+    quantization.Fail("weight_block_size", Shown(*block), "[128, 128] or null");
+  keys.Update(quantization.status());
+}
+
+// quantization_config: FP8, and gpt-oss's MXFP4 experts; any other scheme is refused.
 void ReadQuantization(KeyReader& keys, ModelConfig& config) {
   const json* value = keys.Find("quantization_config");
   if (value == nullptr) return;
+  const auto method = value->is_object() ? value->find("quant_method") : value->end();
+  if (method != value->end() && *method == "fp8") return ReadFp8(*value, keys);
   const bool stacked = config.moe.has_value() && config.moe->layout == ExpertLayout::kStacked;
   if (!stacked || !value->is_object()) return keys.Fail("quantization_config", Shown(*value), "null");
   KeyReader quantization(*value, absl::StrCat(keys.where(), ": quantization_config"));

@@ -79,9 +79,15 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
   bool string(std::string& text) override {
     if (place_ == Place::kMetadataText) return Go(Place::kMetadata);
     if (place_ != Place::kDType) return Misplaced("a text");
+    StoredTensor& tensor = entries_.back().tensor;
     const std::optional<DType> dtype = ParseStoredDType(text);
-    if (!dtype.has_value()) return Error("found dtype ", Quoted(text), ", allowed: F32, BF16, F16");
-    entries_.back().tensor.dtype = *dtype;
+    if (!dtype.has_value() && text != "F8_E4M3")
+      return Error("found dtype ", Quoted(text), ", allowed: F32, BF16, F16, F8_E4M3");
+    if (dtype.has_value()) {
+      tensor.dtype = *dtype;
+    } else {
+      tensor.fp8 = std::make_shared<Fp8Scales>();
+    }
     return Go(Place::kTensor);
   }
 
@@ -152,8 +158,8 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
 };
 
 // Bytes of a tensor of this shape; nullopt on overflow.
-std::optional<uint64_t> ShapeBytes(const std::vector<uint64_t>& shape, DType dtype) {
-  uint64_t bytes = DTypeBytes(dtype);
+std::optional<uint64_t> ShapeBytes(const std::vector<uint64_t>& shape, uint64_t element_bytes) {
+  uint64_t bytes = element_bytes;
   for (const uint64_t dim : shape) {
     if (__builtin_mul_overflow(bytes, dim, &bytes)) return std::nullopt;
   }
@@ -168,7 +174,8 @@ std::string Place(HeaderReader::Entry& entry, absl::Span<const std::byte> data) 
     return absl::StrCat("found data_offsets [", begin, ", ", end, "], allowed: rising, at most the ", data.size(),
                         " bytes of data in the file (is it truncated?)");
   }
-  const std::optional<uint64_t> bytes = ShapeBytes(entry.shape, entry.tensor.dtype);
+  const std::optional<uint64_t> bytes =
+      ShapeBytes(entry.shape, entry.tensor.fp8 != nullptr ? 1 : DTypeBytes(entry.tensor.dtype));
   if (bytes != end - begin) {
     return absl::StrCat("found ", end - begin,
                         " bytes between its data_offsets, allowed: those of its dtype and shape, ",

@@ -1,6 +1,9 @@
 #include "engine/stored_tensor.h"
 
+#include <array>
+#include <cmath>
 #include <cstring>
+#include <limits>
 #include <utility>
 
 #include "engine/mapped_file.h"
@@ -18,7 +21,30 @@ int64_t InterleavedRow(int64_t row, int64_t half) {
   return head * 2 * half + in_head % half * 2 + in_head / half;
 }
 
+// Sign, four bits of exponent with a bias of 7, three of mantissa; no infinity, NaN where all bits are set.
+float FromE4M3(uint8_t bits) {
+  const int exponent = bits >> 3 & 15, mantissa = bits & 7;
+  float magnitude = exponent == 0 ? std::ldexp(static_cast<float>(mantissa), -9)
+                                  : std::ldexp(static_cast<float>(8 + mantissa), exponent - 10);
+  if ((bits & 0x7f) == 0x7f) magnitude = std::numeric_limits<float>::quiet_NaN();
+  return (bits & 0x80) != 0 ? -magnitude : magnitude;
+}
+
+std::array<float, 256> E4M3Table() {
+  std::array<float, 256> table;
+  for (int bits = 0; bits < 256; ++bits) table[bits] = FromE4M3(static_cast<uint8_t>(bits));
+  return table;
+}
+
 }  // namespace
+
+float Fp8Value(const StoredTensor& tensor, int64_t index) {
+  static const std::array<float, 256> kTable = E4M3Table();
+  const Fp8Scales& scales = *tensor.fp8;
+  const int64_t cols = tensor.shape.empty() ? 1 : tensor.shape.back(), row = index / cols, col = index % cols;
+  const int64_t block = row / Fp8Scales::kBlock * scales.block_cols + col / Fp8Scales::kBlock;
+  return kTable[std::to_integer<uint8_t>(tensor.data[index])] * scales.values[scales.block_cols == 0 ? 0 : block];
+}
 
 MatrixSource RowsOf(const StoredTensor& tensor, int64_t rows, int64_t cols, std::function<int64_t(int64_t row)> index) {
   const int64_t row_bytes = RowBytes(tensor.format(), cols);

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -13,6 +14,14 @@
 #include "kernels/linear/weight_format.h"
 
 namespace quire {
+
+// What multiplies the elements of an FP8 matrix: one number for all, or one for each square of kBlock.
+struct Fp8Scales {
+  static constexpr int64_t kBlock = 128;
+
+  std::vector<float> values = {1};  // [1], or [ceil(rows / kBlock)][block_cols]
+  int64_t block_cols = 0;           // 0: one for all
+};
 
 struct StoredTensor {
   std::string name;
@@ -25,10 +34,16 @@ struct StoredTensor {
   // its second half: row 2 i + h of the file is row h * half + i.
   int64_t interleaved_heads = 0;
   float addend = 0;  // to be added to every element
+  // Not null: elements are bytes of FP8 E4M3 (OCP 8-bit Floating Point, section 5), read as float32; dtype says
+  // nothing.
+  std::shared_ptr<const Fp8Scales> fp8 = nullptr;
 
   // Elements as they are stored; with an addend they are read as float32.
   WeightFormat format() const { return {dtype, blocks}; }
 };
+
+// Element `index` of an FP8 tensor, scaled.
+float Fp8Value(const StoredTensor& tensor, int64_t index);
 
 // Rows of `cols` elements of the tensor, row `row` from element index(row) on in row-major order, as a matrix. Pages of
 // the file are given back behind the row that is read: a model must not be in memory twice. REQUIRES: rows begin at

@@ -15,6 +15,7 @@
 #include "absl/strings/strip.h"
 #include "engine/config/registry.h"
 #include "engine/json_text.h"
+#include "engine/mapped_file.h"
 #include "engine/mxfp4.h"
 #include "engine/stored_tensor.h"
 #include "engine/weight_specs.h"
@@ -95,10 +96,21 @@ MatrixSource Gather(const StoredTensor& stored, const TensorPart& part) {
   return {.format = stored.dtype, .rows = part.rows, .cols = part.cols, .read_row = read_row};
 }
 
+// Elements of one byte with their scales.
+MatrixSource FromFp8(const StoredTensor& stored, const TensorPart& part) {
+  const auto read_row = [&stored, part](int64_t row, void* to) {
+    for (int64_t c = 0; c < part.cols; ++c) static_cast<float*>(to)[c] = Fp8Value(stored, part.Index(row, c));
+    const bool is_last = row + 1 == part.rows;
+    if (is_last && part.HasPlainRows()) ReleasePages(stored.data, stored.data + stored.bytes);
+  };
+  return {.format = DType::kFloat32, .rows = part.rows, .cols = part.cols, .read_row = read_row};
+}
+
 // A checkpoint's tensor, or part of it.
 MatrixSource FromCheckpoint(const Checkpoint& checkpoint, const TensorPart& part) {
   if (part.encoding == TensorEncoding::kMxfp4) return FromMxfp4(checkpoint, part);
   const StoredTensor& stored = checkpoint.tensors().at(part.name).tensor;
+  if (stored.fp8 != nullptr) return FromFp8(stored, part);
   if (!part.HasPlainRows()) return Gather(stored, part);
   return RowsOf(stored, part.rows, part.cols, [part](int64_t row) { return part.Index(row, 0); });
 }

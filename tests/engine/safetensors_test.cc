@@ -101,7 +101,7 @@ INSTANTIATE_TEST_SUITE_P(
         {"ShapeMissing", File(R"({"t":{"dtype":"F32","data_offsets":[0,8]}})", 8), "found no shape"},
         {"OffsetsMissing", File(R"({"t":{"dtype":"F32","shape":[2]}})", 8), "found no data_offsets"},
         {"DTypeUnknown", File(R"({"t":{"dtype":"Q7_X","shape":[2],"data_offsets":[0,8]}})", 8),
-         "found dtype \"Q7_X\", allowed: F32, BF16, F16"},
+         "found dtype \"Q7_X\", allowed: F32, BF16, F16, F8_E4M3"},
         {"DTypeUnsupported", File(R"({"t":{"dtype":"F64","shape":[1],"data_offsets":[0,8]}})", 8), "F64"},
         {"DTypeIsNumber", File(R"({"t":{"dtype":3,"shape":[2],"data_offsets":[0,8]}})", 8), "a number"},
         {"ShapeNegative", File(R"({"t":{"dtype":"F32","shape":[-2],"data_offsets":[0,8]}})", 8), "found -2 in shape"},

@@ -341,5 +341,65 @@ TEST(QuantizedLinear, PacksNumbersAsInt8AndInt4) {
   }
 }
 
+// Experts in blocks: the same bits alone and in company, and near to ref.
+TEST(QuantizedLinear, MixturesOfExpertsTakeThem) {
+  const int64_t hidden = 64, inner = 96, rows = 9;
+  const int32_t num_experts = 3, top_k = 2;
+  Matrix gate_up(DType::kFloat32, 2 * inner, hidden), down(DType::kFloat32, hidden, inner);
+  Matrix x(DType::kFloat32, rows, hidden);
+  x.FillRandom(3);
+  std::vector<int32_t> experts;
+  std::vector<float> weights;
+  for (int32_t r = 0; r < rows; ++r) {
+    experts.insert(experts.end(), {r % num_experts, (r + 1) % num_experts});
+    weights.insert(weights.end(), {0.25f, 0.75f});
+  }
+  std::vector<std::vector<float>> results;
+  for (const BackendKind kind : {BackendKind::kRef, BackendKind::kCpu}) {
+    const std::unique_ptr<Backend> backend = *CreateBackend({.kind = kind, .num_threads = 2, .cpu_bind = {}});
+    WorkspaceShape shape = {.max_rows = rows, .max_head_rows = 1, .max_cols = 2 * inner, .vocab_size = 8};
+    shape.num_experts = num_experts;
+    shape.experts_per_token = top_k;
+    shape.hidden = hidden;
+    shape.expert_intermediate = inner;
+    shape.quantized_weights = true;
+    ASSERT_TRUE(backend->AllocateWorkspace(shape).ok());
+    std::vector<LinearWeight> gate_ups, downs;
+    for (uint32_t e = 0; e < num_experts; ++e) {
+      gate_up.FillRandom(10 + e, 0.2f);
+      down.FillRandom(20 + e, 0.2f);
+      gate_ups.push_back(*backend->PackLinear({gate_up.tensor()}, {DType::kFloat32, BlockFormat::kQ8_0}));
+      downs.push_back(*backend->PackLinear({down.tensor()}, {DType::kFloat32, BlockFormat::kQ8_0}));
+    }
+    const auto run = [&](int64_t begin, int64_t count, Matrix& y) {
+      backend->Moe({.x = x.tensor().Rows(begin, count),
+                    .experts = experts.data() + begin * top_k,
+                    .weights = weights.data() + begin * top_k,
+                    .top_k = top_k,
+                    .num_experts = num_experts,
+                    .gate_up = gate_ups.data(),
+                    .down = downs.data(),
+                    .gate = {},
+                    .y = y.tensor().Rows(begin, count)});
+    };
+    Matrix together(DType::kFloat32, rows, hidden), alone(DType::kFloat32, rows, hidden);
+    together.FillRandom(1, 0);
+    alone.FillRandom(1, 0);
+    run(0, rows, together);
+    for (int64_t r = 0; r < rows; ++r) run(r, 1, alone);
+    EXPECT_TRUE(SameBits(together, alone));
+    results.push_back({});
+    for (int64_t r = 0; r < rows; ++r)
+      for (const float value : together.Row(r)) results.back().push_back(value);
+  }
+  double squares = 0, error = 0;
+  for (size_t i = 0; i < results[0].size(); ++i) {
+    squares += double{results[0][i]} * results[0][i];
+    error += std::pow(double{results[0][i]} - results[1][i], 2);
+  }
+  EXPECT_GT(squares, 0);
+  EXPECT_LT(error, 4e-4 * squares);
+}
+
 }  // namespace
 }  // namespace quire
