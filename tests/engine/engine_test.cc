@@ -6,12 +6,14 @@
 #include <limits>
 #include <memory>
 #include <mutex>
+#include <random>
 #include <thread>
 #include <utility>
 #include <vector>
 
 #include "absl/time/clock.h"
 #include "gtest/gtest.h"
+#include "kvcache/block_hash.h"
 #include "tests/engine/engine_testing.h"
 
 namespace quire {
@@ -66,8 +68,11 @@ class CountingRunner : public ModelRunner {
     if (options_.gate != nullptr) options_.gate->Pass();
     if (++num_steps_ == options_.fails_in_launch) return absl::InternalError("launch");
     result_.sampled.clear();
+    result_.more_sampled.clear();
     for (const Chunk& chunk : batch.chunks) {
-      result_.sampled.push_back({.id = static_cast<uint32_t>(chunk.sequence->tokens().size())});
+      const SampledToken token{.id = static_cast<uint32_t>(chunk.sequence->tokens().size())};
+      result_.sampled.push_back(token);
+      if (chunk.samples) result_.more_sampled.insert(result_.more_sampled.end(), chunk.num_draws - 1, token);
     }
     return absl::OkStatus();
   }
@@ -292,6 +297,54 @@ TEST(Engine, LosesNoWakeUpAndGivesOneEndingEach) {
   engine->Shutdown();
   for (const auto& [id, output] : sink.outputs()) EXPECT_EQ(output.num_endings, 1) << id;
   EXPECT_EQ(engine->snapshot().scheduler.blocks_held, 0);
+}
+
+// Threads of clients that give up at random moments: before their request is taken, while it waits, in its prompt, in
+// the middle of one of its outputs, after its end.
+TEST(Engine, TenThousandCancelsLeaveEveryBlockFreeOrCached) {
+  constexpr int kThreads = 2, kRequests = 5000;  // of each thread
+  CollectingSink sink;
+  SchedulerOptions options = SmallOptions();
+  options.max_num_seqs = 8;
+  Engine engine(options, std::numeric_limits<int32_t>::max(), std::numeric_limits<int64_t>::max(),
+                std::make_unique<CountingRunner>(CountingRunner::Options{}), &sink);
+  std::vector<std::thread> clients;
+  for (int t = 0; t < kThreads; ++t) {
+    clients.emplace_back([&engine, t] {
+      std::minstd_rand random(t + 1);
+      std::vector<RequestId> open;
+      const auto cancel_one = [&] {
+        std::swap(open[random() % open.size()], open.back());
+        engine.Cancel(open.back(), Ending::kCancelled);
+        open.pop_back();
+      };
+      for (int i = 0; i < kRequests; ++i) {
+        const RequestId id = t * kRequests + i;
+        const auto request = MakeRequest(id, RandomPrompt(random() % 5, 1 + random() % 40, 100), kLong - 50);
+        request->num_outputs = 1 + random() % 3;
+        request->use_prefix_cache = true;
+        request->root_hash = RootHash("");
+        request->prompt_hashes = HashBlocks("", request->prompt, 8);
+        ASSERT_TRUE(engine.Submit(request).ok());
+        open.push_back(id);
+        if (open.size() > random() % 16) cancel_one();
+        if (random() % 64 == 0) std::this_thread::yield();
+      }
+      while (!open.empty()) cancel_one();
+    });
+  }
+  for (std::thread& client : clients) client.join();
+  sink.WaitUntil([](const auto& outputs) {
+    size_t ended = 0;
+    for (const auto& [key, output] : outputs) ended += key < kThreads * kRequests && output.num_endings == 1;
+    return ended == kThreads * kRequests;
+  });
+  const EngineSnapshot snapshot = engine.snapshot();
+  EXPECT_EQ(snapshot.scheduler.blocks_held, 0);
+  EXPECT_EQ(snapshot.scheduler.blocks_free + snapshot.scheduler.blocks_cached, options.num_blocks);
+  EXPECT_EQ(snapshot.scheduler.num_running + snapshot.scheduler.num_waiting, 0);
+  EXPECT_EQ(engine.num_waiting(), 0);
+  for (const auto& [key, output] : sink.outputs()) EXPECT_LE(output.num_endings, 1) << key;
 }
 
 }  // namespace
