@@ -27,6 +27,10 @@ std::vector<double> TokenCounts(int32_t max_model_len) {
   }
 }
 
+// Tenants with series of their own: clients choose the names, so their number must be bounded. The rest are one.
+constexpr size_t kMaxTenants = 64;
+constexpr char kOtherTenants[] = "other";
+
 uint64_t Value(const std::atomic<uint64_t>& counter) { return counter.load(std::memory_order_relaxed); }
 
 constexpr absl::string_view kEndingNames[] = {"finished", "cancelled", "expired", "rejected", "failed"};
@@ -59,6 +63,14 @@ void Metrics::Ended(const RequestRecord& record) {
     generation_tokens_.Observe(record.completion_tokens);
     max_tokens_.Observe(record.max_tokens);
     num_outputs_.Observe(record.num_outputs);
+  }
+  {
+    const std::lock_guard lock(shares_mutex_);
+    const bool known = shares_.contains(record.tenant) || shares_.size() < kMaxTenants;
+    Share& share = shares_[known ? record.tenant : kOtherTenants];
+    ++share.requests;
+    share.prompt_tokens += record.prompt_tokens;
+    share.completion_tokens += record.completion_tokens;
   }
   Count(record.ending);  // last: whoever sees the ending sees all of it
 }
@@ -169,6 +181,18 @@ void Metrics::WriteOwn(const EngineSnapshot& snapshot, PrometheusText& out) cons
   out.Sample(absl::ToDoubleSeconds(snapshot.schedule_time), {{"phase", "schedule"}});
   out.Sample(absl::ToDoubleSeconds(snapshot.compute_time), {{"phase", "compute"}});
   out.Sample(absl::ToDoubleSeconds(snapshot.commit_time), {{"phase", "commit"}});
+  WriteTenants(out);
+}
+
+void Metrics::WriteTenants(PrometheusText& out) const {
+  const std::lock_guard lock(shares_mutex_);
+  out.Begin("quire_tenant_requests_total", "counter", "Accepted requests that are over, by tenant.", false);
+  for (const auto& [tenant, share] : shares_) out.Sample(share.requests, {{"tenant", tenant}});
+  out.Begin("quire_tenant_tokens_total", "counter", "Their tokens, by tenant and kind.", false);
+  for (const auto& [tenant, share] : shares_) {
+    out.Sample(share.prompt_tokens, {{"tenant", tenant}, {"kind", "prompt"}});
+    out.Sample(share.completion_tokens, {{"tenant", tenant}, {"kind", "completion"}});
+  }
 }
 
 }  // namespace quire

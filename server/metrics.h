@@ -9,6 +9,8 @@
 #include <array>
 #include <atomic>
 #include <cstdint>
+#include <map>
+#include <mutex>
 #include <string>
 
 #include "absl/time/time.h"
@@ -25,6 +27,7 @@ enum class RequestEnding { kFinished, kCancelled, kExpired, kRejected, kFailed }
 struct RequestRecord {
   std::string request_id;
   std::string trace_id;  // of the client's traceparent; may be empty
+  std::string tenant;    // on whose account; may be empty
   RequestEnding ending = RequestEnding::kFinished;
   std::string reason;  // "stop", "length", or the ending
   uint32_t prompt_tokens = 0;
@@ -70,8 +73,14 @@ class Metrics {
   void WriteEngine(const EngineSnapshot& snapshot, PrometheusText& out) const;
   void WriteLatencies(PrometheusText& out) const;
   void WriteOwn(const EngineSnapshot& snapshot, PrometheusText& out) const;
+  void WriteTenants(PrometheusText& out) const;
   // Requests received and not over.
   uint64_t UnderWay() const;
+
+  // What the requests of one tenant that are over have taken.
+  struct Share {
+    uint64_t requests = 0, prompt_tokens = 0, completion_tokens = 0;
+  };
 
   const Info info_;
   std::atomic<uint64_t> received_{0};
@@ -81,6 +90,8 @@ class Metrics {
   Histogram time_to_first_token_, inter_token_latency_;
   Histogram e2e_latency_, queue_time_, inference_time_, prefill_time_, decode_time_;
   Histogram prompt_tokens_, generation_tokens_, max_tokens_, num_outputs_;
+  mutable std::mutex shares_mutex_;      // held for a few additions, once for each request
+  std::map<std::string, Share> shares_;  // by tenant; see kMaxTenants
 };
 
 }  // namespace quire

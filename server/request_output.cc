@@ -232,6 +232,7 @@ RequestRecord RequestOutput::Record() const {
   RequestRecord record;
   record.request_id = spec_.request_id;
   record.trace_id = spec_.trace_id;
+  record.tenant = request_->tenant;
   record.prompt_tokens = static_cast<uint32_t>(request_->prompt.size());
   record.cached_tokens = cached_tokens_;
   record.max_tokens = request_->max_tokens;

@@ -126,5 +126,23 @@ TEST(MetricsTest, LatenciesAreThoseOfFinishedRequests) {
               Not(HasSubstr("vllm:request_prompt_tokens_bucket" + labels + ",le=\"100\"}")));  // over max_model_len
 }
 
+TEST(MetricsTest, TenantsHaveTheirSharesAndAreBoundedInNumber) {
+  Metrics metrics(Info());
+  RequestRecord record = Finished("stop");
+  record.tenant = "blue";
+  metrics.Ended(record);
+  metrics.Ended(record);
+  for (int i = 0; i < 1000; ++i) {
+    record.tenant = "made-up-" + std::to_string(i);
+    metrics.Ended(record);
+  }
+  const std::string text = metrics.Text(EngineSnapshot());
+  EXPECT_THAT(text, HasSubstr("quire_tenant_requests_total{tenant=\"blue\"} 2\n"));
+  EXPECT_THAT(text, HasSubstr("quire_tenant_tokens_total{tenant=\"blue\",kind=\"prompt\"} 12\n"));
+  EXPECT_THAT(text, HasSubstr("quire_tenant_tokens_total{tenant=\"blue\",kind=\"completion\"} 6\n"));
+  EXPECT_THAT(text, HasSubstr("quire_tenant_requests_total{tenant=\"other\"} 937\n"));
+  EXPECT_THAT(text, Not(HasSubstr("made-up-500")));
+}
+
 }  // namespace
 }  // namespace quire
