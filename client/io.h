@@ -22,7 +22,8 @@ enum ExitCode : int {
   kExitOk = 0,
   kExitUsage = 1,
   kExitRpcFailed = 2,
-  kExitInterrupted = 130,  // 128 + SIGINT, as shells have it
+  kExitAssertionMissed = 3,  // of `quire load`
+  kExitInterrupted = 130,    // 128 + SIGINT, as shells have it
 };
 
 }  // namespace quire::client

@@ -9,6 +9,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "client/load/trace.h"
 #include "client/parse.h"
 
 namespace quire::client {
@@ -129,6 +130,92 @@ absl::StatusOr<std::vector<Prompt>> CustomPrompts(const DatasetOptions& options,
   return prompts;
 }
 
+// What serving benchmarks take of ShareGPT: 4 to 1024 tokens of prompt, at least 4 of answer, 2048 together.
+constexpr size_t kShareGptMinTokens = 4;
+constexpr size_t kShareGptMaxPrompt = 1024;
+constexpr size_t kShareGptMaxTotal = 2048;
+
+// The text of turn `index` of a conversation; null if there is none.
+const std::string* Turn(const nlohmann::json& conversation, size_t index) {
+  if (!conversation.is_object() || !conversation.contains("conversations")) {
+    return nullptr;
+  }
+  const nlohmann::json& turns = conversation["conversations"];
+  if (!turns.is_array() || turns.size() < 2 || !turns[index].is_object() || !turns[index].contains("value")) {
+    return nullptr;
+  }
+  return turns[index]["value"].get_ptr<const std::string*>();
+}
+
+absl::StatusOr<std::vector<Prompt>> ShareGptPrompts(const DatasetOptions& options, size_t count, Random& random,
+                                                    const TokenizeText& tokenize) {
+  absl::StatusOr<std::string> file = ReadFile(options.path);
+  if (!file.ok()) {
+    return file.status();
+  }
+  nlohmann::json conversations = nlohmann::json::parse(*file, nullptr, /*allow_exceptions=*/false);
+  if (!conversations.is_array()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(options.path, ": want a JSON array of {\"conversations\": [{\"value\": \"...\"}, ...]}"));
+  }
+  std::shuffle(conversations.begin(), conversations.end(), random);
+  std::vector<Prompt> prompts;
+  for (auto it = conversations.begin(); it != conversations.end() && prompts.size() < count; ++it) {
+    const std::string *asked = Turn(*it, 0), *answered = Turn(*it, 1);
+    if (asked == nullptr || answered == nullptr) {
+      continue;
+    }
+    absl::StatusOr<std::vector<uint32_t>> prompt = tokenize(*asked);
+    absl::StatusOr<std::vector<uint32_t>> answer = prompt.ok() ? tokenize(*answered) : prompt;
+    if (!answer.ok()) {
+      return answer.status();
+    }
+    if (std::min(prompt->size(), answer->size()) >= kShareGptMinTokens && prompt->size() <= kShareGptMaxPrompt &&
+        prompt->size() + answer->size() <= kShareGptMaxTotal) {
+      prompts.push_back({{}, *asked, static_cast<uint32_t>(answer->size())});
+    }
+  }
+  if (prompts.empty()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(options.path, " has no conversation of two turns and 4 to ", kShareGptMaxTotal, " tokens"));
+  }
+  for (size_t i = 0; prompts.size() < count; ++i) {
+    prompts.push_back(Prompt(prompts[i]));
+  }
+  return prompts;
+}
+
+// The ids that stand for block `hash` of a trace's prompt: of equal hashes, equal ids.
+void AppendBlock(uint64_t hash, uint64_t seed, uint32_t vocab_size, size_t count, std::vector<uint32_t>& ids) {
+  Random random(seed + 0x9E3779B97F4A7C15 * (hash + 1));
+  std::uniform_int_distribution<uint32_t> id(0, vocab_size - 1);
+  std::generate_n(std::back_inserter(ids), count, [&] { return id(random); });
+}
+
+absl::StatusOr<std::vector<Prompt>> TracePrompts(const DatasetOptions& options, size_t count, uint32_t vocab_size,
+                                                 uint64_t seed) {
+  absl::StatusOr<std::vector<TraceRow>> rows = ReadTrace(options.path);
+  if (!rows.ok()) {
+    return rows.status();
+  }
+  if (rows->size() < count) {
+    return absl::InvalidArgumentError(absl::StrCat(options.path, " has ", rows->size(), " requests; --num-prompts and ",
+                                                   "--num-warmups want ", count));
+  }
+  std::vector<Prompt> prompts(count);
+  for (size_t i = 0; i < count; ++i) {
+    const TraceRow& row = (*rows)[i];
+    Prompt& prompt = prompts[i];
+    for (uint64_t hash : row.block_hashes) {
+      AppendBlock(hash, seed, vocab_size, std::min<size_t>(kTraceBlock, row.input_len - prompt.ids.size()), prompt.ids);
+    }
+    AppendBlock(~i, seed, vocab_size, row.input_len - prompt.ids.size(), prompt.ids);  // of its own
+    prompt.output_len = row.output_len;
+    prompt.arrival_s = (row.time_s - rows->front().time_s) / options.trace_speedup;
+  }
+  return prompts;
+}
+
 }  // namespace
 
 absl::StatusOr<std::vector<Prompt>> MakePrompts(const DatasetOptions& options, size_t count, uint32_t vocab_size,
@@ -140,8 +227,14 @@ absl::StatusOr<std::vector<Prompt>> MakePrompts(const DatasetOptions& options, s
   if (options.name == "custom") {
     return CustomPrompts(options, count, random);
   }
+  if (options.name == "sharegpt") {
+    return ShareGptPrompts(options, count, random, tokenize);
+  }
   if (vocab_size == 0) {
     return absl::FailedPreconditionError("the server's vocab_size is 0: there is no token id to draw");
+  }
+  if (options.name == "trace") {
+    return TracePrompts(options, count, vocab_size, seed);
   }
   return RandomPrompts(options, count, vocab_size, random);
 }

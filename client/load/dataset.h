@@ -16,9 +16,11 @@ namespace quire::client {
 struct DatasetOptions {
   // "random": token ids drawn below the vocabulary's size; "corpus": excerpts of a text file at random places;
   // "custom": one JSON object {"prompt": "...", "output_tokens": n} a line, the latter optional, used in order and
-  // again from the start.
+  // again from the start; "sharegpt": the first two turns of conversations of a JSON array, in an order that the seed
+  // draws; "trace": random ids of the lengths that a log of requests has (trace.h), first to last.
   std::string name = "random";
-  std::string path;  // of corpus and custom
+  std::string path;          // of all but random
+  double trace_speedup = 1;  // divides the times of a trace
   // Tokens. Each prompt draws its lengths evenly from [len * (1 - range_ratio), len * (1 + range_ratio)].
   uint32_t input_len = 1024;
   uint32_t output_len = 128;
@@ -32,6 +34,7 @@ struct Prompt {
   std::vector<uint32_t> ids;
   std::string text;
   uint32_t output_len = 0;
+  double arrival_s = 0;  // of a trace: since its first request
 };
 
 // The ids of a text as the server makes them, without special tokens.

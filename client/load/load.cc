@@ -67,7 +67,8 @@ v1::GenerateRequest MakeRequest(const LoadOptions& options, const std::string& i
     request.mutable_tokens()->mutable_ids()->Add(prompt.ids.begin(), prompt.ids.end());
   }
   request.mutable_stopping()->set_max_tokens(prompt.output_len);
-  request.mutable_stopping()->set_ignore_eos(options.ignore_eos || options.dataset.name == "random");
+  const bool is_random = options.dataset.name == "random" || options.dataset.name == "trace";
+  request.mutable_stopping()->set_ignore_eos(options.ignore_eos || is_random);
   request.mutable_sampling()->set_seed(options.seed + index);
   request.mutable_output()->set_text(true);
   return request;
@@ -92,7 +93,11 @@ absl::StatusOr<std::pair<LoadPlan, LoadPlan>> MakePlans(const LoadOptions& optio
   }
   measured.max_concurrency = warmup.max_concurrency = options.max_concurrency;
   measured.keep_text = options.save_detailed;
-  if (std::isfinite(options.arrivals.request_rate)) {
+  if (options.dataset.name == "trace" && !options.arrivals.open_loop()) {
+    for (size_t i = 0; i < options.num_prompts; ++i) {
+      measured.arrivals_s.push_back((*prompts)[i].arrival_s);
+    }
+  } else if (options.arrivals.open_loop()) {
     // Of another sequence than the prompts', which begin from the seed itself.
     measured.arrivals_s = ArrivalTimes(options.num_prompts, options.arrivals, ~options.seed);
   }
@@ -130,22 +135,33 @@ class ProgressLine {
   bool shown_ = false;
 };
 
-absl::Status WriteFile(const std::filesystem::path& path, const std::string& content) {
-  std::ofstream file(path, std::ios::binary);
+absl::Status WriteFile(const std::filesystem::path& path, const std::string& content, bool append = false) {
+  std::ofstream file(path, append ? std::ios::binary | std::ios::app : std::ios::binary);
   file << content << std::flush;
   return file ? absl::OkStatus() : absl::UnavailableError(absl::StrCat("cannot write ", path.string()));
 }
 
-absl::Status Save(const LoadOptions& options, const RunResult& run, const Report& report) {
+absl::Status SaveResult(const LoadOptions& options, const RunResult& run, const Report& report) {
   const std::filesystem::path folder = options.result_dir.empty() ? "." : options.result_dir;
   std::error_code error;
   std::filesystem::create_directories(folder, error);
   const std::string name = options.result_filename.empty() ? ResultFilename(options, report) : options.result_filename;
   const nlohmann::ordered_json json = ReportJson(options, run, report, options.save_detailed);
-  absl::Status saved =
-      WriteFile(folder / name, json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
+  absl::Status saved = WriteFile(
+      folder / name, json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n", options.append_result);
   if (saved.ok() && options.save_detailed) {
     saved = WriteFile((folder / name).replace_extension("jsonl"), RequestLines(run));
+  }
+  return saved;
+}
+
+absl::Status SaveFiles(const LoadOptions& options, const RunResult& run, const Report& report) {
+  absl::Status saved;
+  if (options.save_result) {
+    saved = SaveResult(options, run, report);
+  }
+  if (saved.ok() && !options.markdown.empty()) {
+    saved = WriteFile(options.markdown, ReportMarkdown(options, run, report));
   }
   return saved;
 }
@@ -204,15 +220,21 @@ int RunLoad(const LoadOptions& options, Io& io) {
   const std::string date = absl::FormatTime("%Y%m%d-%H%M%S", absl::Now(), absl::LocalTimeZone());
   const Report report = MakeReport(options, run, model.name(), date);
   io.out << ReportTable(options, run, report) << std::flush;
-  if (options.save_result) {
-    if (absl::Status saved = Save(options, run, report); !saved.ok()) {
-      return UsageError(saved, io);
-    }
+  if (absl::Status saved = SaveFiles(options, run, report); !saved.ok()) {
+    return UsageError(saved, io);
   }
   if (report.completed == 0) {
     return NothingCompleted(run, io);
   }
-  return run.interrupted ? kExitInterrupted : kExitOk;
+  const std::vector<std::string> misses =
+      Misses(options.assertions, ReportJson(options, run, report, /*detailed=*/false));
+  for (const std::string& miss : misses) {
+    io.err << "quire: assertion missed: " << miss << '\n';
+  }
+  if (run.interrupted) {
+    return kExitInterrupted;
+  }
+  return misses.empty() ? kExitOk : kExitAssertionMissed;
 }
 
 }  // namespace quire::client

@@ -8,7 +8,8 @@
 
 namespace quire::client {
 
-// The table on io.out, progress on io.err. kExitOk if at least one request completed: failures are reported, not fatal.
+// The table on io.out, progress on io.err. kExitOk if at least one request completed and every --assert holds: failures
+// are reported, not fatal. kExitAssertionMissed if one does not.
 int RunLoad(const LoadOptions& options, Io& io);
 
 }  // namespace quire::client

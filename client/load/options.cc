@@ -2,6 +2,8 @@
 
 #include <CLI/App.hpp>
 #include <algorithm>
+#include <cmath>
+#include <optional>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -29,12 +31,13 @@ void AddDatasetFlags(CLI::App& app, LoadOptions& options) {
   app.add_option_function<std::string>(
       "--dataset-name",
       [&dataset](const std::string& name) {
-        CheckOneOf("--dataset-name", name, {"random", "corpus", "custom"});
+        CheckOneOf("--dataset-name", name, {"random", "corpus", "custom", "sharegpt", "trace"});
         dataset.name = name;
       },
-      "Prompts: random (token ids), corpus (excerpts of the text file --dataset-path), custom (JSON lines {\"prompt\": "
-      "...} of "
-      "--dataset-path) (default random)");
+      "Prompts: random (token ids), corpus (excerpts of the text file --dataset-path), custom (JSON lines "
+      "{\"prompt\": ...}), sharegpt (conversations of a JSON array), trace (random ids with the lengths and at the "
+      "times "
+      "of an Azure, BurstGPT or Mooncake log) (default random)");
   app.add_option("--dataset-path", dataset.path, "File of the dataset");
   app.add_option("--random-input-len,--input-len", dataset.input_len,
                  "Tokens of each prompt, of random and corpus (default 1024)")
@@ -45,6 +48,8 @@ void AddDatasetFlags(CLI::App& app, LoadOptions& options) {
                  "Lengths are drawn evenly from len * (1 - R) to len * (1 + R), R from 0 to below 1 (default 0)");
   app.add_option("--random-prefix-len", dataset.prefix_len,
                  "Tokens that all random prompts share, before their own (default 0)");
+  app.add_option("--trace-speedup", dataset.trace_speedup, "Replay a trace so many times as fast (default 1)")
+      ->check(CLI::PositiveNumber);
   app.add_option("--num-prompts", options.num_prompts, "Requests (default 1000)")->check(CLI::PositiveNumber);
   app.add_option("--num-warmups", options.num_warmups, "Requests before them that are not measured (default 0)");
   app.add_option("--seed", options.seed, "Seed of prompts, arrivals and draws (default 0)");
@@ -55,9 +60,29 @@ void AddArrivalFlags(CLI::App& app, LoadOptions& options) {
       "--request-rate", options.arrivals.request_rate,
       "Requests a second, sent when due whether answers come or not (open loop); inf sends all at once, or as "
       "--max-concurrency allows (default inf)");
-  app.add_option("--burstiness", options.arrivals.burstiness,
-                 "Shape of the gamma distribution of the gaps: 1 is a Poisson process, less is burstier (default 1)")
+  app.add_option(
+         "--burstiness", options.arrivals.burstiness,
+         "Shape of the gamma distribution of the gaps: 1 is a Poisson process, less is burstier, inf is constant "
+         "(default 1)")
       ->check(CLI::PositiveNumber);
+  std::optional<Ramp>& ramp = options.arrivals.ramp;
+  const auto the_ramp = [&ramp]() -> Ramp& { return ramp.has_value() ? *ramp : ramp.emplace(); };
+  app.add_option_function<std::string>(
+      "--ramp-up-strategy",
+      [the_ramp](const std::string& strategy) {
+        CheckOneOf("--ramp-up-strategy", strategy, {"linear", "exponential"});
+        the_ramp().exponential = strategy == "exponential";
+      },
+      "Let the rate go from --ramp-up-start-rps to --ramp-up-end-rps over the requests, linear or exponential");
+  CLI::Option* strategy = app.get_option("--ramp-up-strategy");
+  CLI::Option* start = app.add_option_function<double>(
+      "--ramp-up-start-rps", [the_ramp](double rps) { the_ramp().start_rps = rps; },
+      "Requests a second at the start of the ramp");
+  CLI::Option* end = app.add_option_function<double>(
+      "--ramp-up-end-rps", [the_ramp](double rps) { the_ramp().end_rps = rps; }, "Requests a second at its end");
+  strategy->needs(start, end);
+  start->needs(strategy, end)->check(CLI::PositiveNumber);
+  end->needs(strategy, start)->check(CLI::PositiveNumber);
   app.add_option("--max-concurrency", options.max_concurrency, "Requests under way at most (default: any number)")
       ->check(CLI::PositiveNumber);
   app.add_option("--connections", options.connections, "Connections to the server, used in turn (default 1)")
@@ -102,9 +127,26 @@ void AddReportFlags(CLI::App& app, LoadOptions& options) {
 }
 
 void AddFileFlags(CLI::App& app, LoadOptions& options) {
+  app.add_option_function<Texts>(
+         "--assert",
+         [&options](const Texts& texts) {
+           for (const std::string& text : texts) {
+             const auto assertion = ParseAssertion(text);
+             if (!assertion.ok()) {
+               throw CLI::ValidationError("--assert", std::string(assertion.status().message()));
+             }
+             options.assertions.push_back(*assertion);
+           }
+         },
+         "KEY<NUMBER (or <=, >, >=) with a key of the JSON result, e.g. 'p99_ttft_ms<500'; exit code 3 if it does not "
+         "hold; may be repeated")
+      ->allow_extra_args(false);
+  app.add_option("--markdown", options.markdown, "Write a summary to this file, as Markdown");
   app.add_flag("--save-result", options.save_result, "Write the result as a JSON file");
   app.add_flag("--save-detailed", options.save_detailed,
                "With --save-result: each request's figures too, in the file and as JSON lines beside it");
+  app.add_flag("--append-result", options.append_result,
+               "With --save-result: add the result to the file as one more line");
   app.add_option("--result-dir", options.result_dir, "Folder of the file (default: the current one)");
   app.add_option("--result-filename", options.result_filename,
                  "Its name (default {label}-{rate}qps-concurrency{N}-{model}-{date}.json)");
@@ -180,8 +222,15 @@ absl::Status CheckLoadOptions(const LoadOptions& options) {
     return absl::InvalidArgumentError(
         absl::StrCat("--request-rate ", options.arrivals.request_rate, "; allowed: a number above 0, or inf"));
   }
-  if (options.save_detailed && !options.save_result) {
-    return absl::InvalidArgumentError("--save-detailed needs --save-result");
+  if ((options.save_detailed || options.append_result) && !options.save_result) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(options.save_detailed ? "--save-detailed" : "--append-result", " needs --save-result"));
+  }
+  if (options.arrivals.ramp.has_value() && std::isfinite(options.arrivals.request_rate)) {
+    return absl::InvalidArgumentError("--ramp-up-strategy takes no --request-rate: the rate is the ramp's");
+  }
+  if (options.save_detailed && options.append_result) {
+    return absl::InvalidArgumentError("--append-result keeps one line for each run: it takes no --save-detailed");
   }
   return absl::OkStatus();
 }

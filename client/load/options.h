@@ -12,6 +12,7 @@
 #include "absl/status/status.h"
 #include "client/channel.h"
 #include "client/load/arrivals.h"
+#include "client/load/assertion.h"
 #include "client/load/dataset.h"
 #include "quire/v1/generation.pb.h"
 
@@ -41,11 +42,14 @@ struct LoadOptions {
   std::vector<std::string> percentile_metrics = {"ttft", "tpot", "itl", "e2el"};
   std::vector<double> metric_percentiles = {50, 90, 95, 99, 99.9};
   std::vector<std::pair<std::string, double>> goodput;  // metric, ms
+  std::vector<Assertion> assertions;
   bool save_result = false;
   bool save_detailed = false;
+  bool append_result = false;
   std::string result_dir;
   std::string result_filename;
   std::string label;
+  std::string markdown;  // file; empty: none
   std::vector<std::pair<std::string, std::string>> metadata;
 };
 

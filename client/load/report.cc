@@ -110,6 +110,21 @@ Report MakeReport(const LoadOptions& options, const RunResult& run, const std::s
   return report;
 }
 
+std::vector<std::pair<size_t, std::string>> FailureCounts(const RunResult& run) {
+  std::map<std::string, size_t> counts;
+  for (const RequestResult& request : run.requests) {
+    if (!request.ok()) {
+      ++counts[request.error];
+    }
+  }
+  std::vector<std::pair<size_t, std::string>> ranked;
+  for (const auto& [error, count] : counts) {
+    ranked.emplace_back(count, error);
+  }
+  std::sort(ranked.rbegin(), ranked.rend());
+  return ranked;
+}
+
 std::string ResultFilename(const LoadOptions& options, const Report& report) {
   const std::string concurrency =
       options.max_concurrency.has_value() ? absl::StrCat("-concurrency", *options.max_concurrency) : "";

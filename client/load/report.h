@@ -53,6 +53,12 @@ std::string RequestLines(const RunResult& run);
 // The table, its notes and the failures.
 std::string ReportTable(const LoadOptions& options, const RunResult& run, const Report& report);
 
+// Errors of failed requests and how often each came, the most frequent first.
+std::vector<std::pair<size_t, std::string>> FailureCounts(const RunResult& run);
+
+// A summary for a pull request or a log of measurements.
+std::string ReportMarkdown(const LoadOptions& options, const RunResult& run, const Report& report);
+
 // {label}-{rate}qps-concurrency{N}-{model}-{date}.json, without the concurrency if there is no limit.
 std::string ResultFilename(const LoadOptions& options, const Report& report);
 

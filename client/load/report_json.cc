@@ -11,6 +11,9 @@ using Json = nlohmann::ordered_json;
 
 Json OrNull(std::optional<double> value) { return value.has_value() ? Json(*value) : Json(nullptr); }
 
+// JSON has no infinity.
+Json NumberOrInf(double value) { return std::isinf(value) ? Json("inf") : Json(value); }
+
 double PerSecond(uint64_t count, const Report& report) {
   return report.duration_s > 0 ? static_cast<double>(count) / report.duration_s : 0;
 }
@@ -55,7 +58,6 @@ void AddDetails(const RunResult& run, Json& json) {
 }  // namespace
 
 Json ReportJson(const LoadOptions& options, const RunResult& run, const Report& report, bool detailed) {
-  const double rate = options.arrivals.request_rate;
   Json json = {
       {"date", report.date},
       {"backend", options.backend},
@@ -63,8 +65,8 @@ Json ReportJson(const LoadOptions& options, const RunResult& run, const Report& 
       {"model_id", report.model},
       {"tokenizer_id", report.model},
       {"num_prompts", options.num_prompts},
-      {"request_rate", std::isinf(rate) ? Json("inf") : Json(rate)},
-      {"burstiness", options.arrivals.burstiness},
+      {"request_rate", NumberOrInf(options.arrivals.request_rate)},
+      {"burstiness", NumberOrInf(options.arrivals.burstiness)},
       {"max_concurrency", options.max_concurrency.has_value() ? Json(*options.max_concurrency) : Json(nullptr)},
       {"duration", report.duration_s},
       {"completed", report.completed},
@@ -89,6 +91,11 @@ Json ReportJson(const LoadOptions& options, const RunResult& run, const Report& 
   json["p99_scheduling_lag_ms"] = OrNull(report.scheduling_lag_ms.Percentile(99));
   json["client_cpu_cores"] = run.cpu_cores;
   json["total_cached_tokens"] = report.total_cached_tokens;
+  if (options.arrivals.ramp.has_value()) {
+    json["ramp_up_strategy"] = options.arrivals.ramp->exponential ? "exponential" : "linear";
+    json["ramp_up_start_rps"] = options.arrivals.ramp->start_rps;
+    json["ramp_up_end_rps"] = options.arrivals.ramp->end_rps;
+  }
   json["num_warmups"] = options.num_warmups;
   json["connections"] = options.connections;
   json["dataset_name"] = options.dataset.name;

@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <cmath>
-#include <map>
 #include <utility>
 
 #include "absl/strings/ascii.h"
@@ -86,20 +85,10 @@ void AddClient(const LoadOptions& options, const RunResult& run, const Report& r
 }
 
 void AddFailures(const RunResult& run, std::string& table) {
-  std::map<std::string, size_t> counts;
-  for (const RequestResult& request : run.requests) {
-    if (!request.ok()) {
-      ++counts[request.error];
-    }
-  }
-  if (counts.empty()) {
+  const std::vector<std::pair<size_t, std::string>> ranked = FailureCounts(run);
+  if (ranked.empty()) {
     return;
   }
-  std::vector<std::pair<size_t, std::string>> ranked;
-  for (const auto& [error, count] : counts) {
-    ranked.emplace_back(count, error);
-  }
-  std::sort(ranked.rbegin(), ranked.rend());
   table += "Failures, not in any latency:\n";
   for (size_t i = 0; i < std::min(ranked.size(), kFailuresShown); ++i) {
     absl::StrAppend(&table, "  ", ranked[i].first, " x ", ranked[i].second, "\n");

@@ -39,6 +39,22 @@ TEST(ArrivalTimes, AreBurstierBelowAndMoreEvenAbove) {
   EXPECT_NEAR(SquaredVariation(ArrivalTimes(kCount, {10, 10}, 3)), 0.1, 0.01);
 }
 
+TEST(ArrivalTimes, AreConstantAtInfiniteBurstiness) {
+  const std::vector<double> times = ArrivalTimes(4, {10, kInfinity}, 3);
+  for (size_t i = 0; i < times.size(); ++i) {
+    EXPECT_NEAR(times[i], 0.1 * static_cast<double>(i + 1), 1e-12);
+  }
+}
+
+TEST(ArrivalTimes, OfARampGoFromOneRateToTheOther) {
+  for (bool exponential : {false, true}) {
+    const std::vector<double> times = ArrivalTimes(101, {kInfinity, kInfinity, Ramp{exponential, 1, 16}}, 3);
+    EXPECT_NEAR(times[0], 1, 1e-12);
+    EXPECT_NEAR(times[100] - times[99], 1.0 / 16, 1e-12);
+    EXPECT_NEAR(times[50] - times[49], 1 / (exponential ? 4 : 8.5), 1e-12);
+  }
+}
+
 TEST(ArrivalTimes, AreAFunctionOfTheSeed) {
   EXPECT_EQ(ArrivalTimes(100, {10, 1}, 7), ArrivalTimes(100, {10, 1}, 7));
   EXPECT_NE(ArrivalTimes(100, {10, 1}, 7), ArrivalTimes(100, {10, 1}, 8));

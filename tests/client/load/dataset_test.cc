@@ -130,5 +130,43 @@ TEST(CustomDataset, NamesTheLineThatWillNotDo) {
               HasSubstr("dataset_test_NamesTheLineThatWillNotDo:2: want"));
 }
 
+TEST(TraceDataset, PromptsHaveTheLengthsAndTimesAndShareBlocksOfEqualHashes) {
+  DatasetOptions options;
+  options.name = "trace";
+  options.trace_speedup = 2;
+  options.path = TempFile(
+      "{\"timestamp\": 1000, \"input_length\": 600, \"output_length\": 7, \"hash_ids\": [1, 2]}\n"
+      "{\"timestamp\": 4000, \"input_length\": 700, \"output_length\": 8, \"hash_ids\": [1, 3]}\n"
+      "{\"timestamp\": 4000, \"input_length\": 700, \"output_length\": 8}\n");
+  const std::vector<Prompt> prompts = *MakePrompts(options, 3, 50000, 1, Bytes);
+  EXPECT_EQ(prompts[0].ids.size(), 600u);
+  EXPECT_EQ(prompts[1].output_len, 8u);
+  EXPECT_EQ(prompts[0].arrival_s, 0);
+  EXPECT_EQ(prompts[1].arrival_s, 1.5);
+  const auto shared = std::mismatch(prompts[0].ids.begin(), prompts[0].ids.end(), prompts[1].ids.begin());
+  EXPECT_EQ(shared.first - prompts[0].ids.begin(), 512);
+  EXPECT_NE(prompts[1].ids[0], prompts[2].ids[0]);
+  EXPECT_THAT(MakePrompts(options, 4, 100, 1, Bytes).status().message(), HasSubstr("has 3 requests"));
+}
+
+TEST(ShareGptDataset, TakesTwoTurnsAndTheAnswersLength) {
+  DatasetOptions options;
+  options.name = "sharegpt";
+  options.path = TempFile(
+      "[{\"conversations\": [{\"value\": \"a question\"}, {\"value\": \"an answer\"}]}, {\"id\": 1},"
+      " {\"conversations\": [{\"value\": \"alone\"}]},"
+      " {\"conversations\": [{\"value\": \"abc\"}, {\"value\": \"too short a question\"}]}]");
+  const std::vector<Prompt> prompts = Prompts(options, 2);
+  ASSERT_EQ(prompts.size(), 2u);
+  for (const Prompt& prompt : prompts) {
+    EXPECT_EQ(prompt.text, "a question");
+    EXPECT_EQ(prompt.output_len, 9u);
+  }
+  options.path = TempFile("[]");
+  EXPECT_THAT(MakePrompts(options, 1, 100, 1, Bytes).status().message(), HasSubstr("has no conversation"));
+  options.path = TempFile("{}");
+  EXPECT_THAT(MakePrompts(options, 1, 100, 1, Bytes).status().message(), HasSubstr("want a JSON array"));
+}
+
 }  // namespace
 }  // namespace quire::client

@@ -165,5 +165,44 @@ TEST_F(LoadTest, CorpusPromptsAreTokenizedByTheServerAndCut) {
   EXPECT_FALSE(daemon_.requests()[0].stopping().ignore_eos());
 }
 
+TEST_F(LoadTest, AnAssertionThatDoesNotHoldIsExitCodeThree) {
+  const Outcome held = Load("--num-prompts 2 --assert failed<=0 --assert total_output_tokens>=8");
+  EXPECT_EQ(held.code, 0) << held.err;
+  const Outcome missed = Load("--num-prompts 2 --assert failed<=0 --assert total_output_tokens>8 --assert speed>1");
+  EXPECT_EQ(missed.code, 3);
+  EXPECT_THAT(missed.err, HasSubstr("assertion missed: total_output_tokens>8: it is 8\n"));
+  EXPECT_THAT(missed.err, HasSubstr("assertion missed: speed>1: the result has no number"));
+}
+
+TEST_F(LoadTest, ATraceIsReplayedAtItsTimes) {
+  const std::string path = ::testing::TempDir() + "/load_test_trace";
+  std::ofstream(path) << "Timestamp,Request tokens,Response tokens\n10,5,2\n11,6,3\n";
+  EXPECT_EQ(Load("--num-prompts 2 --save-detailed --dataset-name trace --trace-speedup 20 --dataset-path " + path).code,
+            0);
+  EXPECT_EQ(result_["input_lens"], (std::vector<int>{5, 6}));
+  EXPECT_EQ(result_["output_lens"], (std::vector<int>{2, 3}));
+  EXPECT_GE(result_["start_times"][1], 0.05);
+}
+
+TEST_F(LoadTest, ResultsAreAppendedLineByLineAndSummedUpAsMarkdown) {
+  const std::string base = ::testing::TempDir() + "/load_test_append_" + std::to_string(getpid());
+  for (int i = 0; i < 2; ++i) {
+    const Outcome outcome = RunQuire(
+        "load --num-prompts 1 --random-input-len 4 --random-output-len 2 --save-result --append-result"
+        " --result-dir / --result-filename " +
+        base + " --markdown " + base + ".md --target " + daemon_.target());
+    EXPECT_EQ(outcome.code, 0) << outcome.err;
+  }
+  std::ifstream file(base), markdown(base + ".md");
+  std::string line;
+  int lines = 0;
+  for (; std::getline(file, line); ++lines) {
+    EXPECT_EQ(nlohmann::json::parse(line)["completed"], 1);
+  }
+  EXPECT_EQ(lines, 2);
+  std::getline(markdown, line);
+  EXPECT_THAT(line, HasSubstr("### tales, "));
+}
+
 }  // namespace
 }  // namespace quire::client

@@ -64,17 +64,20 @@ TEST(LoadFlags, DefaultToAGreedyBurst) {
 }
 
 TEST(LoadFlags, AreRefusedByNameWhenNotBuilt) {
-  for (const char* flag : {"--base-url", "--plot-timeline", "--profile", "--ramp-up-strategy", "--append-result",
-                           "--request-cancellation-rate"}) {
+  for (const char* flag : {"--base-url", "--plot-timeline", "--profile", "--request-cancellation-rate"}) {
     EXPECT_THAT(Refusal(std::string(flag) + " x"), HasSubstr(flag));
   }
   EXPECT_THAT(Refusal("--backend openai"), HasSubstr("'openai'; allowed: grpc"));
-  EXPECT_THAT(Refusal("--dataset-name sharegpt"), HasSubstr("'sharegpt'; allowed: random, corpus, custom"));
+  EXPECT_THAT(Refusal("--dataset-name sonnet"),
+              HasSubstr("'sonnet'; allowed: random, corpus, custom, sharegpt, trace"));
   EXPECT_THAT(Refusal("--percentile-metrics ttft,speed"), HasSubstr("'speed'"));
   EXPECT_THAT(Refusal("--metric-percentiles 100"), HasSubstr("'100'"));
   EXPECT_THAT(Refusal("--goodput itl:5"), HasSubstr("'itl:5'"));
   EXPECT_THAT(Refusal("--num-prompts 0"), HasSubstr("--num-prompts"));
-  EXPECT_THAT(Refusal("--burstiness inf"), HasSubstr("--burstiness"));
+  EXPECT_THAT(Refusal("--burstiness 0"), HasSubstr("--burstiness"));
+  EXPECT_THAT(Refusal("--assert speed"), HasSubstr("'speed'; allowed: KEY<NUMBER"));
+  EXPECT_THAT(Refusal("--ramp-up-strategy steep"), HasSubstr("'steep'; allowed: linear, exponential"));
+  EXPECT_THAT(Refusal("--ramp-up-strategy linear --ramp-up-start-rps 1"), HasSubstr("--ramp-up-end-rps"));
 }
 
 TEST(LoadFlags, AreCheckedTogether) {
@@ -87,6 +90,14 @@ TEST(LoadFlags, AreCheckedTogether) {
   EXPECT_THAT(CheckLoadOptions(Parse("--dataset-name corpus")).message(), HasSubstr("needs --dataset-path"));
   EXPECT_THAT(CheckLoadOptions(Parse("--dataset-path x")).message(), HasSubstr("takes no --dataset-path"));
   EXPECT_THAT(CheckLoadOptions(Parse("--save-detailed")).message(), HasSubstr("--save-result"));
+  EXPECT_THAT(CheckLoadOptions(Parse("--append-result")).message(), HasSubstr("--save-result"));
+  EXPECT_THAT(CheckLoadOptions(Parse("--save-result --append-result --save-detailed")).message(),
+              HasSubstr("one line"));
+  const std::string ramp = "--ramp-up-strategy exponential --ramp-up-start-rps 1 --ramp-up-end-rps 9";
+  EXPECT_TRUE(CheckLoadOptions(Parse(ramp)).ok());
+  EXPECT_TRUE(Parse(ramp).arrivals.ramp->exponential);
+  EXPECT_EQ(Parse(ramp).arrivals.ramp->end_rps, 9);
+  EXPECT_THAT(CheckLoadOptions(Parse(ramp + " --request-rate 2")).message(), HasSubstr("takes no --request-rate"));
 }
 
 TEST(ParseObjective, IsAMetricAndMilliseconds) {
