@@ -24,7 +24,7 @@ struct ArrivalOptions {
   // Shape of the gamma distribution of the gaps: 1 is a Poisson process, below it burstier, above it more even,
   // infinity: constant.
   double burstiness = 1;
-  std::optional<Ramp> ramp;  // in place of request_rate
+  std::optional<Ramp> ramp = std::nullopt;  // in place of request_rate
 
   bool open_loop() const { return ramp.has_value() || request_rate < std::numeric_limits<double>::infinity(); }
 };
