@@ -5,6 +5,7 @@
 #include <set>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "engine/json_text.h"
 
@@ -21,6 +22,9 @@ std::optional<DType> ParseStoredDType(const std::string& name) {
   return std::nullopt;
 }
 
+// Codes and scales of MXFP4 weights are bytes; no other tensor that anybody reads is.
+bool IsMxfp4Part(absl::string_view name) { return absl::EndsWith(name, "_blocks") || absl::EndsWith(name, "_scales"); }
+
 // Reads the header as it comes and stops at the first thing out of place, so that memory is bounded by well-formed
 // entries. The parser does not recurse.
 class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
@@ -29,6 +33,7 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
     StoredTensor tensor;
     std::vector<uint64_t> shape, offsets;
     bool has_dtype = false, has_shape = false, has_offsets = false;
+    bool is_bytes = false;  // U8: a part of MXFP4 weights
   };
 
   std::vector<Entry>& entries() { return entries_; }
@@ -77,6 +82,10 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
   }
 
   bool string(std::string& text) override {
+    if (place_ == Place::kDType && text == "U8" && IsMxfp4Part(entries_.back().tensor.name)) {
+      entries_.back().is_bytes = true;
+      return Go(Place::kTensor);
+    }
     if (place_ == Place::kMetadataText) return Go(Place::kMetadata);
     if (place_ != Place::kDType) return Misplaced("a text");
     StoredTensor& tensor = entries_.back().tensor;
@@ -174,8 +183,8 @@ std::string Place(HeaderReader::Entry& entry, absl::Span<const std::byte> data) 
     return absl::StrCat("found data_offsets [", begin, ", ", end, "], allowed: rising, at most the ", data.size(),
                         " bytes of data in the file (is it truncated?)");
   }
-  const std::optional<uint64_t> bytes =
-      ShapeBytes(entry.shape, entry.tensor.fp8 != nullptr ? 1 : DTypeBytes(entry.tensor.dtype));
+  const bool has_bytes = entry.is_bytes || entry.tensor.fp8 != nullptr;
+  const std::optional<uint64_t> bytes = ShapeBytes(entry.shape, has_bytes ? 1 : DTypeBytes(entry.tensor.dtype));
   if (bytes != end - begin) {
     return absl::StrCat("found ", end - begin,
                         " bytes between its data_offsets, allowed: those of its dtype and shape, ",

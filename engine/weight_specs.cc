@@ -318,8 +318,8 @@ std::vector<TensorSpec> ExpectedTensors(const ModelConfig& config, absl::string_
       scales.back() /= kMxfp4Group;
       std::vector<int64_t> blocks = scales;
       blocks.push_back(kMxfp4Group / 2);
-      tensors.push_back({part.name + "_blocks", blocks, Product(part.shape)});
-      tensors.push_back({part.name + "_scales", scales, 0});
+      tensors.push_back({part.name + "_blocks", blocks, Product(part.shape), /*is_bytes=*/true});
+      tensors.push_back({part.name + "_scales", scales, 0, /*is_bytes=*/true});
     }
   }
   return tensors;

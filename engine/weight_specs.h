@@ -76,6 +76,7 @@ struct TensorSpec {
   std::string name = {};
   std::vector<int64_t> shape;
   uint64_t num_parameters = 0;
+  bool is_bytes = false;  // of U8, else of numbers
 };
 // Each once, in the order of the model. With the family's prefix, or with another one.
 std::vector<TensorSpec> ExpectedTensors(const ModelConfig& config);

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <functional>
 #include <map>
+#include <numeric>
 #include <utility>
 
 #include "absl/status/status.h"
@@ -198,10 +199,10 @@ bool IsCopyOfEmbedding(const ModelConfig& config, const Checkpoint& checkpoint, 
 
 absl::Status CheckTensors(const ModelConfig& config, const Checkpoint& checkpoint) {
   const absl::string_view prefix = PrefixOf(config, checkpoint);
-  std::map<std::string, std::vector<int64_t>> expected;
-  for (TensorSpec& spec : ExpectedTensors(config, prefix))
-    expected.emplace(std::move(spec.name), std::move(spec.shape));
-  for (const auto& [name, shape] : expected) {
+  std::map<std::string, TensorSpec> expected;
+  for (TensorSpec& spec : ExpectedTensors(config, prefix)) expected.emplace(spec.name, spec);
+  for (const auto& [name, spec] : expected) {
+    const std::vector<int64_t>& shape = spec.shape;
     const auto found = checkpoint.tensors().find(name);
     if (found == checkpoint.tensors().end()) {
       return absl::InvalidArgumentError(absl::StrCat(
@@ -211,6 +212,12 @@ absl::Status CheckTensors(const ModelConfig& config, const Checkpoint& checkpoin
       return absl::InvalidArgumentError(absl::StrCat(found->second.file, ": tensor ", Quoted(name), ": found shape ",
                                                      ShapeText(found->second.tensor.shape), ", allowed ",
                                                      ShapeText(shape), " (by config.json)"));
+    }
+    const uint64_t size = std::accumulate(shape.begin(), shape.end(), uint64_t{1}, std::multiplies<>());
+    if (spec.is_bytes && found->second.tensor.bytes != size) {
+      return absl::InvalidArgumentError(absl::StrCat(found->second.file, ": tensor ", Quoted(name), ": found ",
+                                                     found->second.tensor.bytes, " bytes, allowed ", size,
+                                                     " of dtype U8"));
     }
   }
   Weights unused;
