@@ -113,7 +113,7 @@ class ConfigWriter {
     Gemma();
     Tokens();
     if (!status_.ok()) return status_;
-    return config_.dump();
+    return config_.dump(-1, ' ', false, json::error_handler_t::replace);  // texts of the file may be no UTF-8
   }
 
  private:
