@@ -163,6 +163,9 @@ absl::Status SaveFiles(const LoadOptions& options, const RunResult& run, const R
   if (saved.ok() && !options.markdown.empty()) {
     saved = WriteFile(options.markdown, ReportMarkdown(options, run, report));
   }
+  if (saved.ok() && !options.html.empty()) {
+    saved = WriteFile(options.html, ReportHtml(options, run, report));
+  }
   return saved;
 }
 

@@ -141,6 +141,7 @@ void AddFileFlags(CLI::App& app, LoadOptions& options) {
          "KEY<NUMBER (or <=, >, >=) with a key of the JSON result, e.g. 'p99_ttft_ms<500'; exit code 3 if it does not "
          "hold; may be repeated")
       ->allow_extra_args(false);
+  app.add_option("--html", options.html, "Write a report with charts to this file, as one HTML page");
   app.add_option("--markdown", options.markdown, "Write a summary to this file, as Markdown");
   app.add_flag("--save-result", options.save_result, "Write the result as a JSON file");
   app.add_flag("--save-detailed", options.save_detailed,

@@ -50,6 +50,7 @@ struct LoadOptions {
   std::string result_filename;
   std::string label;
   std::string markdown;  // file; empty: none
+  std::string html;      // the same
   std::vector<std::pair<std::string, std::string>> metadata;
 };
 

@@ -59,6 +59,9 @@ std::vector<std::pair<size_t, std::string>> FailureCounts(const RunResult& run);
 // A summary for a pull request or a log of measurements.
 std::string ReportMarkdown(const LoadOptions& options, const RunResult& run, const Report& report);
 
+// One page with charts that loads nothing else: well-formed XML but for its DOCTYPE.
+std::string ReportHtml(const LoadOptions& options, const RunResult& run, const Report& report);
+
 // {label}-{rate}qps-concurrency{N}-{model}-{date}.json, without the concurrency if there is no limit.
 std::string ResultFilename(const LoadOptions& options, const Report& report);
 

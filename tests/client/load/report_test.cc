@@ -187,5 +187,53 @@ TEST(ResultFilename, NamesLabelRateConcurrencyModelAndDate) {
   EXPECT_EQ(ResultFilename(options, report), "base-2.5qps-tales-20240131-235959.json");
 }
 
+// The first tag of `html` that does not close what was opened last; empty if every one does.
+std::string FirstBadTag(std::string html) {
+  std::vector<std::string> open;
+  html = html.substr(html.find("<html"));
+  for (size_t at = html.find('<'); at != std::string::npos; at = html.find('<', at + 1)) {
+    const std::string tag = html.substr(at + 1, html.find('>', at) - at - 1);
+    const std::string name = tag.substr(tag[0] == '/' ? 1 : 0, tag.find(' ') - (tag[0] == '/' ? 1 : 0));
+    if (tag.back() == '/') {
+      continue;
+    }
+    if (tag[0] != '/') {
+      open.push_back(name);
+    } else if (open.empty() || open.back() != name) {
+      return tag;
+    } else {
+      open.pop_back();
+    }
+  }
+  return open.empty() ? "" : open.back();
+}
+
+TEST(ReportHtml, IsOneWellFormedPageThatLoadsNothing) {
+  RunResult run = Example();
+  run.requests[2].error = "INTERNAL: <script>alert(1)</script> & more";
+  LoadOptions options = Options();
+  options.metadata = {{"gpu", "<none>"}};
+  const std::string html = ReportHtml(options, run, MakeReport(options, run, "tales", "20240131-235959"));
+  EXPECT_EQ(FirstBadTag(html), "");
+  EXPECT_THAT(html, HasSubstr("INTERNAL: &lt;script&gt;alert(1)&lt;/script&gt; &amp; more"));
+  EXPECT_THAT(html, HasSubstr("&lt;none&gt;"));
+  for (const char* absent : {"<script", "http:", "https:", "src=", "url(", "nan", "inf,"}) {
+    EXPECT_THAT(html, Not(HasSubstr(absent))) << absent;
+  }
+}
+
+TEST(ReportHtml, OfARunThatSentNothingIsWellFormedToo) {
+  const std::string html = ReportHtml(Options(), {}, MakeReport(Options(), {}, "tales", ""));
+  EXPECT_EQ(FirstBadTag(html), "");
+  EXPECT_THAT(html, HasSubstr("no samples"));
+}
+
+TEST(ReportMarkdown, SumsUpInTables) {
+  const std::string text = ReportMarkdown(Options(), Example(), MakeReport(Options(), Example(), "tales", "d"));
+  EXPECT_THAT(text, HasSubstr("### tales, d\n\n2 completed, 1 failed in 2.00 s: 1.00 requests/s"));
+  EXPECT_THAT(text, HasSubstr("| TTFT | 2 | 100.00 | 100.00 |"));
+  EXPECT_THAT(text, HasSubstr("| 1 | RESOURCE_EXHAUSTED: queue is full |"));
+}
+
 }  // namespace
 }  // namespace quire::client
