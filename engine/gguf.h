@@ -49,8 +49,8 @@ enum class GgufValueType : uint32_t {
 struct GgufArray {
   GgufValueType type = GgufValueType::kUint8;  // no kArray: arrays of arrays are refused
   uint64_t count = 0;
-  const std::byte* numbers = nullptr;    // [count] of type; nullptr for texts
-  std::vector<absl::string_view> texts;  // [count] for kText, else empty
+  const std::byte* numbers = nullptr;         // [count] of type; nullptr for texts
+  std::vector<absl::string_view> texts = {};  // [count] for kText, else empty
 };
 
 using GgufValue = std::variant<uint64_t, int64_t, double, bool, absl::string_view, GgufArray>;

@@ -46,7 +46,7 @@ struct Batch {
 struct StepResult {
   std::vector<SampledToken> sampled;  // [chunks]: of chunks that sample; others are unspecified
   // Of chunks with num_draws > 1, one after another: the tokens of their outputs 1 to num_draws - 1.
-  std::vector<SampledToken> more_sampled;
+  std::vector<SampledToken> more_sampled = {};
   // The best log-probabilities of all sampled tokens, chunk after chunk, output after output (num_logprobs each).
   std::vector<TokenLogprob> top;
   // Of chunks with scores_prompt, one after another: the row of position p scores the prompt token at p + 1, for p from

@@ -10,22 +10,8 @@
 namespace quire {
 namespace {
 
-// Why the sequence is complete now that `token` is its last, or kNone.
-FinishReason FinishOf(const Sequence& sequence, uint32_t token) {
-  const Request& request = sequence.request();
-  const auto num_output = static_cast<uint32_t>(sequence.num_output());
-  const bool is_stop = std::find(request.stop_ids.begin(), request.stop_ids.end(), token) != request.stop_ids.end();
-  if (is_stop && num_output >= request.min_tokens) return FinishReason::kStop;
-  return num_output == request.max_tokens ? FinishReason::kLength : FinishReason::kNone;
-}
-
 TokenEvent& AppendEvent(EventKind kind, const Sequence& sequence, absl::Time time, std::vector<TokenEvent>& events) {
-  TokenEvent& event = events.emplace_back();
-  event.kind = kind;
-  event.request_id = sequence.request().id;
-  event.index = sequence.index();
-  event.time = time;
-  return event;
+  return events.emplace_back(kind, sequence.id(), sequence.index(), time);
 }
 
 }  // namespace
@@ -74,9 +60,7 @@ absl::Status Scheduler::Add(std::shared_ptr<const Request> request) {
 
 void Scheduler::Submit(std::shared_ptr<const Request> request, absl::Time now, std::vector<TokenEvent>& events) {
   const auto refuse = [&](const Refusal& refusal) {
-    TokenEvent& event = events.emplace_back();
-    event.kind = EventKind::kEnded;
-    event.request_id = request->id;
+    TokenEvent& event = events.emplace_back(EventKind::kEnded, request->id, /*index=*/0, absl::Time());
     event.ending = refusal.ending;
     event.retry_delay = refusal.retry_delay;
   };
@@ -400,9 +384,13 @@ void Scheduler::AddChunk(Sequence& sequence, int32_t num_behind, Batch& batch) {
     if (sequence.HasSlots(begin + 1)) sequence.blocks_.Unshare(begin / options_.block_size, batch.copies);
     sequence.may_share_next_ = false;
   }
-  const int32_t budget = options_.max_num_batched_tokens - batch.num_tokens - num_behind;
-  const int32_t chunk_budget = std::max(options_.chunked_prefill_size - num_chunked_, 1);
-  int32_t count = std::min({budget, chunk_budget, sequence.num_pending()});
+  const int32_t num_pending = sequence.num_pending();
+  int32_t count = num_pending;
+  if (num_pending > 1) {
+    const int32_t budget = options_.max_num_batched_tokens - batch.num_tokens - num_behind;
+    const int32_t chunk_budget = std::max(options_.chunked_prefill_size - num_chunked_, 1);
+    count = std::min({budget, chunk_budget, num_pending});
+  }
   if (!sequence.HasSlots(begin + count)) count = AppendBlocks(sequence, count);
 
   const int32_t end = begin + count;
@@ -412,14 +400,14 @@ void Scheduler::AddChunk(Sequence& sequence, int32_t num_behind, Batch& batch) {
       .sequence = &sequence,
       .begin = begin,
       .count = count,
-      .samples = count == sequence.num_pending(),
+      .samples = count == num_pending,
       .num_draws = sequence.num_outputs_,
       .scores_prompt =
           std::max(begin, sequence.max_computed_) < end_scored && sequence.request().num_prompt_logprobs.has_value(),
   });
   batch.num_tokens += count;
-  if (sequence.num_pending() > 1) num_chunked_ += count;
-  num_running_tokens_ += sequence.num_pending() - count;
+  if (num_pending > 1) num_chunked_ += count;
+  num_running_tokens_ += num_pending - count;
   sequence.in_flight_ = true;
   in_flight_.push_back(&sequence);
 }
@@ -446,9 +434,11 @@ void Scheduler::Commit(absl::Time now, const Batch& batch, const StepResult& res
     Check(chunk.sequence == &sequence, "another batch than the one in flight is committed");
     const ChunkResult chunk_result = reader.Next(chunk);
     sequence.in_flight_ = false;
-    const int32_t num_again = std::max(0, std::min(chunk.begin + chunk.count, sequence.max_computed_) - chunk.begin);
-    counters_.recomputed_tokens += num_again;
-    counters_.computed_tokens += num_again;
+    if (chunk.begin < sequence.max_computed_) {
+      const int32_t num_again = std::min(chunk.begin + chunk.count, sequence.max_computed_) - chunk.begin;
+      counters_.recomputed_tokens += num_again;
+      counters_.computed_tokens += num_again;
+    }
     num_draws += chunk.samples ? 1 : 0;
     if (sequence.ended_) {
       counters_.computed_tokens += chunk.samples ? chunk.num_draws : 0;
@@ -490,7 +480,7 @@ void Scheduler::CommitToken(absl::Time now, const SampledToken& sampled, absl::S
   ++counters_.computed_tokens;
   if (options_.policy == SchedulingPolicy::kFair) shares_.Charge(sequence.account_, FairShare::kOutputCost);
   TokenEvent& event = AppendEvent(EventKind::kToken, sequence, now, events);
-  event.finish = FinishOf(sequence, sampled.id);
+  event.finish = sequence.FinishWith(sampled.id);
   event.token_id = sampled.id;
   event.logprob = sampled.logprob;
   if (!top.empty()) event.top.assign(top.begin(), top.end());
@@ -500,7 +490,7 @@ void Scheduler::CommitToken(absl::Time now, const SampledToken& sampled, absl::S
 }
 
 void Scheduler::PublishBlocks(Sequence& sequence, int32_t end) {
-  if (!options_.enable_prefix_caching || !sequence.FeedsPrefixCache()) return;
+  if (end <= sequence.num_published_ || !options_.enable_prefix_caching || !sequence.FeedsPrefixCache()) return;
   end = std::min(end, sequence.num_computed_ / options_.block_size);
   for (int32_t& index = sequence.num_published_; index < end; ++index) {
     sequence.blocks_.Publish(index, sequence.HashOf(index));

@@ -8,15 +8,20 @@
 namespace quire {
 
 Sequence::Sequence(std::shared_ptr<const Request> request, uint32_t index, const KvTableLayout& layout, BlockPool& pool)
-    : request_(std::move(request)),
+    : tokens_(request->prompt),
+      num_prompt_(static_cast<int32_t>(request->prompt.size())),
+      num_prompt_hashes_(static_cast<int32_t>(request->prompt_hashes.size())),
+      num_outputs_(static_cast<int32_t>(request->num_outputs)),
+      max_tokens_(request->max_tokens),
+      min_tokens_(request->min_tokens),
+      num_top_(static_cast<int32_t>(request->num_logprobs.value_or(0))),
+      id_(request->id),
       index_(index),
+      has_penalties_(request->sampling.HasPenalties()),
+      stop_ids_(request->stop_ids.begin(), request->stop_ids.end()),
       layout_(&layout),
-      num_prompt_(static_cast<int32_t>(request_->prompt.size())),
-      num_prompt_hashes_(static_cast<int32_t>(request_->prompt_hashes.size())),
-      has_penalties_(request_->sampling.HasPenalties()),
-      num_outputs_(static_cast<int32_t>(request_->num_outputs)),
-      tokens_(request_->prompt),
-      blocks_(layout, pool) {
+      blocks_(layout, pool),
+      request_(std::move(request)) {
   const bool is_hashed = num_prompt_hashes_ == num_prompt_ / layout.block_size;
   Check(is_hashed || num_prompt_hashes_ == 0, "a prompt has as many hashes as full blocks, or none");
   feeds_prefix_cache_ = is_hashed && request_->use_prefix_cache;
@@ -40,11 +45,6 @@ int64_t Sequence::NumBlocksSoon() const {
   const int64_t len = std::min(static_cast<int64_t>(tokens_.size()) + layout_->block_size, max_len() - 1);
   // Outputs that it stands for share the prompt, but not what follows.
   return blocks_.NumMissing(len) + int64_t{num_outputs_ - 1} * layout_->num_groups();
-}
-
-void Sequence::Append(uint32_t token) {
-  tokens_.push_back(token);
-  if (has_penalties_) seen_.AddOutput(token);
 }
 
 void Sequence::Reserve() {

@@ -13,10 +13,12 @@
 #ifndef QUIRE_SCHEDULER_SEQUENCE_H_
 #define QUIRE_SCHEDULER_SEQUENCE_H_
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <vector>
 
+#include "absl/container/inlined_vector.h"
 #include "absl/types/span.h"
 #include "kvcache/block_hash.h"
 #include "kvcache/block_tables.h"
@@ -25,6 +27,7 @@
 #include "scheduler/policy.h"
 #include "scheduler/request.h"
 #include "scheduler/seen_tokens.h"
+#include "scheduler/token_event.h"
 
 namespace quire {
 
@@ -35,6 +38,7 @@ class Sequence {
   Sequence(std::shared_ptr<const Request> request, uint32_t index, const KvTableLayout& layout, BlockPool& pool);
 
   const Request& request() const { return *request_; }
+  RequestId id() const { return id_; }       // of the request
   uint32_t index() const { return index_; }  // which of the request's n outputs
   absl::Span<const uint32_t> tokens() const { return tokens_; }
   int32_t num_prompt() const { return num_prompt_; }
@@ -58,10 +62,13 @@ class Sequence {
   int32_t num_pending() const { return static_cast<int32_t>(tokens_.size()) - num_computed_; }
 
   // The longest that it can get, prompt and output.
-  int64_t max_len() const { return int64_t{num_prompt()} + request_->max_tokens; }
+  int64_t max_len() const { return int64_t{num_prompt()} + max_tokens_; }
 
   // The token drawn next may not be a stop id: with it the output would be shorter than min_tokens.
-  bool BansStopIds() const { return num_output() + 1 < int64_t{request_->min_tokens}; }
+  bool BansStopIds() const { return num_output() + 1 < int64_t{min_tokens_}; }
+
+  // Log-probabilities to report beside that of a generated token.
+  int32_t num_top() const { return num_top_; }
 
   // Whether it looks for its prefix in the cache, and whether it lends its own full blocks.
   bool ReadsPrefixCache() const { return reads_prefix_cache_; }
@@ -87,43 +94,61 @@ class Sequence {
   }
 
   // Takes the token that was drawn.
-  void Append(uint32_t token);
+  void Append(uint32_t token) {
+    tokens_.push_back(token);
+    if (has_penalties_) seen_.AddOutput(token);
+  }
+
+  // Why it is complete now that `token` is its last, or kNone.
+  FinishReason FinishWith(uint32_t token) const {
+    const auto length = static_cast<uint32_t>(num_output());
+    const bool is_stop = std::find(stop_ids_.begin(), stop_ids_.end(), token) != stop_ids_.end();
+    if (is_stop && length >= min_tokens_) return FinishReason::kStop;
+    return length == max_tokens_ ? FinishReason::kLength : FinishReason::kNone;
+  }
 
   // Room for the longest output: from here on appending tokens or blocks allocates nothing.
   void Reserve();
 
-  std::shared_ptr<const Request> request_;
-  uint32_t index_;
-  const KvTableLayout* layout_;
-  // From the request, so that a decode step need not touch it for them.
-  int32_t num_prompt_;
-  int32_t num_prompt_hashes_;
-  bool feeds_prefix_cache_;
-  bool reads_prefix_cache_;
-  bool has_penalties_;
-  int32_t num_outputs_;
+  // A decode step reads and writes these of every running sequence, and nothing after them: they stand together, and
+  // what they repeat of the request spares the step a look at it.
   std::vector<uint32_t> tokens_;
   int32_t num_computed_ = 0;
   // The largest value that num_computed had: positions below it that run again are recomputed, and their prompt
   // log-probabilities are out.
   int32_t max_computed_ = 0;
-  Rank rank_;
+  int32_t num_prompt_;
+  int32_t num_prompt_hashes_;
+  // Blocks, from the first on, whose names the prefix cache knows or need not know.
+  int32_t num_published_ = 0;
+  int32_t num_outputs_;
+  uint32_t max_tokens_;
+  uint32_t min_tokens_;
+  int32_t num_top_;
   AccountId account_ = 0;
-  int32_t expected_tokens_ = 0;
-  bool running_ = false;    // admitted and not preempted since: only then it holds blocks
-  bool started_ = false;    // it was admitted once
-  bool queued_ = false;     // it waits for its turn
-  bool paused_ = false;     // its client does not read: it is not runnable
-  bool in_flight_ = false;  // the batch in flight names it
-  bool ended_ = false;      // over, but kept for the batch in flight
+  RequestId id_;
+  uint32_t index_;
+  bool has_penalties_;
   // The block that its next position lies in is one that the outputs of its request began to share.
   bool may_share_next_ = false;
+  bool in_flight_ = false;  // the batch in flight names it
+  bool ended_ = false;      // over, but kept for the batch in flight
+  absl::InlinedVector<uint32_t, 4> stop_ids_;
+  const KvTableLayout* layout_;
+  BlockTables blocks_;
+
+  std::shared_ptr<const Request> request_;
+  bool feeds_prefix_cache_;
+  bool reads_prefix_cache_;
+  bool running_ = false;  // admitted and not preempted since: only then it holds blocks
+  bool started_ = false;  // it was admitted once
+  bool queued_ = false;   // it waits for its turn
+  bool paused_ = false;   // its client does not read: it is not runnable
+  Rank rank_;
+  int32_t expected_tokens_ = 0;
   // Of the full blocks after those of request().prompt_hashes, as far as asked for.
   std::vector<BlockHash> output_hashes_;
   SeenTokens seen_;  // if has_penalties_
-  // Blocks, from the first on, whose names the prefix cache knows or need not know.
-  int32_t num_published_ = 0;
-  BlockTables blocks_;
 };
 
 }  // namespace quire

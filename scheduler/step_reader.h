@@ -47,14 +47,14 @@ class StepReader {
     ChunkResult result;
     result.chunk = &chunk;
     result.sampled = sampled_++;
-    const Request& request = chunk.sequence->request();
     if (chunk.samples && chunk.num_draws > 1) result.more = Take(more_, chunk.num_draws - 1);
-    if (chunk.samples && request.num_logprobs) result.top = Take(top_, size_t(chunk.num_draws) * *request.num_logprobs);
+    const int32_t num_top = chunk.sequence->num_top();
+    if (chunk.samples && num_top > 0) result.top = Take(top_, size_t(chunk.num_draws) * num_top);
     if (chunk.scores_prompt) {
       const int32_t end = std::min(chunk.begin + chunk.count, chunk.sequence->num_prompt() - 1);
       const size_t num_rows = end - chunk.begin;
       result.prompt_logprobs = Take(prompt_logprobs_, num_rows);
-      result.prompt_top = Take(prompt_top_, num_rows * *request.num_prompt_logprobs);
+      result.prompt_top = Take(prompt_top_, num_rows * *chunk.sequence->request().num_prompt_logprobs);
     }
     return result;
   }

@@ -38,20 +38,25 @@ enum class Ending : uint8_t {
 };
 
 struct TokenEvent {
+  TokenEvent() = default;
+  // A step makes thousands: this writes each field once, and no zeros below them first.
+  TokenEvent(EventKind kind, RequestId request_id, uint32_t index, absl::Time time)
+      : request_id(request_id), time(time), index(index), kind(kind) {}
+
+  RequestId request_id = 0;
+  // When the step that brought it was scheduled (kStarted) or committed; unset if no step did (kEnded).
+  absl::Time time;
+  uint32_t index = 0;  // output, 0 .. n - 1
+  uint32_t token_id = 0;
+  float logprob = 0;  // of token_id, if the request asked
   EventKind kind = EventKind::kToken;
   FinishReason finish = FinishReason::kNone;
   Ending ending = Ending::kNone;
-  RequestId request_id = 0;
-  uint32_t index = 0;  // output, 0 .. n - 1
-  absl::Time
-      time;  // when the step that brought it was scheduled (kStarted) or committed; unset if no step did (kEnded)
-  uint32_t token_id = 0;
-  float logprob = 0;              // of token_id, if the request asked
   uint32_t cached_tokens = 0;     // prompt tokens taken from the prefix cache
   uint32_t first_position = 0;    // kPromptLogprobs
   absl::Duration retry_delay;     // kRefused
-  std::vector<float> logprobs;    // kPromptLogprobs
   std::vector<TokenLogprob> top;  // num_logprobs of the token, or num_prompt_logprobs of each prompt position
+  std::vector<float> logprobs;    // kPromptLogprobs
 };
 
 }  // namespace quire

@@ -8,7 +8,11 @@
 namespace quire {
 namespace {
 
-std::unique_ptr<Backend> RefBackend() { return *CreateBackend({.kind = BackendKind::kRef}); }
+std::unique_ptr<Backend> RefBackend() {
+  BackendOptions options;
+  options.kind = BackendKind::kRef;
+  return *CreateBackend(options);
+}
 
 TEST(KvCache, LayersTileTheAllocationWithoutOverlap) {
   const KvCacheSpec spec =

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <chrono>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "kernels/check.h"
@@ -51,8 +52,8 @@ class Best {
   std::chrono::duration<double, std::micro> best_ = std::chrono::hours(1);
 };
 
-// Schedule and Commit of a step in which `state.range(0)` sequences decode one token each; with hashing of the blocks
-// that they fill if `state.range(1)`. One in 16 fills a block in each step.
+// Schedule and Commit of a step in which `state.range(0)` sequences decode one token each; with prefix caching if
+// `state.range(1)`. One in 16 needs a new block in each step.
 void BM_DecodeStep(benchmark::State& state) {
   constexpr uint32_t kMaxTokens = 4000;
   const auto num_sequences = static_cast<int32_t>(state.range(0));
@@ -95,6 +96,64 @@ void BM_DecodeStep(benchmark::State& state) {
 BENCHMARK(BM_DecodeStep)
     ->ArgNames({"sequences", "hashed"})
     ->ArgsProduct({{64, 1024}, {0, 1}})
+    ->Unit(benchmark::kMicrosecond);
+
+// The same of a busy server: 1,024 running sequences of 16 tenants with deadlines, prefix caching, a queue that is
+// never empty. In the mean four outputs of 256 tokens end in each step, all their blocks are published, and four
+// requests with prompts of 64 tokens take their seats. Submit is not timed: it is not part of a step.
+void BM_ServingStep(benchmark::State& state) {
+  constexpr int32_t kNumSequences = 1024;
+  constexpr uint32_t kMaxTokens = 256;
+  const SchedulerOptions options = {.block_size = kBlockSize,
+                                    .num_blocks = kNumSequences * 40,
+                                    .max_num_seqs = kNumSequences,
+                                    .max_num_batched_tokens = 8192,
+                                    .max_model_len = 8192,
+                                    .policy = static_cast<SchedulingPolicy>(state.range(0))};
+  Scheduler scheduler(options);
+  Batch batch;
+  std::vector<TokenEvent> events;
+  StepResult result;
+  result.sampled.assign(kNumSequences, {.id = 5});
+  RequestId id = 1;
+  const absl::Time start = absl::UnixEpoch();
+  const auto now = [&] { return start + absl::Milliseconds(scheduler.stats().steps); };
+  const auto submit = [&] {
+    // The first ones end one after another, so that later ones do too.
+    const uint32_t max_tokens = id <= kNumSequences ? 1 + static_cast<uint32_t>(id) % kMaxTokens : kMaxTokens;
+    const auto request = MakeRequest(id, 64, max_tokens, /*hashed=*/true);
+    request->tenant = std::to_string(id % 16);
+    request->arrival = now();
+    request->deadline = now() + absl::Hours(1);
+    request->sampling.seed = id++;
+    Check(scheduler.Add(request).ok(), "not taken");
+  };
+  const auto step = [&] {
+    events.clear();
+    scheduler.Expire(now(), events);
+    scheduler.Schedule(now(), batch, events);
+    scheduler.Commit(now(), batch, result, events);
+  };
+  for (uint32_t i = 0; i < 2 * kMaxTokens; ++i) {
+    while (scheduler.stats().num_running + scheduler.stats().num_waiting < kNumSequences + 16) submit();
+    step();
+  }
+  std::vector<double> us;
+  for (auto _ : state) {
+    while (scheduler.stats().num_running + scheduler.stats().num_waiting < kNumSequences + 16) submit();
+    const auto begin = std::chrono::steady_clock::now();
+    step();
+    const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
+    state.SetIterationTime(seconds.count());
+    us.push_back(seconds.count() * 1e6);
+  }
+  std::nth_element(us.begin(), us.begin() + static_cast<int64_t>(us.size() / 2), us.end());
+  state.counters["median_us"] = us[us.size() / 2];
+}
+BENCHMARK(BM_ServingStep)
+    ->ArgName("policy")
+    ->DenseRange(int(SchedulingPolicy::kFcfs), int(SchedulingPolicy::kFair))
+    ->UseManualTime()
     ->Unit(benchmark::kMicrosecond);
 
 // Allocate and Release of free blocks. Two operations.
