@@ -2,12 +2,11 @@
 
 add_library(quire_options INTERFACE)
 target_include_directories(quire_options INTERFACE ${PROJECT_SOURCE_DIR})
+set(cxx_only $<COMPILE_LANGUAGE:C,CXX>)
 target_compile_options(quire_options INTERFACE
-  -Wall -Wextra -Wpedantic -Wno-unused-parameter -Wvla
-  -fno-math-errno -fno-trapping-math
-  -fstack-protector-strong -fstack-clash-protection -fcf-protection)
+  $<${cxx_only}:-Wall;-Wextra;-Wpedantic;-Wno-unused-parameter;-Wvla;-fno-math-errno;-fno-trapping-math;-fstack-protector-strong;-fstack-clash-protection;-fcf-protection>)
 # Results must not depend on how a compiler contracts a*b+c: kernels that want an FMA say so.
-target_compile_options(quire_options INTERFACE -ffp-contract=off)
+target_compile_options(quire_options INTERFACE $<${cxx_only}:-ffp-contract=off>)
 target_compile_definitions(quire_options INTERFACE QUIRE_VERSION="${PROJECT_VERSION}")
 target_link_options(quire_options INTERFACE -Wl,-z,relro,-z,now -Wl,--as-needed)
 
@@ -15,5 +14,5 @@ if(QUIRE_SANITIZE)
   target_compile_options(quire_options INTERFACE -fsanitize=${QUIRE_SANITIZE} -fno-omit-frame-pointer)
   target_link_options(quire_options INTERFACE -fsanitize=${QUIRE_SANITIZE})
 else()
-  target_compile_options(quire_options INTERFACE $<$<CONFIG:Release>:-D_FORTIFY_SOURCE=2>)
+  target_compile_options(quire_options INTERFACE $<$<AND:$<CONFIG:Release>,${cxx_only}>:-D_FORTIFY_SOURCE=2>)
 endif()

@@ -55,6 +55,7 @@ BackendModelRunner::BackendModelRunner(const MemoryPlan& plan, std::unique_ptr<B
 }
 
 absl::Status BackendModelRunner::Launch(const Batch& batch) {
+  if (absl::Status status = backend_->BeginStep(); !status.ok()) return status;
   if (!batch.scrubs.empty()) {
     backend_->ScrubBlocks({.regions = cache_.regions().data(),
                            .num_regions = static_cast<int32_t>(cache_.regions().size()),
@@ -79,7 +80,7 @@ absl::Status BackendModelRunner::Launch(const Batch& batch) {
   for (size_t c = 0; c < batch.chunks.size(); ++c) {
     if (batch.chunks[c].scores_prompt) ScorePrompt(batch.chunks[c], groups_[0].chunks[c].first_row);
   }
-  return absl::OkStatus();
+  return backend_->EndStep();
 }
 
 void BackendModelRunner::FlattenRows(const Batch& batch) {

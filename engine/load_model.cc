@@ -25,6 +25,13 @@ absl::StatusOr<Weights> OpenWeights(const ModelConfig& config, DType dtype, cons
 }  // namespace
 
 absl::StatusOr<LoadedModel> LoadModel(const EngineOptions& options, const LoadModelProgress& progress) {
+  absl::StatusOr<std::unique_ptr<Backend>> backend = CreateBackend(options.backend);
+  if (!backend.ok()) return backend.status();
+  return LoadModel(options, *std::move(backend), progress);
+}
+
+absl::StatusOr<LoadedModel> LoadModel(const EngineOptions& options, std::unique_ptr<Backend> backend,
+                                      const LoadModelProgress& progress) {
   const bool is_file = IsGgufPath(options.model);
   if (options.load_format == (is_file ? LoadFormat::kSafetensors : LoadFormat::kGguf)) {
     return absl::InvalidArgumentError(absl::StrCat(
@@ -33,20 +40,18 @@ absl::StatusOr<LoadedModel> LoadModel(const EngineOptions& options, const LoadMo
   }
   absl::StatusOr<ModelConfig> config = LoadModelConfig(options.model);
   if (!config.ok()) return config.status();
-  absl::StatusOr<std::unique_ptr<Backend>> backend = CreateBackend(options.backend);
-  if (!backend.ok()) return backend.status();
-  absl::StatusOr<MemoryPlan> plan = MakeMemoryPlan(*config, options, **backend);
+  absl::StatusOr<MemoryPlan> plan = MakeMemoryPlan(*config, options, *backend);
   if (!plan.ok()) return plan.status();
   const LoadProgress report = [&](uint64_t bytes) {
     if (progress) progress(bytes, plan->weight_bytes);
   };
-  absl::StatusOr<Weights> weights = OpenWeights(*config, plan->dtype, options, **backend, report);
+  absl::StatusOr<Weights> weights = OpenWeights(*config, plan->dtype, options, *backend, report);
   if (!weights.ok()) return weights.status();
 
   LoadedModel loaded{
-      .config = *config, .plan = *plan, .runner = nullptr, .backend_description = (*backend)->Description()};
+      .config = *config, .plan = *plan, .runner = nullptr, .backend_description = backend->Description()};
   absl::StatusOr<std::unique_ptr<BackendModelRunner>> runner =
-      BackendModelRunner::Create(*config, *plan, *std::move(weights), *std::move(backend));
+      BackendModelRunner::Create(*config, *plan, *std::move(weights), std::move(backend));
   if (!runner.ok()) return runner.status();
   loaded.runner = *std::move(runner);
   return loaded;

@@ -12,6 +12,7 @@
 #include "engine/memory_plan.h"
 #include "engine/model_config.h"
 #include "engine/model_runner.h"
+#include "kernels/backend.h"
 
 namespace quire {
 
@@ -26,6 +27,9 @@ struct LoadedModel {
 // `progress` is told the bytes of weights loaded so far, of plan.weight_bytes.
 using LoadModelProgress = std::function<void(uint64_t bytes, uint64_t of_bytes)>;
 absl::StatusOr<LoadedModel> LoadModel(const EngineOptions& options, const LoadModelProgress& progress = nullptr);
+// The same on a backend that is there already.
+absl::StatusOr<LoadedModel> LoadModel(const EngineOptions& options, std::unique_ptr<Backend> backend,
+                                      const LoadModelProgress& progress = nullptr);
 
 }  // namespace quire
 

@@ -65,8 +65,8 @@ absl::StatusOr<int32_t> ModelLen(const ModelConfig& config, const EngineOptions&
   }
   if (const int64_t cache_len = plan.kv.TokensIn(plan.num_blocks, len); len > cache_len) {
     return FlagError("--max-model-len", len,
-                     absl::StrCat("at most the ", cache_len, " tokens that --kv-cache-memory of ",
-                                  options.kv_cache_bytes, " bytes holds, or --kv-cache-memory of ",
+                     absl::StrCat("at most the ", cache_len, " tokens that --kv-cache-memory of ", plan.kv_bytes,
+                                  " bytes holds, or --kv-cache-memory of ",
                                   plan.kv.BlocksFor(len) * plan.kv.BytesPerBlock(), " bytes or more"));
   }
   return len;
@@ -154,18 +154,65 @@ void PlanWorkspaces(const ModelConfig& config, const EngineOptions& options, con
                          Model::TableBytes(config, plan.max_model_len) + backend.WorkspaceBytes(plan.workspace_shape);
 }
 
+// What `cuda` has no kernels for is refused here, before anything is loaded.
+absl::Status CheckBackendRuns(const ModelConfig& config, const Backend& backend) {
+  if (backend.kind() != BackendKind::kCuda) return absl::OkStatus();
+  const auto refuse = [&](absl::string_view what) {
+    return absl::UnimplementedError(absl::StrCat("backend cuda: ", config.architecture, " ", what,
+                                                 ", which backends cpu and ref compute and cuda does not"));
+  };
+  constexpr int32_t kMaxGroup = 64, kMaxHeadDim = 256;
+  if (config.latent.has_value()) return refuse("has latent attention");
+  if (config.moe.has_value()) return refuse("has a mixture of experts");
+  if (config.q_heads / config.kv_heads > kMaxGroup || config.head_dim > kMaxHeadDim)
+    return refuse("has more than 64 query heads for a KV head, or heads of more than 256 dims");
+  return absl::OkStatus();
+}
+
+constexpr double kGpuMemoryUtilization = 0.92;
+constexpr uint64_t kHostCacheBytes = uint64_t{1} << 30;
+
+// Bytes for KV, as asked for or what the device has left. `plan` has dtype and kv.
+absl::StatusOr<uint64_t> KvCacheBytes(const ModelConfig& config, const EngineOptions& options, const Backend& backend,
+                                      MemoryPlan plan) {
+  const std::optional<uint64_t> free_bytes = backend.FreeBytes();
+  if (!free_bytes.has_value()) {
+    if (options.gpu_memory_utilization.has_value()) {
+      return absl::InvalidArgumentError(
+          "--gpu-memory-utilization: is for backend cuda, which is not in use; --kv-cache-memory says how much here");
+    }
+    return options.kv_cache_bytes.value_or(kHostCacheBytes);
+  }
+  plan.max_model_len = options.max_model_len.value_or(config.max_position_embeddings);  // the largest that it can get
+  PlanWorkspaces(config, options, backend, plan);
+  const uint64_t weights = WeightBytes(config, plan.dtype, backend), needed = weights + plan.workspace_bytes;
+  const auto usable =
+      static_cast<uint64_t>(options.gpu_memory_utilization.value_or(kGpuMemoryUtilization) * double(*free_bytes));
+  const uint64_t cache = options.kv_cache_bytes.value_or(usable > needed ? usable - needed : 0);
+  if (needed + cache <= (options.kv_cache_bytes.has_value() ? *free_bytes : usable) && cache > 0) return cache;
+  return absl::ResourceExhaustedError(absl::StrCat(
+      "device memory: needed ", needed + cache, " bytes (weights ", weights, ", workspaces ", plan.workspace_bytes,
+      ", KV cache ", cache, "), free ", *free_bytes, ", of which --gpu-memory-utilization takes ", usable, "; ",
+      needed < usable
+          ? absl::StrCat("--kv-cache-memory of at most ", usable - needed, " bytes fits")
+          : std::string("a smaller --max-num-batched-tokens, --max-num-seqs, --max-model-len or model fits")));
+}
+
 }  // namespace
 
 absl::StatusOr<MemoryPlan> MakeMemoryPlan(const ModelConfig& config, const EngineOptions& options,
                                           const Backend& backend) {
   if (absl::Status status = CheckFlags(options); !status.ok()) return status;
+  if (absl::Status status = CheckBackendRuns(config, backend); !status.ok()) return status;
   MemoryPlan plan;
   plan.dtype = options.dtype.value_or(config.dtype);
   plan.kv = CacheSpec(config, options.block_size, options.kv_cache_dtype.value_or(plan.dtype));
-  const uint64_t num_blocks = plan.kv.BlocksIn(options.kv_cache_bytes);
+  const absl::StatusOr<uint64_t> cache_bytes = KvCacheBytes(config, options, backend, plan);
+  if (!cache_bytes.ok()) return cache_bytes.status();
+  const uint64_t num_blocks = plan.kv.BlocksIn(*cache_bytes);
   const auto min_blocks = static_cast<uint64_t>(plan.kv.BlocksFor(kMinModelLen));
   if (num_blocks < min_blocks) {
-    return FlagError("--kv-cache-memory", absl::StrCat(options.kv_cache_bytes, " bytes"),
+    return FlagError("--kv-cache-memory", absl::StrCat(*cache_bytes, " bytes"),
                      absl::StrCat("at least ", min_blocks * plan.kv.BytesPerBlock(), " bytes: one block of ",
                                   options.block_size, " tokens for each of ", min_blocks, " groups of layers"));
   }

@@ -32,7 +32,9 @@ struct EngineOptions {
   std::optional<DType> kv_cache_dtype;            // absent: that of dtype
   std::optional<int32_t> max_model_len;           // tokens; absent: the model's, cut to what the cache holds
   int32_t block_size = 16;                        // tokens
-  uint64_t kv_cache_bytes = uint64_t{1} << 30;
+  // Absent: on a device what is free before loading, times gpu_memory_utilization, less all else; on a host 1 GiB.
+  std::optional<uint64_t> kv_cache_bytes;
+  std::optional<double> gpu_memory_utilization;  // (0, 1]; absent: 0.92. Of devices only.
   int32_t max_num_seqs = 128;
   int32_t max_num_batched_tokens = 2048;
   std::optional<int32_t> chunked_prefill_size;  // tokens; absent: see MakeMemoryPlan

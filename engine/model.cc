@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <utility>
+#include <vector>
 
 #include "kernels/check.h"
 
@@ -36,7 +37,10 @@ absl::StatusOr<Model> Model::Create(const ModelConfig& config, Weights weights, 
   if (config.has_alibi) {
     absl::StatusOr<Buffer> slopes = backend->Allocate(config.q_heads * sizeof(float));
     if (!slopes.ok()) return slopes.status();
-    for (int32_t h = 0; h < config.q_heads; ++h) static_cast<float*>(slopes->data())[h] = AlibiSlope(h, config.q_heads);
+    std::vector<float> host(config.q_heads);
+    for (int32_t h = 0; h < config.q_heads; ++h) host[h] = AlibiSlope(h, config.q_heads);
+    const absl::Status status = backend->CopyToDevice(slopes->data(), host.data(), host.size() * sizeof(float));
+    if (!status.ok()) return status;
     model.alibi_slopes_.buffer = *std::move(slopes);
   }
   return model;

@@ -100,7 +100,8 @@ absl::StatusOr<RopeTable> RopeTable::Create(const RopeConfig& config, int32_t ma
   table.num_values_ = int64_t{max_model_len} * config.NumFrequencies();
   table.rotary_dim_ = config.rotary_dim();
   table.pairing_ = config.interleaved ? RopePairing::kInterleaved : RopePairing::kHalves;
-  auto* cos = static_cast<float*>(table.values_.data());
+  std::vector<float> host(2 * table.num_values_);
+  float* cos = host.data();
   float* sin = cos + table.num_values_;
   const std::vector<float> frequencies = RopeInverseFrequencies(config, max_model_len);
   const auto attention = static_cast<float>(config.attention_factor);
@@ -111,6 +112,9 @@ absl::StatusOr<RopeTable> RopeTable::Create(const RopeConfig& config, int32_t ma
       *sin++ = std::sin(angle) * attention;
     }
   }
+  if (absl::Status status = backend.CopyToDevice(table.values_.data(), host.data(), host.size() * sizeof(float));
+      !status.ok())
+    return status;
   return table;
 }
 

@@ -45,21 +45,23 @@ absl::Status PackMatrix(const WeightSpec& spec, WeightFormat format, const PartS
   return weight.status();
 }
 
-// In float32. Both backends' memory is the host's, so it is filled in place.
+// In float32.
 absl::Status FillVector(const WeightSpec& spec, const PartSource& source, Backend& backend) {
   absl::StatusOr<Buffer> buffer = backend.Allocate(spec.size() * sizeof(float));
   if (!buffer.ok()) return buffer.status();
-  auto* to = static_cast<float*>(buffer->data());
+  std::vector<float> values;
+  values.reserve(spec.size());
   for (const TensorPart& part : spec.parts) {
     const MatrixSource from = source(spec, part);
     std::vector<std::byte> row(static_cast<size_t>(RowBytes(from.format, from.cols)));
     for (int64_t r = 0; r < from.rows; ++r) {
       from.read_row(r, row.data());
-      for (int64_t c = 0; c < from.cols; ++c) *to++ = LoadFloat(row.data(), from.format.dtype, c) + spec.addend;
+      for (int64_t c = 0; c < from.cols; ++c) values.push_back(LoadFloat(row.data(), from.format.dtype, c) + spec.addend);
     }
   }
+  const absl::Status status = backend.CopyToDevice(buffer->data(), values.data(), values.size() * sizeof(float));
   spec.vector->buffer = *std::move(buffer);
-  return absl::OkStatus();
+  return status;
 }
 
 absl::StatusOr<Weights> BuildWeights(const ModelConfig& config, absl::string_view prefix, WeightFormat format,

@@ -1,8 +1,10 @@
 #include "kernels/backend.h"
 
+#include <cstring>
 #include <vector>
 
 #include "kernels/backend_cpu.h"
+#include "kernels/backend_cuda.h"
 #include "kernels/backend_ref.h"
 #include "kernels/check.h"
 
@@ -298,9 +300,20 @@ void Backend::Score(const ScoreArgs& args) {
 }
 
 absl::StatusOr<std::unique_ptr<Backend>> CreateBackend(const BackendOptions& options) {
-  if (options.kind == BackendKind::kCpu) return CreateCpuBackend(options);
-  return CreateRefBackend();
+  const bool is_cuda = options.kind == BackendKind::kCuda || (options.kind == BackendKind::kAuto && HasCudaDevice());
+  if (is_cuda) return CreateCudaBackend(options);
+  if (!options.deterministic.value_or(true))
+    return absl::InvalidArgumentError("deterministic: found false, allowed true: backends cpu and ref always are");
+  if (options.kind == BackendKind::kRef) return CreateRefBackend();
+  return CreateCpuBackend(options);
 }
+
+absl::Status Backend::CopyToDevice(void* to, const void* from, size_t bytes) {
+  std::memcpy(to, from, bytes);
+  return absl::OkStatus();
+}
+
+absl::Status Backend::CopyToHost(void* to, const void* from, size_t bytes) { return CopyToDevice(to, from, bytes); }
 
 void Backend::DoLayerNorm(const LayerNormArgs&) { Check(false, "this backend has no LayerNorm"); }
 void Backend::DoHeadLinear(const HeadLinearArgs&) { Check(false, "this backend has no HeadLinear"); }

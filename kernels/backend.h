@@ -1,11 +1,13 @@
 // Backend: device memory and the operations of a transformer on it.
 //
 // Three of them: `ref`, the definition, plain float32 loops that one can check with a pencil; `cpu`, packed weights,
-// SIMD kernels and a pool of workers; `cuda`. The public operations check their contract once (a violation is our bug:
-// Check) and dispatch. The operations are described where they live, in kernels/<operation>/<operation>.h.
+// SIMD kernels and a pool of workers; `cuda`, a GPU. Tensors and weights are device memory; ids, positions, slots,
+// chunks and what else the arguments point to are the host's. The public operations check their contract once (a
+// violation is our bug: Check) and dispatch. The operations are described where they live, in
+// kernels/<operation>/<operation>.h.
 //
 // Thread: one caller at a time (the engine thread). Operations run in the order of the calls; on `ref` and `cpu` they
-// are complete on return. Knows nothing of sequences, requests or models.
+// are complete on return, on `cuda` only Sample and Score are. Knows nothing of sequences, requests or models.
 
 #ifndef QUIRE_KERNELS_BACKEND_H_
 #define QUIRE_KERNELS_BACKEND_H_
@@ -13,6 +15,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -38,10 +41,13 @@
 
 namespace quire {
 
-enum class BackendKind { kRef, kCpu };
+// kAuto: kCuda where a device is, else kCpu.
+enum class BackendKind { kAuto, kRef, kCpu, kCuda };
 
 struct BackendOptions {
-  BackendKind kind = BackendKind::kCpu;
+  BackendKind kind = BackendKind::kAuto;
+  // Company, chunks, preemption and prefix hits change no bit: always so on `cpu` and `ref`, on `cuda` if true.
+  std::optional<bool> deterministic;
   // `cpu` only. 0: as many as the affinity mask and the cgroup's CPU quota allow (one for less than a whole CPU).
   int num_threads = 0;
   // `cpu` only. CPUs to pin the workers to, one each, repeated if fewer. Empty: pinned only where the affinity mask is
@@ -64,6 +70,13 @@ class Backend {
 
   // `bytes` of zeroed device memory, aligned to at least 64 bytes. RESOURCE_EXHAUSTED says what was asked for.
   virtual absl::StatusOr<Buffer> Allocate(size_t bytes) = 0;
+  // Between host and device memory; done on return, after everything before it.
+  virtual absl::Status CopyToDevice(void* to, const void* from, size_t bytes);
+  virtual absl::Status CopyToHost(void* to, const void* from, size_t bytes);
+  // Device memory that was free when the backend was made, where that is what bounds the KV cache.
+  virtual std::optional<uint64_t> FreeBytes() const { return std::nullopt; }
+  // How PagedKv keeps keys here.
+  virtual KeyLayout key_layout() const { return KeyLayout::kDimPairs; }
 
   // Packs the matrices `parts` (same cols), stacked by rows, as one weight. Runs in parallel, reading each row once;
   // the sources may go afterwards. RESOURCE_EXHAUSTED.
@@ -80,6 +93,11 @@ class Backend {
   using WorkspaceShape = ::quire::WorkspaceShape;
   virtual size_t WorkspaceBytes(const WorkspaceShape& shape) const = 0;
   virtual absl::Status AllocateWorkspace(const WorkspaceShape& shape) = 0;
+
+  // Around the operations of a step. Host arrays that their arguments point to may change only outside. The end waits
+  // for the device; an error is the device's, and nothing can go on.
+  virtual absl::Status BeginStep() { return absl::OkStatus(); }
+  virtual absl::Status EndStep() { return absl::OkStatus(); }
 
   void Embedding(const EmbeddingArgs& args);
   void RmsNorm(const RmsNormArgs& args);

@@ -16,11 +16,11 @@ absl::StatusOr<KvCache> KvCache::Create(const KvCacheSpec& spec, int32_t num_blo
     return absl::Status(buffer.status().code(), absl::StrFormat("KV cache of %d blocks, %d bytes: %s", num_blocks,
                                                                 bytes, buffer.status().message()));
   }
-  return KvCache(spec, num_blocks, *std::move(buffer));
+  return KvCache(spec, num_blocks, backend.key_layout(), *std::move(buffer));
 }
 
-KvCache::KvCache(const KvCacheSpec& spec, int32_t num_blocks, Buffer bytes)
-    : spec_(spec), num_blocks_(num_blocks), bytes_(std::move(bytes)) {
+KvCache::KvCache(const KvCacheSpec& spec, int32_t num_blocks, KeyLayout key_layout, Buffer bytes)
+    : spec_(spec), num_blocks_(num_blocks), key_layout_(key_layout), bytes_(std::move(bytes)) {
   const int32_t regions_per_layer = spec.is_latent() ? 1 : 2;  // K and V
   const uint64_t block_bytes = spec.BytesPerTokenPerLayer() * spec.block_size / regions_per_layer;
   char* region = static_cast<char*>(bytes_.data());
@@ -40,6 +40,7 @@ PagedKv KvCache::LayerView(int32_t layer) const {
       .block_size = spec_.block_size,
       .kv_heads = spec_.kv_heads,
       .head_dim = spec_.head_dim,
+      .key_layout = key_layout_,
   };
 }
 

@@ -38,10 +38,11 @@ class KvCache {
   absl::Span<const BlockRegion> regions() const { return regions_; }
 
  private:
-  KvCache(const KvCacheSpec& spec, int32_t num_blocks, Buffer bytes);
+  KvCache(const KvCacheSpec& spec, int32_t num_blocks, KeyLayout key_layout, Buffer bytes);
 
   KvCacheSpec spec_;
   int32_t num_blocks_;
+  KeyLayout key_layout_;
   std::vector<BlockRegion> regions_;
   Buffer bytes_;  // num_blocks * spec.BytesPerBlock(): [place in the group][K, V][block]
 };

@@ -5,6 +5,7 @@
 #include <limits>
 #include <utility>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "engine/json_text.h"
@@ -65,9 +66,11 @@ absl::Status SetLoadFormat(Options& o, absl::string_view value) {
 }
 
 absl::Status SetBackend(Options& o, absl::string_view value) {
-  if (value == "cuda") return absl::UnimplementedError("this build has no CUDA backend; it has auto, cpu, ref");
   return Choose<BackendKind>(value,
-                             {{"auto", BackendKind::kCpu}, {"cpu", BackendKind::kCpu}, {"ref", BackendKind::kRef}},
+                             {{"auto", BackendKind::kAuto},
+                              {"cuda", BackendKind::kCuda},
+                              {"cpu", BackendKind::kCpu},
+                              {"ref", BackendKind::kRef}},
                              o.engine.backend.kind);
 }
 
@@ -107,11 +110,16 @@ absl::Status SetCpuIsa(Options& o, absl::string_view value) {
                              o.engine.backend.cpu_isa);
 }
 
-absl::Status SetDeterministic(Options&, absl::string_view value) {
-  const auto parsed = ParseSwitch(value);
-  if (!parsed.ok()) return parsed.status();
-  if (*parsed) return absl::OkStatus();
-  return absl::InvalidArgumentError("cannot be turned off: the cpu and ref backends are always deterministic");
+absl::Status SetDeterministic(Options& o, absl::string_view value) {
+  return Store(ParseSwitch(value), o.engine.backend.deterministic);
+}
+
+absl::Status SetGpuMemoryUtilization(Options& o, absl::string_view value) {
+  double share = 0;
+  if (!absl::SimpleAtod(value, &share) || !(share > 0 && share <= 1))
+    return absl::InvalidArgumentError(absl::StrCat("found ", value, ", allowed: above 0, at most 1"));
+  o.engine.gpu_memory_utilization = share;
+  return absl::OkStatus();
 }
 
 absl::Status SetSchedulingPolicy(Options& o, absl::string_view value) {
@@ -206,7 +214,9 @@ constexpr Flag kFlags[] = {
     {"generation-config", "WHICH", "auto",
      "auto: sampling defaults and eos ids from generation_config.json; none: without it", SetGenerationConfig},
     {"backend", "NAME", "auto",
-     "auto or cpu: SIMD kernels and worker threads; ref: plain float32 loops, the definition", SetBackend},
+     "auto: cuda where a device is, else cpu; cuda: one GPU; cpu: SIMD kernels and worker threads; ref: plain float32 "
+     "loops, the definition",
+     SetBackend},
     {"dtype", "TYPE", "auto",
      "float32, bfloat16, float16: of weights and of activations entering a dot product; auto: the checkpoint's",
      [](Options& o, absl::string_view v) { return SetDType(v, o.engine.dtype); }},
@@ -222,8 +232,8 @@ constexpr Flag kFlags[] = {
      [](Options& o, absl::string_view v) { return Store(ParseCpuList(v), o.engine.backend.cpu_bind); }},
     {"cpu-isa", "ISA", "auto",
      "instruction set of the cpu backend: avx512_bf16, avx512, avx2, portable; auto: the fastest here", SetCpuIsa},
-    {"deterministic", "", "true",
-     "company, chunks, preemption and prefix hits change no bit of an answer; always so on cpu and ref",
+    {"deterministic", "", "cpu, ref: true; cuda: false",
+     "company, chunks, preemption and prefix hits change no bit of an answer; always so on cpu and ref, slower on cuda",
      SetDeterministic},
     {"listen", "HOST:PORT", "127.0.0.1:50051", "gRPC; port 0 takes a free one, told in the ready line",
      [](Options& o, absl::string_view v) { return Store(ParseListenAddress(v), o.listen); }},
@@ -238,9 +248,9 @@ constexpr Flag kFlags[] = {
      [](Options& o, absl::string_view v) { return StoreInteger(v, 2, kInt32Max, o.engine.max_model_len); }},
     {"block-size", "TOKENS", "16", "tokens per KV block: smaller wastes less, larger has shorter block tables",
      [](Options& o, absl::string_view v) { return StoreInteger(v, 1, 1024, o.engine.block_size); }},
-    {"kv-cache-memory", "BYTES", "1GiB", "memory for K and V, such as 512MiB; more lets more requests run at once",
-     SetKvCacheMemory},
-    {"kv-cache-memory-bytes", "BYTES", "1GiB", "the same as --kv-cache-memory", SetKvCacheMemory},
+    {"kv-cache-memory", "BYTES", "cpu, ref: 1GiB; cuda: what is free",
+     "memory for K and V, such as 512MiB; more lets more requests run at once", SetKvCacheMemory},
+    {"kv-cache-memory-bytes", "BYTES", "as --kv-cache-memory", "the same as --kv-cache-memory", SetKvCacheMemory},
     {"kv-cache-dtype", "TYPE", "auto", "float32, bfloat16, float16: of K and V; auto: that of --dtype",
      SetKvCacheDType},
     {"prefault", "", "false",
@@ -248,10 +258,9 @@ constexpr Flag kFlags[] = {
      "does "
      "not, and memory that is not there shows at once. cpu backend",
      [](Options& o, absl::string_view v) { return Store(ParseSwitch(v), o.engine.backend.prefault); }},
-    {"gpu-memory-utilization", "SHARE", "0.92", "of free device memory; this build has no CUDA backend",
-     [](Options&, absl::string_view) {
-       return absl::UnimplementedError("this build has no CUDA backend; leave the option out");
-     }},
+    {"gpu-memory-utilization", "SHARE", "0.92",
+     "cuda: share of the device memory free before loading that weights, workspaces and KV cache may take",
+     SetGpuMemoryUtilization},
     {"max-num-seqs", "N", "128", "sequences in one step",
      [](Options& o, absl::string_view v) { return StoreInteger(v, 1, 65536, o.engine.max_num_seqs); }},
     {"max-num-batched-tokens", "TOKENS", "2048",

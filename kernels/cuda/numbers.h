@@ -152,6 +152,21 @@ QUIRE_DEVICE float Erf(float x) {
 // 1 - 2 / (1 + e^(2 x)); the ends are exact, and NaN stays NaN.
 QUIRE_DEVICE float Tanh(float x) { return 1.0f - 2.0f / (1.0f + Exp2(2.0f * x * kLog2E)); }
 
+QUIRE_DEVICE double Log(double x) {
+#ifdef __CUDACC__
+  return log(x);
+#else
+  return std::log(x);
+#endif
+}
+QUIRE_DEVICE double Ceil(double x) {
+#ifdef __CUDACC__
+  return ceil(x);
+#else
+  return std::ceil(x);
+#endif
+}
+
 QUIRE_DEVICE float Sqrt(float x) {
 #ifdef __CUDACC__
   return sqrtf(x);

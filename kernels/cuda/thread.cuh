@@ -38,6 +38,8 @@ class CudaThread {
     return atomicAdd(reinterpret_cast<unsigned long long*>(address), static_cast<unsigned long long>(value));
   }
 
+  __device__ uint32_t AtomicOrShared(uint32_t* address, uint32_t bits) const { return atomicOr(address, bits); }
+
   // ---- the warp: all lanes together ----
   __device__ void SyncWarp() const { __syncwarp(); }
   template <typename T>

@@ -29,7 +29,7 @@ void RunDecode(const PagedAttentionArgs& args, const AttentionContext& context, 
   if (!context.has_plan) {
     device.template Run<AttentionPlanKernel>(
         1, sizeof(AttentionPlanKernel::Shared),
-        {args.chunks, args.num_chunks, context.step, static_cast<int32_t>(num_ctas), args.kv.kv_heads * num_slices,
+        {args.chunks, args.num_chunks, static_cast<int32_t>(num_ctas), args.kv.kv_heads * num_slices,
          args.window, kPrefillRows / group, context.deterministic, context.plan});
   }
   if (!context.has_decodes || context.deterministic) return;
@@ -64,7 +64,7 @@ void RunPlain(const PagedAttentionArgs& args, const AttentionContext& context, D
   device.template Run<Kernel>(
       args.q.rows * args.q_heads, Kernel::kSharedBytes,
       {args.q.template Row<float>(0), args.q.row_stride, args.out.data, args.out.row_stride, args.out.dtype,
-       args.chunks, args.num_chunks, args.q_heads, RuleOf(args), args.kv, context.step});
+       args.chunks, args.num_chunks, args.q_heads, RuleOf(args), args.kv});
 }
 
 template <typename E, typename Device>

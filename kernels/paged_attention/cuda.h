@@ -22,19 +22,6 @@ constexpr int32_t kTileTokens = 64;   // positions of a KV tile, in every kernel
 constexpr int32_t kPrefillRows = 64;  // packed rows (row, head of the group) of a tile of the prefill kernel
 constexpr int32_t kMaxGroup = 64;     // q_heads / kv_heads
 
-// Where the memory that a step's arguments point into lies on the device (Backend::AllocateStepMemory). The pointers
-// inside it are the host's; its first word is the address of its own host copy.
-struct StepBase {
-  const char* device = nullptr;  // nullptr: pointers are the device's already
-
-  template <typename T>
-  QUIRE_DEVICE const T* Resolve(const T* pointer) const {
-    if (device == nullptr || pointer == nullptr) return pointer;
-    const char* host = *reinterpret_cast<const char* const*>(device);
-    return reinterpret_cast<const T*>(device + (reinterpret_cast<const char*>(pointer) - host));
-  }
-};
-
 // Positions [begin, end) of the context of one row, for one CTA and each head; its tiles are counted from
 // tile_begin <= begin, a multiple of kTileTokens.
 struct DecodeItem {
@@ -76,7 +63,6 @@ AttentionPlan PlaceAttentionPlan(const WorkspaceShape& shape, int32_t num_sms, v
 
 struct AttentionContext {
   AttentionPlan plan;
-  StepBase step;
   bool deterministic = false;
   bool has_plan = false;                         // the plan is of these chunks already: a later layer of the same step
   bool has_decodes = true, has_prefills = true;  // chunks of one row; of more

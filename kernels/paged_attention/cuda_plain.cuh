@@ -25,7 +25,6 @@ struct PlainAttentionKernel {
     int32_t q_heads;
     ScoreRule rule;
     PagedKv kv;
-    StepBase step;
   };
   static constexpr int kThreads = 128;
   static constexpr int kMinCtas = 4;
@@ -55,7 +54,7 @@ struct PlainAttentionKernel {
     const AttentionChunk chunk = p.chunks[low];
     if (row >= chunk.first_row + chunk.num_rows) return;  // a row of no chunk
     const int32_t position = chunk.first_position + row - chunk.first_row;
-    const BlockId* table = p.step.Resolve(chunk.block_table);
+    const BlockId* table = chunk.block_table;
 
     float q[kMaxDims], out[kMaxDims];
     QUIRE_UNROLL

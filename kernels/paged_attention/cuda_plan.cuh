@@ -18,7 +18,6 @@ struct AttentionPlanKernel {
   struct Params {
     const AttentionChunk* chunks;  // [num_chunks]
     int32_t num_chunks;
-    StepBase step;  // of the chunks' block tables
     // Decode items may be as many as fit `num_ctas` at once: items * decode_heads <= num_ctas, if a row can be split.
     int32_t num_ctas;
     int32_t decode_heads;   // items of the decode kernel for each range: kv_heads * slices of a group
@@ -116,7 +115,7 @@ struct AttentionPlanKernel {
       const int32_t tiles = is_decode ? 0 : CeilDiv(chunk.num_rows, p.rows_per_tile);
       const int32_t first_split = SumBefore(thread, splits, shared, &num_decode);
       const int32_t first_tile = SumBefore(thread, tiles, shared, &num_prefill);
-      const BlockId* table = p.step.Resolve(chunk.block_table);
+      const BlockId* table = chunk.block_table;
       for (int32_t s = 0; s < splits; ++s) {
         const int32_t tile_begin = (FirstTile(p, chunk) + s * split_tiles) * kTileTokens;
         p.plan.decode_items[first_split + s] = {table,

@@ -13,14 +13,14 @@ namespace quire {
 
 // A tiny repetition_penalty takes a logit beyond the largest float: it stays there, for infinity is no logit. -inf, a
 // token that cannot be drawn, remains so.
-inline float WithinFloats(float adjusted, float logit) {
+constexpr float WithinFloats(float adjusted, float logit) {
   constexpr float kLargest = std::numeric_limits<float>::max();
   return logit == -std::numeric_limits<float>::infinity() ? logit : std::clamp(adjusted, -kLargest, kLargest);
 }
 
-inline float Biased(float logit, float bias) { return WithinFloats(logit + bias, logit); }
+constexpr float Biased(float logit, float bias) { return WithinFloats(logit + bias, logit); }
 
-inline float Penalized(float logit, const SamplingParams& params, const TokenCount& token) {
+constexpr float Penalized(float logit, const SamplingParams& params, const TokenCount& token) {
   float penalized = logit > 0 ? logit / params.repetition_penalty : logit * params.repetition_penalty;
   if (token.in_output > 0) {
     penalized -= params.frequency_penalty * static_cast<float>(token.in_output);

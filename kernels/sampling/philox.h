@@ -10,7 +10,7 @@
 
 namespace quire {
 
-inline std::array<uint32_t, 4> Philox4x32(std::array<uint32_t, 4> counter, std::array<uint32_t, 2> key) {
+constexpr std::array<uint32_t, 4> Philox4x32(std::array<uint32_t, 4> counter, std::array<uint32_t, 2> key) {
   for (int round = 0; round < 10; ++round) {
     const uint64_t a = uint64_t{0xD2511F53} * counter[0];
     const uint64_t b = uint64_t{0xCD9E8D57} * counter[2];
@@ -23,7 +23,7 @@ inline std::array<uint32_t, 4> Philox4x32(std::array<uint32_t, 4> counter, std::
 }
 
 // The 64 random bits that draw the token at `position` of a sequence with this seed.
-inline uint64_t RandomBits(uint64_t seed, uint64_t position) {
+constexpr uint64_t RandomBits(uint64_t seed, uint64_t position) {
   const std::array<uint32_t, 4> words =
       Philox4x32({static_cast<uint32_t>(position), static_cast<uint32_t>(position >> 32), 0, 0},
                  {static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)});
@@ -33,7 +33,7 @@ inline uint64_t RandomBits(uint64_t seed, uint64_t position) {
 __extension__ typedef unsigned __int128 Uint128;
 
 // A number uniform in [0, bound): the upper half of bits * bound. Bias below bound / 2^64.
-inline uint64_t RandomBelow(uint64_t bits, uint64_t bound) {
+constexpr uint64_t RandomBelow(uint64_t bits, uint64_t bound) {
   return static_cast<uint64_t>((static_cast<Uint128>(bits) * bound) >> 64);
 }
 

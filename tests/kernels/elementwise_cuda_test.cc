@@ -8,11 +8,15 @@
 #include <tuple>
 #include <vector>
 
+#include "kernels/activation/cuda.cuh"
+#include "kernels/activation/impl.h"
 #include "kernels/cpu/host_memory.h"
 #include "kernels/embedding/cuda.cuh"
 #include "kernels/embedding/impl.h"
 #include "kernels/gated_activation/cuda.cuh"
 #include "kernels/gated_activation/impl.h"
+#include "kernels/layer_norm/cuda.cuh"
+#include "kernels/layer_norm/impl.h"
 #include "kernels/linear/impl.h"
 #include "kernels/rms_norm/cuda.cuh"
 #include "kernels/rms_norm/impl.h"
@@ -109,6 +113,40 @@ TEST(ElementwiseCudaTest, EveryGateIsNearTheDefinition) {
         cuda::GatedActivation({gate_up.tensor(), got.tensor(), {kind}}, device);
         ExpectClose(got, want, dtype);
       }
+    }
+  }
+}
+
+TEST(ElementwiseCudaTest, EveryActivationIsNearTheDefinition) {
+  cuda::EmulatedDevice device;
+  for (DType dtype : kAllDTypes) {
+    for (ActivationKind kind : {ActivationKind::kIdentity, ActivationKind::kRelu, ActivationKind::kSilu,
+                                ActivationKind::kGeluTanh, ActivationKind::kGeluErf, ActivationKind::kSoftCap}) {
+      Matrix x(DType::kFloat32, 3, 300, 1), want(dtype, 3, 300), got(dtype, 3, 300, 3);
+      x.FillRandom(9, 9.0f);
+      RefActivation({x.tensor(), kind, want.tensor(), 3.0f});
+      cuda::Activation({x.tensor(), kind, got.tensor(), 3.0f}, device);
+      ExpectClose(got, want, dtype);
+    }
+  }
+}
+
+TEST(ElementwiseCudaTest, LayerNormIsNearTheDefinition) {
+  cuda::EmulatedDevice device;
+  for (DType dtype : kAllDTypes) {
+    for (int64_t cols : {1, 31, 600}) {
+      Matrix x(DType::kFloat32, 4, cols, 3), weight(DType::kFloat32, 1, cols), bias(DType::kFloat32, 1, cols);
+      Matrix want(dtype, 5, cols), got(dtype, 5, cols, 5);
+      x.FillRandom(static_cast<uint32_t>(cols), 3.0f);
+      weight.FillRandom(4);
+      bias.FillRandom(5);
+      const int32_t rows[] = {3, 0, 1, 2, 2};
+      LayerNormArgs args{x.tensor(),   weight.tensor().Row<float>(0), bias.tensor().Row<float>(0), 1e-5f, rows,
+                         want.tensor()};
+      RefLayerNorm(args);
+      args.y = got.tensor();
+      cuda::LayerNorm(args, device);
+      ExpectClose(got, want, dtype);
     }
   }
 }

@@ -56,7 +56,7 @@ TEST(FlagsTest, DefaultsAreThoseOfTheInterfacePage) {
   EXPECT_EQ(o.listen.ToString(), "127.0.0.1:50051");
   EXPECT_EQ(o.admin_listen.ToString(), "127.0.0.1:9400");
   EXPECT_EQ(o.engine.block_size, 16);
-  EXPECT_EQ(o.engine.kv_cache_bytes, uint64_t{1} << 30);
+  EXPECT_FALSE(o.engine.kv_cache_bytes.has_value());
   EXPECT_EQ(o.engine.max_num_seqs, 128);
   EXPECT_EQ(o.engine.max_num_batched_tokens, 2048);
   EXPECT_EQ(o.engine.max_waiting_requests, 1024);
@@ -113,7 +113,6 @@ TEST(FlagsTest, EveryWrongValueIsRefusedByTheOptionsName) {
       {"max-num-seqs", "0"},
       {"dtype", "int3"},
       {"backend", "abacus"},
-      {"backend", "cuda"},
       {"kv-cache-memory", "-1"},
       {"kv-cache-memory", "12parsecs"},
       {"priority-aging", "0s"},
@@ -129,7 +128,7 @@ TEST(FlagsTest, EveryWrongValueIsRefusedByTheOptionsName) {
       {"listen", "127.0.0.1:70000"},
       {"kv-cache-dtype", "int8"},
       {"quantization", "int3"},
-      {"deterministic", "false"},
+      {"deterministic", "perhaps"},
       {"default-timeout", "0s"},
       {"max-message-bytes", "2GiB"},
       {"max-metadata-bytes", "10"},
@@ -138,7 +137,7 @@ TEST(FlagsTest, EveryWrongValueIsRefusedByTheOptionsName) {
       {"max-unsent-tokens", "0"},
       {"write-timeout", "0s"},
       {"cpu-bind", "3-1"},
-      {"gpu-memory-utilization", "0.9"},
+      {"gpu-memory-utilization", "1.5"},
       {"tls-cert", "x.pem"},
       {"tls-key", "x.pem"},
       {"tls-client-ca", "x.pem"},

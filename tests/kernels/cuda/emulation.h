@@ -52,6 +52,8 @@ class EmulatedThread {
     return std::exchange(*address, *address + value);
   }
 
+  uint32_t AtomicOrShared(uint32_t* address, uint32_t bits) const { return std::exchange(*address, *address | bits); }
+
   void SyncWarp() const;
   template <typename T>
   T ShuffleXor(T value, int lane_mask) const {

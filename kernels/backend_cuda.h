@@ -1,0 +1,22 @@
+// The CUDA backend: one GPU of compute capability 8.0 or later, kernels of ours and cuBLASLt for the linears. In a
+// build without the CUDA toolkit these functions say so.
+
+#ifndef QUIRE_KERNELS_BACKEND_CUDA_H_
+#define QUIRE_KERNELS_BACKEND_CUDA_H_
+
+#include <memory>
+
+#include "absl/status/statusor.h"
+#include "kernels/backend.h"
+
+namespace quire {
+
+// UNIMPLEMENTED: built without CUDA, or a device that is too old; UNAVAILABLE: no device. One line each.
+absl::StatusOr<std::unique_ptr<Backend>> CreateCudaBackend(const BackendOptions& options);
+
+// Whether this build has CUDA and the machine a device.
+bool HasCudaDevice();
+
+}  // namespace quire
+
+#endif  // QUIRE_KERNELS_BACKEND_CUDA_H_

@@ -1,0 +1,116 @@
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "kernels/cuda/cuda_device.cuh"
+#include "kernels/linear/cublas_lt.cuh"
+
+namespace quire::cuda {
+namespace {
+
+constexpr int32_t kMinCapability = 80;  // mma of bfloat16, cp.async
+
+absl::Status ToStatus(cudaError_t error, const char* what) {
+  if (error == cudaSuccess) return absl::OkStatus();
+  return absl::InternalError(absl::StrCat("CUDA: ", what, ": ", cudaGetErrorString(error)));
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<CudaDevice>> CudaDevice::Create(bool deterministic) {
+  int num_devices = 0;
+  if (const cudaError_t error = cudaGetDeviceCount(&num_devices); error != cudaSuccess || num_devices == 0) {
+    return absl::UnavailableError(absl::StrCat("backend cuda: found no CUDA device (",
+                                               error == cudaSuccess ? "none is visible" : cudaGetErrorString(error),
+                                               "); --backend cpu needs none"));
+  }
+  cudaDeviceProp properties;
+  size_t free_bytes = 0, total_bytes = 0;
+  absl::Status status = ToStatus(cudaSetDevice(0), "device 0");
+  status.Update(ToStatus(cudaGetDeviceProperties(&properties, 0), "properties of device 0"));
+  status.Update(ToStatus(cudaMemGetInfo(&free_bytes, &total_bytes), "memory of device 0"));
+  if (!status.ok()) return status;
+  if (properties.major * 10 + properties.minor < kMinCapability) {
+    return absl::UnimplementedError(
+        absl::StrFormat("backend cuda: found %s of compute capability %d.%d, allowed 8.0 "
+                        "and later",
+                        properties.name, properties.major, properties.minor));
+  }
+  std::unique_ptr<CudaDevice> device(new CudaDevice({.name = properties.name,
+                                                     .major = properties.major,
+                                                     .minor = properties.minor,
+                                                     .num_sms = properties.multiProcessorCount,
+                                                     .total_bytes = total_bytes,
+                                                     .free_bytes = free_bytes}));
+  device->Require(cudaStreamCreateWithFlags(&device->stream_, cudaStreamNonBlocking), "a stream");
+  device->blas_ = std::make_unique<CublasLt>(deterministic);
+  if (!device->status().ok()) return device->status();
+  return device;
+}
+
+CudaDevice::CudaDevice(DeviceInfo info) : info_(std::move(info)) {}
+
+CudaDevice::~CudaDevice() {
+  blas_.reset();
+  if (stream_ != nullptr) cudaStreamDestroy(stream_);
+}
+
+void CudaDevice::Fail(absl::Status status) {
+  if (status_.ok()) status_ = std::move(status);
+}
+
+void CudaDevice::Require(cudaError_t error, const char* what) {
+  if (error != cudaSuccess) Fail(ToStatus(error, what));
+}
+
+absl::StatusOr<Buffer> CudaDevice::Allocate(size_t bytes) {
+  void* data = nullptr;
+  const cudaError_t error = cudaMalloc(&data, bytes == 0 ? 1 : bytes);
+  if (error != cudaSuccess) {
+    (void)cudaGetLastError();  // it is reported here and must not be found later
+    size_t free_bytes = 0, total_bytes = 0;
+    (void)cudaMemGetInfo(&free_bytes, &total_bytes);
+    return absl::ResourceExhaustedError(
+        absl::StrFormat("device memory: needed %d bytes more, free %d of %d; a smaller --kv-cache-memory, "
+                        "--max-num-batched-tokens or --max-model-len fits",
+                        bytes, free_bytes, total_bytes));
+  }
+  if (absl::Status status = ToStatus(cudaMemsetAsync(data, 0, bytes, stream_), "clearing memory"); !status.ok()) {
+    cudaFree(data);
+    return status;
+  }
+  return Buffer(data, bytes, [](void* p) { cudaFree(p); });
+}
+
+absl::StatusOr<Buffer> CudaDevice::AllocatePinned(size_t bytes) {
+  void* data = nullptr;
+  if (cudaMallocHost(&data, bytes == 0 ? 1 : bytes) != cudaSuccess) {
+    (void)cudaGetLastError();
+    return absl::ResourceExhaustedError(absl::StrCat("pinned host memory: ", bytes, " bytes are not to be had"));
+  }
+  return Buffer(data, bytes, [](void* p) { cudaFreeHost(p); });
+}
+
+void CudaDevice::Copy(void* to, const void* from, size_t bytes, cudaMemcpyKind kind) {
+  if (bytes == 0 || !status_.ok()) return;
+  Require(cudaMemcpyAsync(to, from, bytes, kind, stream_), "a copy");
+}
+
+void CudaDevice::Clear(void* to, size_t bytes) {
+  if (status_.ok()) Require(cudaMemsetAsync(to, 0, bytes, stream_), "clearing memory");
+}
+
+absl::Status CudaDevice::Synchronize() {
+  Require(cudaStreamSynchronize(stream_), "a step");
+  return status_;
+}
+
+size_t CudaDevice::LinearWorkspaceBytes() { return CublasLt::kWorkspaceBytes; }
+
+void CudaDevice::Linear(const LinearArgs& args, void* workspace) {
+  if (!status_.ok()) return;
+  if (absl::Status status = blas_->Linear(args, workspace, stream_); !status.ok()) Fail(std::move(status));
+}
+
+}  // namespace quire::cuda

@@ -1,0 +1,115 @@
+// CudaDevice: one GPU as the backend uses it: memory, one stream, launches, linears by cuBLASLt.
+//
+// Work is asynchronous and in order. The first error stays in status(): nothing is launched after it, and whoever
+// waits gets it. Thread: one caller at a time.
+
+#ifndef QUIRE_KERNELS_CUDA_CUDA_DEVICE_CUH_
+#define QUIRE_KERNELS_CUDA_CUDA_DEVICE_CUH_
+
+#include <cuda_runtime.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <set>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "kernels/cuda/device_info.h"
+#include "kernels/cuda/numbers.h"
+#include "kernels/cuda/thread.cuh"
+#include "kernels/linear/linear.h"
+#include "kernels/tensor.h"
+
+namespace quire::cuda {
+
+template <typename Kernel>
+__global__ void __launch_bounds__(Kernel::kThreads, Kernel::kMinCtas)
+    Entry(const __grid_constant__ typename Kernel::Params params) {
+  Kernel::Run(CudaThread(), params);
+}
+
+class CublasLt;  // kernels/linear/cuda_linear.cu
+
+class CudaDevice {
+ public:
+  // UNAVAILABLE: no driver or no device, UNIMPLEMENTED: a compute capability below 8.0.
+  static absl::StatusOr<std::unique_ptr<CudaDevice>> Create(bool deterministic);
+  ~CudaDevice();
+  CudaDevice(const CudaDevice&) = delete;
+
+  const DeviceInfo& info() const { return info_; }
+  absl::Status status() const { return status_; }
+
+  // Zeroed. RESOURCE_EXHAUSTED says what was asked for and what is free.
+  absl::StatusOr<Buffer> Allocate(size_t bytes);
+  // Host memory that copies read and write without waiting.
+  absl::StatusOr<Buffer> AllocatePinned(size_t bytes);
+
+  // In the order of the stream; the host's side is pinned, or the call waits for the copy.
+  void CopyToDevice(void* to, const void* from, size_t bytes) { Copy(to, from, bytes, cudaMemcpyHostToDevice); }
+  void CopyToHost(void* to, const void* from, size_t bytes) { Copy(to, from, bytes, cudaMemcpyDeviceToHost); }
+  void CopyOnDevice(void* to, const void* from, size_t bytes) { Copy(to, from, bytes, cudaMemcpyDeviceToDevice); }
+
+  void Clear(void* to, size_t bytes);
+
+  // Waits for everything launched so far; the first error of all.
+  absl::Status Synchronize();
+
+  // CTAs of a kernel that the device holds at once.
+  template <typename Kernel>
+  int64_t MaxCtas(size_t shared_bytes) {
+    Prepare<Kernel>(shared_bytes);
+    int& per_sm = max_ctas_[reinterpret_cast<const void*>(&Entry<Kernel>)];
+    if (per_sm == 0)
+      Require(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&per_sm, Entry<Kernel>, Kernel::kThreads, shared_bytes),
+              "occupancy");
+    return int64_t{Max(per_sm, 1)} * info_.num_sms;
+  }
+
+  template <typename Kernel>
+  void Run(int64_t num_ctas, size_t shared_bytes, const typename Kernel::Params& params) {
+    if (num_ctas == 0 || !status_.ok()) return;
+    Prepare<Kernel>(shared_bytes);
+    Entry<Kernel><<<static_cast<unsigned>(num_ctas), Kernel::kThreads, shared_bytes, stream_>>>(params);
+    Require(cudaGetLastError(), "a kernel's launch");
+  }
+
+  // Linear of linear.h, by cuBLASLt.
+  static size_t LinearWorkspaceBytes();
+  void Linear(const LinearArgs& args, void* workspace);
+
+  cudaStream_t stream() const { return stream_; }
+  // Keeps the first error.
+  void Require(cudaError_t error, const char* what);
+  void Fail(absl::Status status);
+
+ private:
+  explicit CudaDevice(DeviceInfo info);
+  void Copy(void* to, const void* from, size_t bytes, cudaMemcpyKind kind);
+
+  // A kernel may have more than 48 KiB of shared memory only after this.
+  template <typename Kernel>
+  void Prepare(size_t shared_bytes) {
+    if (shared_bytes <= 48 * 1024) return;
+    size_t& allowed = shared_allowed_[reinterpret_cast<const void*>(&Entry<Kernel>)];
+    if (shared_bytes <= allowed) return;
+    Require(cudaFuncSetAttribute(Entry<Kernel>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                 static_cast<int>(shared_bytes)),
+            "shared memory of a kernel");
+    allowed = shared_bytes;
+  }
+
+  DeviceInfo info_;
+  absl::Status status_;
+  cudaStream_t stream_ = nullptr;
+  std::unique_ptr<CublasLt> blas_;
+  // By kernel.
+  std::map<const void*, size_t> shared_allowed_;
+  std::map<const void*, int> max_ctas_;
+};
+
+}  // namespace quire::cuda
+
+#endif  // QUIRE_KERNELS_CUDA_CUDA_DEVICE_CUH_

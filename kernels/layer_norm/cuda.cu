@@ -1,0 +1,9 @@
+#include "kernels/layer_norm/cuda.cuh"
+
+#include "kernels/cuda/cuda_device.cuh"
+
+namespace quire::cuda {
+
+template void LayerNorm(const LayerNormArgs&, CudaDevice&);
+
+}  // namespace quire::cuda

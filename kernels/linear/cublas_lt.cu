@@ -1,0 +1,130 @@
+#include <algorithm>
+#include <bit>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
+#include "kernels/linear/cublas_lt.cuh"
+
+namespace quire::cuda {
+namespace {
+
+constexpr int64_t kPlannedRows = 4096;  // the rows for which the one algorithm of `deterministic` is chosen
+
+cudaDataType TypeOf(DType dtype) {
+  switch (dtype) {
+    case DType::kFloat32:
+      return CUDA_R_32F;
+    case DType::kBFloat16:
+      return CUDA_R_16BF;
+    case DType::kFloat16:
+      return CUDA_R_16F;
+  }
+  return CUDA_R_32F;
+}
+
+absl::Status ToStatus(cublasStatus_t status, const char* what) {
+  if (status == CUBLAS_STATUS_SUCCESS) return absl::OkStatus();
+  return absl::InternalError(absl::StrCat("cuBLASLt: ", what, ": ", cublasLtGetStatusString(status)));
+}
+
+// A matrix layout that ends with its scope.
+class Layout {
+ public:
+  // cuBLAS counts by columns: a row-major [rows, cols] is its [cols, rows].
+  Layout(DType dtype, int64_t rows, int64_t cols, int64_t row_stride) {
+    cublasLtMatrixLayoutCreate(&layout_, TypeOf(dtype), cols, rows, row_stride);
+  }
+  ~Layout() { cublasLtMatrixLayoutDestroy(layout_); }
+  Layout(const Layout&) = delete;
+  cublasLtMatrixLayout_t get() const { return layout_; }
+
+ private:
+  cublasLtMatrixLayout_t layout_ = nullptr;
+};
+
+// The three matrices of y[rows, n] = x[rows, k] W[n, k]^T.
+struct Layouts {
+  Layouts(const LinearArgs& args, int64_t rows)
+      : w(args.weight->dtype, args.weight->n, args.weight->k, args.weight->k),
+        x(args.x.dtype, rows, args.weight->k, args.x.row_stride),
+        y(DType::kFloat32, rows, args.weight->n, args.y.row_stride) {}
+  Layout w, x, y;
+};
+
+int32_t SplitsOf(const cublasLtMatmulAlgo_t& algorithm) {
+  int32_t splits = 1;
+  size_t written = 0;
+  cublasLtMatmulAlgoConfigGetAttribute(&algorithm, CUBLASLT_ALGO_CONFIG_SPLITK_NUM, &splits, sizeof splits, &written);
+  return splits;
+}
+
+}  // namespace
+
+CublasLt::CublasLt(bool deterministic) : deterministic_(deterministic) { cublasLtCreate(&handle_); }
+
+CublasLt::~CublasLt() {
+  for (auto& [key, plan] : plans_) cublasLtMatmulDescDestroy(plan.product);
+  if (handle_ != nullptr) cublasLtDestroy(handle_);
+}
+
+absl::StatusOr<const CublasLt::Plan*> CublasLt::PlanFor(const LinearArgs& args) {
+  const int64_t rows =
+      deterministic_ ? kPlannedRows : static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(args.x.rows)));
+  const Key key(args.weight->n, args.weight->k, rows, args.weight->dtype, args.bias != nullptr, args.accumulate);
+  const auto found = plans_.find(key);
+  if (found != plans_.end()) return &found->second;
+
+  Plan plan;
+  absl::Status status = ToStatus(cublasLtMatmulDescCreate(&plan.product, CUBLAS_COMPUTE_32F, CUDA_R_32F), "descriptor");
+  const cublasOperation_t transposed = CUBLAS_OP_T;
+  cublasLtMatmulDescSetAttribute(plan.product, CUBLASLT_MATMUL_DESC_TRANSA, &transposed, sizeof transposed);
+  if (args.bias != nullptr) {
+    const cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_BIAS;
+    cublasLtMatmulDescSetAttribute(plan.product, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue);
+  }
+
+  cublasLtMatmulPreference_t preference = nullptr;
+  status.Update(ToStatus(cublasLtMatmulPreferenceCreate(&preference), "preference"));
+  const size_t workspace_bytes = kWorkspaceBytes;
+  cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace_bytes,
+                                       sizeof workspace_bytes);
+  const Layouts layouts(args, rows);
+  constexpr int kCandidates = 32;
+  cublasLtMatmulHeuristicResult_t candidates[kCandidates];
+  int num_found = 0;
+  status.Update(
+      ToStatus(cublasLtMatmulAlgoGetHeuristic(handle_, plan.product, layouts.w.get(), layouts.x.get(), layouts.y.get(),
+                                              layouts.y.get(), preference, kCandidates, candidates, &num_found),
+               "heuristics"));
+  if (preference != nullptr) cublasLtMatmulPreferenceDestroy(preference);
+  const cublasLtMatmulHeuristicResult_t* best = nullptr;
+  for (int c = 0; c < num_found && best == nullptr; ++c) {
+    const bool fits = candidates[c].state == CUBLAS_STATUS_SUCCESS;
+    if (fits && (!deterministic_ || SplitsOf(candidates[c].algo) <= 1)) best = &candidates[c];
+  }
+  if (status.ok() && best == nullptr)
+    status = absl::InternalError(absl::StrCat("cuBLASLt: no algorithm for [", args.x.rows, ", ", args.weight->k,
+                                              "] x [", args.weight->n, ", ", args.weight->k, "]^T"));
+  if (!status.ok()) {
+    if (plan.product != nullptr) cublasLtMatmulDescDestroy(plan.product);
+    return status;
+  }
+  plan.algorithm = best->algo;
+  return &plans_.emplace(key, plan).first->second;
+}
+
+absl::Status CublasLt::Linear(const LinearArgs& args, void* workspace, cudaStream_t stream) {
+  const absl::StatusOr<const Plan*> plan = PlanFor(args);
+  if (!plan.ok()) return plan.status();
+  if (args.bias != nullptr) {
+    cublasLtMatmulDescSetAttribute((*plan)->product, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &args.bias, sizeof args.bias);
+  }
+  const Layouts layouts(args, args.x.rows);
+  const float alpha = 1, beta = args.accumulate ? 1 : 0;
+  return ToStatus(cublasLtMatmul(handle_, (*plan)->product, &alpha, args.weight->data.data(), layouts.w.get(),
+                                 args.x.data, layouts.x.get(), &beta, args.y.data, layouts.y.get(), args.y.data,
+                                 layouts.y.get(), &(*plan)->algorithm, workspace, kWorkspaceBytes, stream),
+                  "product");
+}
+
+}  // namespace quire::cuda

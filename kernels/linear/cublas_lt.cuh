@@ -1,0 +1,46 @@
+// CublasLt: y = x W^T by cuBLASLt, an algorithm for each shape chosen once by the library's heuristics.
+//
+// Shapes are (n, k, rows rounded up to a power of two); under `deterministic` one algorithm without split-K serves
+// every number of rows, so that the bits of a row do not depend on how many there are (law 5).
+
+#ifndef QUIRE_KERNELS_LINEAR_CUBLAS_LT_CUH_
+#define QUIRE_KERNELS_LINEAR_CUBLAS_LT_CUH_
+
+#include <cublasLt.h>
+
+#include <map>
+#include <tuple>
+
+#include "absl/status/status.h"
+#include "kernels/linear/linear.h"
+
+namespace quire::cuda {
+
+class CublasLt {
+ public:
+  static constexpr size_t kWorkspaceBytes = size_t{32} << 20;  // what the library recommends for Hopper
+
+  explicit CublasLt(bool deterministic);
+  ~CublasLt();
+
+  // Launches the product on `stream`. `workspace` is kWorkspaceBytes of device memory.
+  absl::Status Linear(const LinearArgs& args, void* workspace, cudaStream_t stream);
+
+ private:
+  // Descriptors of one product: kept with its algorithm.
+  struct Plan {
+    cublasLtMatmulDesc_t product = nullptr;
+    cublasLtMatmulAlgo_t algorithm;
+  };
+  using Key = std::tuple<int64_t, int64_t, int64_t, DType, bool, bool>;  // n, k, rows, dtype, bias, accumulate
+
+  absl::StatusOr<const Plan*> PlanFor(const LinearArgs& args);
+
+  const bool deterministic_;
+  cublasLtHandle_t handle_ = nullptr;
+  std::map<Key, Plan> plans_;
+};
+
+}  // namespace quire::cuda
+
+#endif  // QUIRE_KERNELS_LINEAR_CUBLAS_LT_CUH_

@@ -1,0 +1,389 @@
+// The kernels of kernels/sampling/cuda.h: one CTA for each row of logits, which passes over the vocabulary a fixed
+// number of times. What the definition finds by sorting is found here by the bits of an ordered key, from the highest
+// down: which key is the last that stays, and, among equal ones, which id.
+//
+// Compiled without contraction (-fmad=false): every product and sum is rounded as in sampling/weight.h.
+
+#ifndef QUIRE_KERNELS_SAMPLING_CUDA_CUH_
+#define QUIRE_KERNELS_SAMPLING_CUDA_CUH_
+
+#include <bit>
+
+#include "kernels/cuda/numbers.h"
+#include "kernels/cuda/reduce.h"
+#include "kernels/sampling/adjust.h"
+#include "kernels/sampling/cuda.h"
+#include "kernels/sampling/philox.h"
+#include "kernels/sampling/weight.h"
+
+namespace quire::cuda {
+
+// Larger for larger logits; the same for 0 and -0.
+QUIRE_DEVICE uint32_t OrderedKey(float logit) {
+  const auto bits = std::bit_cast<uint32_t>(logit == 0 ? 0.0f : logit);
+  return (bits >> 31) != 0 ? ~bits : bits | 0x80000000u;
+}
+
+// The definition of weight.h, for x <= 0.
+QUIRE_DEVICE uint64_t WeightOf(float x) {
+  using namespace sampling;  // NOLINT: the constants of weight.h
+  if (!(x >= kMinExponent)) return 0;
+  const float shifted = x * kLog2E + kRound;
+  const float n = shifted - kRound;
+  float r = x - n * kLn2High;
+  r = r - n * kLn2Low;
+  constexpr float kP[5] = {kExp[0], kExp[1], kExp[2], kExp[3], kExp[4]};
+  float p = kP[4];
+  QUIRE_UNROLL
+  for (int i = 3; i >= 0; --i) p = p * r + kP[i];
+  const float mantissa = (p * (r * r) + r) + 1.0f;
+  const float e = std::bit_cast<float>(std::bit_cast<uint32_t>(mantissa) + (std::bit_cast<uint32_t>(shifted) << 23));
+  return std::bit_cast<uint64_t>(static_cast<double>(e) * kWeightOne + kWeightRound) - kWeightRoundBits;
+}
+
+// A logit's key and its id in one number; the better one is larger: the larger logit, then the smaller id.
+QUIRE_DEVICE uint64_t PackBest(uint32_t key, uint32_t id) { return uint64_t{key} << 32 | (0xffffffffu - id); }
+QUIRE_DEVICE uint32_t IdOf(uint64_t best) { return 0xffffffffu - static_cast<uint32_t>(best); }
+
+constexpr int kSampleThreads = 512;
+constexpr int kSampleWarps = kSampleThreads / kWarpSize;
+constexpr int kBins = 256;  // of a byte of the key
+
+struct SampleShared {
+  uint64_t wide[kSampleWarps];
+  int32_t narrow[kSampleWarps];
+  uint64_t bin_weight[kBins];
+  uint64_t found;
+  uint32_t found_id;
+};
+
+// One row of logits, by all threads of a CTA.
+template <typename Thread>
+class LogitRow {
+ public:
+  QUIRE_DEVICE LogitRow(const Thread& thread, float* logits, int32_t vocab, SampleShared* shared)
+      : thread_(thread), logits_(logits), vocab_(vocab), shared_(shared) {}
+
+  // Calls f(id, logit) for every id, each in one thread.
+  template <typename Function>
+  QUIRE_DEVICE void ForEach(const Function& f) const {
+    for (int32_t id = thread_.thread(); id < vocab_; id += kSampleThreads) f(static_cast<uint32_t>(id), logits_[id]);
+  }
+
+  // Neither NaN nor +inf among the logits, and one that is finite.
+  QUIRE_DEVICE bool IsFinite() const {
+    bool bad = false, good = false;
+    ForEach([&](uint32_t, float logit) {
+      bad |= !(logit < -kNegativeInfinity);
+      good |= logit > kNegativeInfinity;
+    });
+    const int32_t flags = ReduceCta<Maximum>(thread_, bad ? 2 : 0, shared_->narrow) +
+                          ReduceCta<Maximum>(thread_, good ? 1 : 0, shared_->narrow);
+    return flags == 1;
+  }
+
+  // The best of those that come after `last` in the order by falling logit, then rising id.
+  QUIRE_DEVICE uint64_t NextBest(uint64_t last) const {
+    uint64_t best = 0;
+    ForEach([&](uint32_t id, float logit) {
+      const uint64_t candidate = PackBest(OrderedKey(logit), id);
+      if (candidate < last && candidate > best) best = candidate;
+    });
+    return ReduceCta<Maximum>(thread_, best, shared_->wide);
+  }
+
+  template <typename WeightFunction>
+  QUIRE_DEVICE uint64_t SumOf(const WeightFunction& weight) const {
+    uint64_t sum = 0;
+    ForEach([&](uint32_t id, float logit) { sum += weight(id, logit); });
+    return ReduceCta<Sum>(thread_, sum, shared_->wide);
+  }
+
+  // What stays of the order by falling logit, then rising id: its beginning, up to and with `last`.
+  struct Cut {
+    uint32_t key = 0;           // larger ones stay
+    uint32_t id = 0xffffffffu;  // of equal ones, those up to this
+    QUIRE_DEVICE bool Keeps(uint32_t k, uint32_t i) const { return k > key || (k == key && i <= id); }
+  };
+
+  // The shortest beginning of the order whose amounts reach `target`; amount(id, logit) depends on the logit alone,
+  // where it is not 0. REQUIRES: all amounts reach it; target > 0.
+  template <typename Amount>
+  QUIRE_DEVICE Cut Shortest(uint64_t target, const Amount& amount) const {
+    uint32_t prefix = 0;
+    for (int shift = 24; shift >= 0; shift -= 8) {
+      for (int b = thread_.thread(); b < kBins; b += kSampleThreads) shared_->bin_weight[b] = 0;
+      thread_.Sync();
+      ForEach([&](uint32_t id, float logit) {
+        const uint32_t key = OrderedKey(logit);
+        if (shift < 24 && (key >> (shift + 8)) != (prefix >> (shift + 8))) return;
+        const uint64_t value = amount(id, logit);
+        if (value > 0) thread_.AtomicAddShared(&shared_->bin_weight[(key >> shift) % kBins], value);
+      });
+      thread_.Sync();
+      if (thread_.thread() == 0) {
+        int bin = kBins - 1;
+        uint64_t left = target;
+        for (; bin > 0 && shared_->bin_weight[bin] < left; --bin) left -= shared_->bin_weight[bin];
+        shared_->found = left;
+        shared_->found_id = static_cast<uint32_t>(bin);
+      }
+      thread_.Sync();
+      target = shared_->found;
+      prefix |= shared_->found_id << shift;
+      thread_.Sync();
+    }
+    return {prefix, FirstIdReaching(target, [&](uint32_t id, float logit) {
+              return OrderedKey(logit) == prefix ? amount(id, logit) : 0;
+            })};
+  }
+
+  // The first id, in rising order, at which the sum of the amounts reaches `target` (> 0).
+  template <typename Amount>
+  QUIRE_DEVICE uint32_t FirstIdReaching(uint64_t target, const Amount& amount) const {
+    const int32_t length = CeilDiv(vocab_, kSampleThreads);
+    const int32_t begin = Min(thread_.thread() * length, vocab_), end = Min(begin + length, vocab_);
+    uint64_t mine = 0;
+    for (int32_t id = begin; id < end; ++id) mine += amount(static_cast<uint32_t>(id), logits_[id]);
+    uint64_t inclusive = mine;
+    for (int delta = 1; delta < kWarpSize; delta *= 2) {
+      const uint64_t other = thread_.ShuffleUp(inclusive, delta);
+      if (thread_.lane() >= delta) inclusive += other;
+    }
+    if (thread_.lane() == kWarpSize - 1) shared_->wide[thread_.warp()] = inclusive;
+    thread_.Sync();
+    uint64_t before = inclusive - mine;
+    for (int w = 0; w < thread_.warp(); ++w) before += shared_->wide[w];
+    if (before < target && target <= before + mine) {
+      uint64_t sum = before;
+      int32_t id = begin;
+      while (true) {
+        sum += amount(static_cast<uint32_t>(id), logits_[id]);
+        if (sum >= target) break;
+        ++id;
+      }
+      shared_->found_id = static_cast<uint32_t>(id);
+    }
+    thread_.Sync();
+    const uint32_t found = shared_->found_id;
+    thread_.Sync();
+    return found;
+  }
+
+  QUIRE_DEVICE float logit(uint32_t id) const { return logits_[id]; }
+
+ private:
+  const Thread& thread_;
+  float* logits_;
+  int32_t vocab_;
+  SampleShared* shared_;
+};
+
+// The log-probabilities of a finite row, best first.
+template <typename Thread>
+struct RowLogprobs {
+  uint64_t best;
+  double max, log_sum;
+
+  QUIRE_DEVICE RowLogprobs(const LogitRow<Thread>& row) : best(row.NextBest(~uint64_t{0})) {
+    const float largest = row.logit(IdOf(best));
+    max = largest;
+    const uint64_t sum = row.SumOf([&](uint32_t, float logit) { return WeightOf(logit - largest); });
+    log_sum = Log(static_cast<double>(sum) / sampling::kWeightOne);
+  }
+  QUIRE_DEVICE float Of(float logit) const { return static_cast<float>((static_cast<double>(logit) - max) - log_sum); }
+
+  QUIRE_DEVICE void WriteTop(const Thread& thread, const LogitRow<Thread>& row, int32_t vocab, int32_t count,
+                             TokenLogprob* top) const {
+    uint64_t next = best;
+    for (int32_t i = 0; i < Min(count, vocab); ++i) {
+      if (thread.thread() == 0) top[i] = {IdOf(next), Of(row.logit(IdOf(next)))};
+      if (i + 1 < count) next = row.NextBest(next);
+    }
+  }
+};
+
+template <typename Thread>
+QUIRE_DEVICE void WriteNoTop(const Thread& thread, int32_t count, TokenLogprob* top) {
+  for (int32_t i = thread.thread(); i < count; i += kSampleThreads) top[i] = {0, 0};
+}
+
+struct SampleKernel {
+  struct Params {
+    float* logits;  // [num_ctas, vocab], rows logits_stride apart; overwritten
+    int64_t logits_stride;
+    int32_t vocab;
+    const SampleRow* rows;  // [num_ctas]
+    SampledToken* tokens;   // [num_ctas]
+    TokenLogprob* top;      // [num_ctas, top_stride]
+    int32_t top_stride;
+  };
+  static constexpr int kThreads = kSampleThreads;
+  static constexpr int kMinCtas = 1;
+
+  // A bit for each id, for the rows that name what is allowed.
+  static QUIRE_DEVICE uint32_t* AllowedBits(char* shared) {
+    return reinterpret_cast<uint32_t*>(shared + RoundUp<int>(sizeof(SampleShared), 128));
+  }
+  static size_t SharedBytes(int64_t vocab) {
+    return static_cast<size_t>(RoundUp<int64_t>(sizeof(SampleShared), 128) + CeilDiv<int64_t>(vocab, 32) * 4);
+  }
+
+  template <typename Thread>
+  static QUIRE_DEVICE void Run(const Thread& thread, const Params& p) {
+    auto* shared = reinterpret_cast<SampleShared*>(thread.shared());
+    const SampleRow& row = p.rows[thread.cta()];
+    float* logits = p.logits + thread.cta() * p.logits_stride;
+    TokenLogprob* top = p.top + int64_t{thread.cta()} * p.top_stride;
+    const LogitRow<Thread> values(thread, logits, p.vocab, shared);
+
+    SampledToken token{0, values.IsFinite(), 0};
+    double max = 0, log_sum = 0;
+    if (token.finite && row.wants_logprob) {
+      const RowLogprobs<Thread> logprobs(values);
+      logprobs.WriteTop(thread, values, p.vocab, row.num_top, top);
+      max = logprobs.max;
+      log_sum = logprobs.log_sum;
+    }
+    if (token.finite) {
+      Adjust(thread, row, logits, p.vocab);
+      token.finite = values.IsFinite();
+    }
+    if (token.finite) {
+      token.id = Draw(values, row);
+      if (row.wants_logprob) {
+        const float raw = RawLogit(thread, row, logits, token.id, shared);
+        token.logprob = static_cast<float>((static_cast<double>(raw) - max) - log_sum);
+      }
+    } else if (row.wants_logprob) {
+      WriteNoTop(thread, row.num_top, top);
+    }
+    if (thread.thread() == 0) p.tokens[thread.cta()] = token;
+  }
+
+  // Steps 1 to 4. A token without weight is not drawn, so only what bias and penalties change is kept, for RawLogit.
+  template <typename Thread>
+  static QUIRE_DEVICE void Adjust(const Thread& thread, const SampleRow& row, float* logits, int32_t vocab) {
+    if (row.num_allowed > 0) {
+      uint32_t* bits = AllowedBits(thread.shared());
+      for (int32_t i = thread.thread(); i < CeilDiv(vocab, 32); i += kThreads) bits[i] = 0;
+      thread.Sync();
+      for (int32_t i = thread.thread(); i < row.num_allowed; i += kThreads)
+        thread.AtomicOrShared(&bits[row.allowed[i] / 32], 1u << row.allowed[i] % 32);
+      thread.Sync();
+      for (int32_t id = thread.thread(); id < vocab; id += kThreads) {
+        if ((bits[id / 32] >> id % 32 & 1) == 0) logits[id] = kNegativeInfinity;
+      }
+      thread.Sync();
+    }
+    for (int32_t i = thread.thread(); i < row.num_banned; i += kThreads) logits[row.banned[i]] = kNegativeInfinity;
+    thread.Sync();
+    for (int32_t i = thread.thread(); i < row.num_bias; i += kThreads) {
+      row.raw_of_bias[i] = logits[row.bias[i].id];
+      logits[row.bias[i].id] = Biased(logits[row.bias[i].id], row.bias[i].bias);
+    }
+    thread.Sync();
+    for (int32_t i = thread.thread(); i < row.num_counts; i += kThreads) {
+      row.raw_of_counts[i] = logits[row.counts[i].id];
+      logits[row.counts[i].id] = Penalized(logits[row.counts[i].id], row.params, row.counts[i]);
+    }
+    thread.Sync();
+  }
+
+  // The logit that `id` had before Adjust.
+  template <typename Thread>
+  static QUIRE_DEVICE float RawLogit(const Thread& thread, const SampleRow& row, const float* logits, uint32_t id,
+                                     SampleShared* shared) {
+    auto* raw = reinterpret_cast<float*>(&shared->found);
+    if (thread.thread() == 0) *raw = logits[id];
+    thread.Sync();
+    for (int32_t i = thread.thread(); i < row.num_counts; i += kThreads) {
+      if (row.counts[i].id == id) *raw = row.raw_of_counts[i];
+    }
+    thread.Sync();
+    for (int32_t i = thread.thread(); i < row.num_bias; i += kThreads) {
+      if (row.bias[i].id == id) *raw = row.raw_of_bias[i];
+    }
+    thread.Sync();
+    return *raw;
+  }
+
+  // Steps 5 to 8. REQUIRES: the row is finite.
+  template <typename Thread>
+  static QUIRE_DEVICE uint32_t Draw(const LogitRow<Thread>& values, const SampleRow& row) {
+    const SamplingParams& params = row.params;
+    const uint32_t best = IdOf(values.NextBest(~uint64_t{0}));
+    if (params.temperature == 0) return best;
+    const float max = values.logit(best);
+    const float inverse = Min(1.0f / params.temperature, 0x1.fffffep+127f);
+    const auto weight = [&](float logit) { return WeightOf((logit - max) * inverse); };
+
+    typename LogitRow<Thread>::Cut cut;
+    if (params.top_k > 0) cut = values.Shortest(params.top_k, [](uint32_t, float) { return uint64_t{1}; });
+    const auto kept = [&](uint32_t id, float logit) {
+      return cut.Keeps(OrderedKey(logit), id) ? weight(logit) : uint64_t{0};
+    };
+    if (params.top_p < 1.0f) {
+      const auto sum = static_cast<double>(values.SumOf(kept));
+      const auto target = static_cast<uint64_t>(Ceil(static_cast<double>(params.top_p) * sum));
+      cut = values.Shortest(target, kept);
+    }
+    const double least = static_cast<double>(params.min_p) * sampling::kWeightOne;
+    const auto stays = [&](uint32_t id, float logit) {
+      const uint64_t w = kept(id, logit);
+      return static_cast<double>(w) < least ? uint64_t{0} : w;
+    };
+    const uint64_t left = RandomBelow(RandomBits(params.seed, row.position), values.SumOf(stays));
+    return values.FirstIdReaching(left + 1, stays);
+  }
+};
+
+struct ScoreKernel {
+  struct Params {
+    float* logits;  // [num_ctas, vocab], rows logits_stride apart; unchanged
+    int64_t logits_stride;
+    int32_t vocab;
+    const uint32_t* targets;  // [num_ctas]
+    int32_t num_top;
+    float* logprobs;    // [num_ctas]
+    TokenLogprob* top;  // [num_ctas, num_top]
+  };
+  static constexpr int kThreads = kSampleThreads;
+  static constexpr int kMinCtas = 1;
+
+  template <typename Thread>
+  static QUIRE_DEVICE void Run(const Thread& thread, const Params& p) {
+    const LogitRow<Thread> values(thread, p.logits + thread.cta() * p.logits_stride, p.vocab,
+                                  reinterpret_cast<SampleShared*>(thread.shared()));
+    TokenLogprob* top = p.top + int64_t{thread.cta()} * p.num_top;
+    float logprob = 0;
+    if (values.IsFinite()) {
+      const RowLogprobs<Thread> logprobs(values);
+      logprobs.WriteTop(thread, values, p.vocab, p.num_top, top);
+      logprob = logprobs.Of(values.logit(p.targets[thread.cta()]));
+    } else {
+      WriteNoTop(thread, p.num_top, top);
+    }
+    if (thread.thread() == 0) p.logprobs[thread.cta()] = logprob;
+  }
+};
+
+template <typename Device>
+void Sample(const SampleArgs& args, Device& device) {
+  device.template Run<SampleKernel>(
+      args.logits.rows, SampleKernel::SharedBytes(args.logits.cols),
+      {args.logits.template Row<float>(0), args.logits.row_stride, static_cast<int32_t>(args.logits.cols), args.rows,
+       args.tokens, args.top, args.top_stride});
+}
+
+template <typename Device>
+void Score(const ScoreArgs& args, Device& device) {
+  device.template Run<ScoreKernel>(
+      args.logits.rows, sizeof(SampleShared),
+      {args.logits.template Row<float>(0), args.logits.row_stride, static_cast<int32_t>(args.logits.cols), args.targets,
+       args.num_top, args.logprobs, args.top});
+}
+
+}  // namespace quire::cuda
+
+#endif  // QUIRE_KERNELS_SAMPLING_CUDA_CUH_

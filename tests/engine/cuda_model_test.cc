@@ -1,0 +1,137 @@
+// The bundled model through the whole CUDA backend, emulated: the same tokens as on `cpu`, alone and in company, with
+// the cache so small that sequences drive each other out; and what a device that fails does to those who wait.
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <limits>
+#include <map>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "tests/engine/engine_testing.h"
+#include "tests/kernels/cuda/emulated_backend.h"
+
+namespace quire {
+namespace {
+
+constexpr uint32_t kVocab = 4096;
+constexpr RequestId kSampled = 3;
+
+using Requests = std::vector<std::shared_ptr<const Request>>;
+
+EngineOptions Options() {
+  EngineOptions options = BundledModelOptions(BackendKind::kCpu);
+  options.kv_cache_bytes = uint64_t{2} << 20;
+  options.max_num_batched_tokens = 96;
+  options.max_num_seqs = 8;
+  options.max_model_len = 256;
+  return options;
+}
+
+Requests Mixed() {
+  Requests requests;
+  const std::vector<size_t> lengths = {1, 17, 40, 70};
+  for (size_t i = 0; i < lengths.size(); ++i) {
+    auto request = MakeRequest(i, RandomPrompt(i + 1, lengths[i], kVocab), 5);
+    request->num_logprobs = 2;
+    if (i % 2 == 0) request->num_prompt_logprobs = 1;
+    if (i == kSampled) request->sampling = {.temperature = 0.8f, .top_k = 50, .top_p = 0.95f, .seed = 1003};
+    requests.push_back(std::move(request));
+  }
+  return requests;
+}
+
+std::map<RequestId, Output> RunOn(std::unique_ptr<Backend> backend, const EngineOptions& options,
+                                  const Requests& requests) {
+  absl::StatusOr<LoadedModel> model = LoadModel(options, std::move(backend));
+  EXPECT_TRUE(model.ok()) << model.status();
+  if (!model.ok()) return {};
+  return RunAll(model->plan.scheduler, std::move(model->runner), requests);
+}
+
+// Compares up to the first token at which the two best of `expected` are so close that rounding decides.
+void ExpectSameTokens(const Output& found, const Output& expected, float tolerance, RequestId id) {
+  ASSERT_EQ(found.tokens.size(), expected.tokens.size());
+  for (size_t i = 0; i < expected.tokens.size(); ++i) {
+    const float margin = expected.top[2 * i].logprob - expected.top[2 * i + 1].logprob;
+    if (found.tokens[i] != expected.tokens[i]) {
+      EXPECT_LE(margin, tolerance) << "request " << id << " token " << i;
+      return;
+    }
+    EXPECT_NEAR(found.logprobs[i], expected.logprobs[i], tolerance) << "request " << id << " token " << i;
+  }
+}
+
+TEST(CudaModelTest, TheBundledModelSaysWhatItSaysOnCpu) {
+  for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
+    EngineOptions options = Options();
+    options.dtype = dtype;
+    const std::map<RequestId, Output> expected = RunOn(MakeBackend(BackendKind::kCpu), options, Mixed());
+    const std::map<RequestId, Output> found = RunOn(MakeEmulatedCudaBackend({}, false), options, Mixed());
+    ASSERT_EQ(found.size(), expected.size());
+    const float tolerance = dtype == DType::kFloat32 ? 1e-4f : 0.1f;
+    for (const auto& [id, output] : expected) {
+      if (id != kSampled || dtype == DType::kFloat32) ExpectSameTokens(found.at(id), output, tolerance, id);
+      ASSERT_EQ(found.at(id).prompt_logprobs.size(), output.prompt_logprobs.size());
+      for (size_t i = 0; i < output.prompt_logprobs.size(); ++i)
+        EXPECT_NEAR(found.at(id).prompt_logprobs[i], output.prompt_logprobs[i], tolerance) << id;
+    }
+  }
+}
+
+// Laws 4 to 7 of the device's kernels: chunks, company and preemptions change no bit.
+TEST(CudaModelTest, DeterministicOutputsDoNotDependOnTheSchedule) {
+  const std::map<RequestId, Output> whole =
+      RunOn(MakeEmulatedCudaBackend({.reversed = true}, true), Options(), Mixed());
+  EngineOptions tight = Options();
+  tight.max_num_batched_tokens = 24;
+  tight.max_num_seqs = 3;
+  tight.block_size = 8;
+  tight.max_model_len = 80;
+  tight.kv_cache_bytes = 1536 * 96;  // 1536 bytes per token in bfloat16
+  const std::map<RequestId, Output> parts = RunOn(MakeEmulatedCudaBackend({}, true), tight, Mixed());
+  for (const auto& [id, output] : whole) EXPECT_TRUE(parts.at(id) == output) << id;
+}
+
+// A runner whose device fails at a step.
+class FailingRunner : public ModelRunner {
+ public:
+  FailingRunner(std::unique_ptr<ModelRunner> runner, cuda::EmulatedDevice* device, int good_steps)
+      : runner_(std::move(runner)), device_(device), good_steps_(good_steps) {}
+
+  absl::Status Launch(const Batch& batch) override {
+    if (good_steps_-- == 0) device_->Fail(absl::InternalError("CUDA: a step: an illegal memory access"));
+    return runner_->Launch(batch);
+  }
+  absl::StatusOr<const StepResult*> Collect() override { return runner_->Collect(); }
+
+ private:
+  std::unique_ptr<ModelRunner> runner_;
+  cuda::EmulatedDevice* device_;
+  int good_steps_;
+};
+
+TEST(CudaModelTest, AnErrorOfTheDeviceEndsEveryLiveRequestOnce) {
+  cuda::EmulatedDevice* device = nullptr;
+  std::unique_ptr<Backend> backend = MakeEmulatedCudaBackend({}, false, &device);
+  absl::StatusOr<LoadedModel> model = LoadModel(Options(), std::move(backend));
+  ASSERT_TRUE(model.ok()) << model.status();
+  CollectingSink sink;
+  Engine engine(model->plan.scheduler, 100, 100'000,
+                std::make_unique<FailingRunner>(std::move(model->runner), device, 3), &sink);
+  const Requests requests = Mixed();
+  for (const auto& request : requests) ASSERT_TRUE(engine.Submit(request).ok());
+  for (const auto& request : requests) sink.Wait(request->id);
+  engine.Shutdown();
+  for (const auto& [id, output] : sink.outputs()) {
+    EXPECT_EQ(output.num_endings, 1) << id;
+    EXPECT_EQ(output.ending, Ending::kFailed) << id;
+  }
+  ASSERT_EQ(sink.failures().size(), 1u);
+  EXPECT_EQ(sink.failures()[0].message(), "CUDA: a step: an illegal memory access");
+}
+
+}  // namespace
+}  // namespace quire

@@ -1,0 +1,177 @@
+// Sampling by the CUDA kernels, emulated, against the definition: the same tokens bit by bit, the same best ids, and
+// log-probabilities within the contract.
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <memory>
+#include <random>
+#include <vector>
+
+#include "kernels/sampling/impl.h"
+#include "tests/kernels/cuda/emulated_backend.h"
+
+namespace quire {
+namespace {
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+constexpr int32_t kTopStride = 20;
+
+class SamplingCudaTest : public testing::TestWithParam<bool> {
+ protected:
+  SamplingCudaTest() : backend_(MakeEmulatedCudaBackend({.late_copies = true, .reversed = GetParam()}, false)) {
+    WorkspaceShape shape;
+    shape.max_rows = shape.max_head_rows = shape.max_sequences = 16;
+    shape.vocab_size = 4000;
+    shape.max_context = 4000;
+    shape.q_heads = shape.kv_heads = 1;
+    shape.head_dim = 64;
+    EXPECT_TRUE(backend_->AllocateWorkspace(shape).ok());
+  }
+
+  void ExpectAsRef(const std::vector<std::vector<float>>& logits, const std::vector<SampleRow>& rows) {
+    const auto num_rows = static_cast<int64_t>(logits.size()), vocab = static_cast<int64_t>(logits[0].size());
+    std::vector<float> want_logits, got_logits;
+    for (const auto& row : logits) want_logits.insert(want_logits.end(), row.begin(), row.end());
+    got_logits = want_logits;
+    std::vector<SampledToken> want(num_rows), got(num_rows);
+    std::vector<TokenLogprob> want_top(num_rows * kTopStride), got_top(num_rows * kTopStride);
+    RefSample({Tensor::Contiguous(want_logits.data(), DType::kFloat32, num_rows, vocab), rows.data(), want.data(),
+               want_top.data(), kTopStride});
+    ASSERT_TRUE(backend_->BeginStep().ok());
+    backend_->Sample({Tensor::Contiguous(got_logits.data(), DType::kFloat32, num_rows, vocab), rows.data(), got.data(),
+                      got_top.data(), kTopStride});
+    for (int64_t r = 0; r < num_rows; ++r) {
+      EXPECT_EQ(got[r].id, want[r].id) << "row " << r;
+      EXPECT_EQ(got[r].finite, want[r].finite) << "row " << r;
+      if (!rows[r].wants_logprob) continue;
+      ExpectNear(got[r].logprob, want[r].logprob);
+      for (int64_t i = 0; i < std::min<int64_t>(rows[r].num_top, vocab); ++i) {
+        EXPECT_EQ(got_top[r * kTopStride + i].id, want_top[r * kTopStride + i].id) << "row " << r << " place " << i;
+        ExpectNear(got_top[r * kTopStride + i].logprob, want_top[r * kTopStride + i].logprob);
+      }
+    }
+  }
+
+  static void ExpectNear(float got, float want) {
+    if (std::isinf(want)) {
+      EXPECT_EQ(got, want);
+    } else {
+      EXPECT_NEAR(got, want, 1e-6f * (1 + std::abs(want)));
+    }
+  }
+
+  static std::vector<float> RandomLogits(uint32_t seed, size_t vocab, float spread, int steps) {
+    std::minstd_rand random(seed);
+    std::vector<float> logits(vocab);
+    for (float& logit : logits)
+      logit = std::round((static_cast<float>(random() % 65536) / 65536.0f - 0.5f) * static_cast<float>(steps)) *
+              spread / static_cast<float>(steps);  // few steps: many ties
+    return logits;
+  }
+
+  std::unique_ptr<Backend> backend_;
+};
+
+INSTANTIATE_TEST_SUITE_P(Reversed, SamplingCudaTest, testing::Bool());
+
+TEST_P(SamplingCudaTest, EveryFilterGivesTheTokenOfTheDefinition) {
+  for (const size_t vocab : {size_t{1}, size_t{7}, size_t{513}, size_t{3001}}) {
+    for (const int steps : {4, 100, 60000}) {
+      std::vector<SamplingParams> params;
+      for (const uint64_t seed : {1, 2}) {
+        params.push_back({.temperature = 0, .seed = seed});
+        params.push_back({.temperature = 1, .seed = seed});
+        params.push_back({.temperature = 0.7f, .top_k = 5, .seed = seed});
+        params.push_back({.temperature = 1.5f, .top_p = 0.6f, .seed = seed});
+        params.push_back({.temperature = 1, .top_k = 40, .top_p = 0.9f, .min_p = 0.05f, .seed = seed});
+        params.push_back({.temperature = 1e-30f, .top_p = 1e-6f, .seed = seed});
+        params.push_back({.temperature = 100, .top_k = 5000, .min_p = 1, .seed = seed});
+      }
+      std::vector<std::vector<float>> logits;
+      std::vector<SampleRow> rows;
+      for (size_t i = 0; i < params.size(); ++i) {
+        logits.push_back(RandomLogits(static_cast<uint32_t>(vocab + i), vocab, 12, steps));
+        SampleRow& row = rows.emplace_back();
+        row.params = &params[i];
+        row.position = 17 * i;
+        row.wants_logprob = i % 2 == 0;
+        row.num_top = static_cast<int32_t>(i % 5);
+      }
+      ExpectAsRef(logits, rows);
+    }
+  }
+}
+
+TEST_P(SamplingCudaTest, WhatARequestAddsToLogitsIsThatOfTheDefinition) {
+  constexpr size_t kVocab = 700;
+  const std::vector<uint32_t> allowed = {699, 3, 5, 31, 32, 64, 100}, banned = {3, 100};
+  const std::vector<TokenBias> bias = {{5, 7.5f}, {31, -100}, {3, 50}};
+  const std::vector<TokenCount> counts = {{5, 2}, {64, 0}, {32, 9}, {1, 1}};
+  std::vector<SamplingParams> params = {
+      {.temperature = 0, .repetition_penalty = 1.7f},
+      {.temperature = 1, .frequency_penalty = 0.5f, .presence_penalty = -2, .seed = 9},
+      {.temperature = 0.9f, .top_p = 0.8f, .repetition_penalty = 1e-30f, .seed = 4},
+      {.temperature = 1, .seed = 11}};
+  for (uint32_t seed = 0; seed < 3; ++seed) {
+    std::vector<std::vector<float>> logits;
+    std::vector<SampleRow> rows;
+    for (size_t i = 0; i < 8; ++i) {
+      logits.push_back(RandomLogits(seed * 100 + static_cast<uint32_t>(i), kVocab, 10, 3000));
+      SampleRow& row = rows.emplace_back();
+      row.params = &params[i % 4];
+      row.position = i;
+      if (i < 4) row.allowed = allowed;
+      if (i % 2 == 0) row.banned = banned;
+      if (i % 3 != 0) row.bias = bias;
+      if (row.params->HasPenalties()) row.counts = counts;
+      row.wants_logprob = true;
+      row.num_top = 3;
+    }
+    ExpectAsRef(logits, rows);
+  }
+}
+
+TEST_P(SamplingCudaTest, RowsThatAreNotFiniteSaySo) {
+  const SamplingParams params{.temperature = 1};
+  SampleRow row;
+  row.params = &params;
+  row.wants_logprob = true;
+  row.num_top = 2;
+  SampleRow banned = row;
+  const std::vector<uint32_t> all = {0, 1, 2};
+  banned.banned = all;
+  ExpectAsRef(
+      {{0, NAN, 1}, {0, kInfinity, 1}, {-kInfinity, -kInfinity, -kInfinity}, {-kInfinity, 2, -kInfinity}, {1, 2, 3}},
+      {row, row, row, row, banned});
+}
+
+TEST_P(SamplingCudaTest, ScoresAreThoseOfTheDefinition) {
+  constexpr int64_t kVocab = 900, kRows = 3;
+  std::vector<float> logits;
+  for (uint32_t r = 0; r < kRows; ++r) {
+    const std::vector<float> row = RandomLogits(r, kVocab, 9, 500);
+    logits.insert(logits.end(), row.begin(), row.end());
+  }
+  logits[2 * kVocab + 5] = NAN;
+  const std::vector<uint32_t> targets = {0, 899, 3};
+  std::vector<float> want(kRows), got(kRows);
+  std::vector<TokenLogprob> want_top(kRows * 4), got_top(kRows * 4);
+  const Tensor tensor = Tensor::Contiguous(logits.data(), DType::kFloat32, kRows, kVocab);
+  RefScore({tensor, targets.data(), 4, want.data(), want_top.data()});
+  ASSERT_TRUE(backend_->BeginStep().ok());
+  backend_->Score({tensor, targets.data(), 4, got.data(), got_top.data()});
+  for (int64_t r = 0; r < kRows; ++r) {
+    ExpectNear(got[r], want[r]);
+    for (int64_t i = 0; i < 4; ++i) {
+      EXPECT_EQ(got_top[r * 4 + i].id, want_top[r * 4 + i].id);
+      ExpectNear(got_top[r * 4 + i].logprob, want_top[r * 4 + i].logprob);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace quire
