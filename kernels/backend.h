@@ -46,8 +46,6 @@ enum class BackendKind { kAuto, kRef, kCpu, kCuda };
 
 struct BackendOptions {
   BackendKind kind = BackendKind::kAuto;
-  // Company, chunks, preemption and prefix hits change no bit: always so on `cpu` and `ref`, on `cuda` if true.
-  std::optional<bool> deterministic;
   // `cpu` only. 0: as many as the affinity mask and the cgroup's CPU quota allow (one for less than a whole CPU).
   int num_threads = 0;
   // `cpu` only. CPUs to pin the workers to, one each, repeated if fewer. Empty: pinned only where the affinity mask is
@@ -58,6 +56,8 @@ struct BackendOptions {
   std::string cpu_isa = "auto";
   // `cpu` only. What Allocate gives is there at once; else its pages come when they are first written.
   bool prefault = false;
+  // Company, chunks, preemption and prefix hits change no bit: always so on `cpu` and `ref`, on `cuda` if true.
+  std::optional<bool> deterministic;
 };
 
 class Backend {

@@ -127,7 +127,7 @@ TEST(CudaModelTest, AnErrorOfTheDeviceEndsEveryLiveRequestOnce) {
   engine.Shutdown();
   for (const auto& [id, output] : sink.outputs()) {
     EXPECT_EQ(output.num_endings, 1) << id;
-    EXPECT_EQ(output.ending, Ending::kFailed) << id;
+    EXPECT_EQ(output.ending, Ending::kEngineFailed) << id;
   }
   ASSERT_EQ(sink.failures().size(), 1u);
   EXPECT_EQ(sink.failures()[0].message(), "CUDA: a step: an illegal memory access");
