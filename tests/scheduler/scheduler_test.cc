@@ -331,7 +331,7 @@ TEST(Scheduler, AStopIdBelowMinTokensIsATokenLikeOthers) {
   request->stop_ids = {5};
   request->min_tokens = 2;
   h.Add(request);
-  const StepResult stop = {.sampled = {{.id = 5}}, .top = {}, .prompt_logprobs = {}, .prompt_top = {}};
+  const StepResult stop = {.sampled = {{.id = 5}}, .more_sampled = {}, .top = {}, .prompt_logprobs = {}, .prompt_top = {}};
   for (const FinishReason finish : {FinishReason::kNone, FinishReason::kStop}) {
     h.Schedule();
     h.scheduler_.Commit(h.now_, h.batch_, stop, h.events_);
