@@ -4,6 +4,7 @@
 #include <limits>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -82,8 +83,18 @@ int32_t ChunkedPrefillSize(const EngineOptions& options, const Backend& backend)
 }
 
 // What the layers keep of a token, and of which tokens.
-KvCacheSpec CacheSpec(const ModelConfig& config, int32_t block_size, DType dtype) {
-  KvShape shape{.block_size = block_size, .dtype = dtype};
+absl::StatusOr<KvCacheSpec> CacheSpec(const ModelConfig& config, const EngineOptions& options, const Backend& backend,
+                                      DType dtype) {
+  const bool quantized = options.kv_quantization != KvQuantization::kNone;
+  KvShape shape{.block_size = options.block_size,
+                .dtype = quantized ? DType::kBFloat16 : options.kv_cache_dtype.value_or(dtype),
+                .quantization = options.kv_quantization};
+  if (quantized && (config.latent.has_value() || backend.kind() == BackendKind::kCuda)) {
+    const std::string_view found = KvTypeName(shape.dtype, shape.quantization);
+    return FlagError("--kv-cache-dtype", absl::string_view(found.data(), found.size()),
+                     absl::StrCat("auto, float32, bfloat16, float16 ",
+                                  config.latent.has_value() ? "for the latents of this model" : "on backend cuda"));
+  }
   if (config.latent.has_value()) {
     shape.latent_dim = config.latent->kv_rank;
     shape.rope_dim = config.latent->rope_dim;
@@ -135,6 +146,7 @@ void PlanWorkspaces(const ModelConfig& config, const EngineOptions& options, con
       .max_context = plan.max_model_len,
       .max_sequences = options.max_num_seqs,
       .quantized_weights = plan.has_quantized_weights,
+      .quantized_cache = options.kv_quantization != KvQuantization::kNone,
   };
   if (const auto& latent = config.latent) {
     plan.workspace_shape.kv_heads = 0;
@@ -206,7 +218,9 @@ absl::StatusOr<MemoryPlan> MakeMemoryPlan(const ModelConfig& config, const Engin
   if (absl::Status status = CheckBackendRuns(config, backend); !status.ok()) return status;
   MemoryPlan plan;
   plan.dtype = options.dtype.value_or(config.dtype);
-  plan.kv = CacheSpec(config, options.block_size, options.kv_cache_dtype.value_or(plan.dtype));
+  absl::StatusOr<KvCacheSpec> kv = CacheSpec(config, options, backend, plan.dtype);
+  if (!kv.ok()) return kv.status();
+  plan.kv = *std::move(kv);
   const absl::StatusOr<uint64_t> cache_bytes = KvCacheBytes(config, options, backend, plan);
   if (!cache_bytes.ok()) return cache_bytes.status();
   const uint64_t num_blocks = plan.kv.BlocksIn(*cache_bytes);

@@ -30,8 +30,9 @@ struct EngineOptions {
   std::optional<DType> dtype;  // of weights and of activations entering a dot product; absent: the checkpoint's
   BlockFormat quantization = BlockFormat::kNone;  // of weights that are stored as numbers: kQ8_0, kQ4_0 or none
   std::optional<DType> kv_cache_dtype;            // absent: that of dtype
-  std::optional<int32_t> max_model_len;           // tokens; absent: the model's, cut to what the cache holds
-  int32_t block_size = 16;                        // tokens
+  KvQuantization kv_quantization = KvQuantization::kNone;  // else kv_cache_dtype is absent
+  std::optional<int32_t> max_model_len;                    // tokens; absent: the model's, cut to what the cache holds
+  int32_t block_size = 16;                                 // tokens
   // Absent: on a device what is free before loading, times gpu_memory_utilization, less all else; on a host 1 GiB.
   std::optional<uint64_t> kv_cache_bytes;
   std::optional<double> gpu_memory_utilization;  // (0, 1]; absent: 0.92. Of devices only.

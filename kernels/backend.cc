@@ -24,6 +24,7 @@ void CheckKv(const PagedKv& kv) {
   Check(kv.k != nullptr && kv.v != nullptr && kv.num_blocks > 0, "paged cache: no memory");
   Check(kv.block_size >= 8 && kv.block_size <= 256 && kv.block_size % 8 == 0, "paged cache: block_size");
   Check(kv.kv_heads > 0 && kv.head_dim > 0 && kv.head_dim % 2 == 0, "paged cache: heads");
+  Check(!kv.quantized() || (kv.dtype == DType::kBFloat16 && kv.head_dim <= 256), "paged cache: quantised");
 }
 
 void CheckLatentKv(const LatentKv& kv) {

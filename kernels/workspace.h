@@ -22,6 +22,7 @@ struct WorkspaceShape {
   int32_t num_experts = 0, experts_per_token = 0, hidden = 0, expert_intermediate = 0;
   int32_t max_sequences = 0;  // --max-num-seqs
   bool quantized_weights = false;
+  bool quantized_cache = false;
 };
 
 }  // namespace quire

@@ -41,6 +41,7 @@ PagedKv KvCache::LayerView(int32_t layer) const {
       .kv_heads = spec_.kv_heads,
       .head_dim = spec_.head_dim,
       .key_layout = key_layout_,
+      .quantization = spec_.quantization,
   };
 }
 

@@ -43,6 +43,8 @@ int32_t LayersPerGroup(absl::Span<const int32_t> counts) {
 
 KvCacheSpec MakeKvCacheSpec(const KvShape& shape, absl::Span<const int32_t> windows) {
   Check(!windows.empty(), "a KV cache has at least one layer");
+  Check(shape.quantization == KvQuantization::kNone || (!shape.is_latent() && shape.dtype == DType::kBFloat16),
+        "a cache that cannot be quantised");
   std::map<int32_t, std::vector<int32_t>> layers_of;  // by window: 0, all positions, comes first
   for (size_t layer = 0; layer < windows.size(); ++layer) {
     Check(windows[layer] >= 0 && !(windows[layer] > 0 && shape.is_latent()), "a window that no layer can have");

@@ -5,6 +5,9 @@
 //                   = latent_dim + rope_dim                        multi-head latent attention (DeepSeek-V2,
 //                   section 2.1)
 //
+// A quantised cache keeps a bfloat16 scale beside the codes of each head: head_dim elements are head_dim + 2 bytes of 8
+// bits, head_dim / 2 + 2 of 4 (KvHeadBytes). Llama-3-8B in int8: 2 * 32 * 8 * 130 = 66,560 bytes per token.
+//
 // Sized by kv_heads, never by q_heads: that is the point of grouped-query attention (Ainslie 2023). Whatever prints,
 // plans or allocates cache memory asks here. Examples, two bytes each: Llama-3-8B, 32 layers, 8 KV heads of 128: 2 * 32
 // * 8 * 128 * 2 = 131,072 bytes per token; DeepSeek-V3, 61 layers, 512 + 64: 70,272.
@@ -21,6 +24,7 @@
 
 #include "absl/types/span.h"
 #include "kernels/dtype.h"
+#include "kernels/paged_attention/paged_kv.h"
 
 namespace quire {
 
@@ -40,15 +44,18 @@ struct KvGroup {
 // What every layer keeps of a token: heads or a latent.
 struct KvShape {
   int32_t kv_heads = 0, head_dim = 0;
-  int32_t latent_dim = 0, rope_dim = 0;  // multi-head latent attention; then the two above are 0
-  int32_t block_size = 16;               // tokens (slots) per block
-  DType dtype = DType::kBFloat16;
+  int32_t latent_dim = 0, rope_dim = 0;                 // multi-head latent attention; then the two above are 0
+  int32_t block_size = 16;                              // tokens (slots) per block
+  DType dtype = DType::kBFloat16;                       // quantised: this, what a query is rounded to
+  KvQuantization quantization = KvQuantization::kNone;  // of heads alone
 
   bool is_latent() const { return latent_dim > 0; }
   // Elements of one token in one layer.
   uint64_t Elements() const {
     return is_latent() ? uint64_t(latent_dim) + uint64_t(rope_dim) : 2 * uint64_t(kv_heads) * uint64_t(head_dim);
   }
+  // Bytes of K, or of V, of one token and head.
+  uint64_t HeadBytes() const { return uint64_t(KvHeadBytes(dtype, quantization, head_dim)); }
 };
 
 struct KvCacheSpec : KvShape {
@@ -64,7 +71,9 @@ struct KvCacheSpec : KvShape {
   std::vector<int32_t> Windows() const;
 
   // Bytes of one token in one layer.
-  uint64_t BytesPerTokenPerLayer() const { return Elements() * DTypeBytes(dtype); }
+  uint64_t BytesPerTokenPerLayer() const {
+    return is_latent() ? Elements() * DTypeBytes(dtype) : 2 * uint64_t(kv_heads) * HeadBytes();
+  }
   // Bytes of one token in all layers.
   uint64_t BytesPerToken() const { return uint64_t(NumLayers()) * BytesPerTokenPerLayer(); }
   // Bytes of what the layers can still see of a sequence of `num_tokens` tokens: BytesPerToken of each, but of windowed

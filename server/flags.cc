@@ -28,10 +28,6 @@ absl::Status Choose(absl::string_view value, std::initializer_list<std::pair<abs
   return absl::InvalidArgumentError(absl::StrCat(Quoted(value), " is not one of ", allowed));
 }
 
-absl::Status NotBuilt(absl::string_view what) {
-  return absl::UnimplementedError(absl::StrCat(what, " is not built yet; leave the option out"));
-}
-
 // Stores what a parser found, or hands its error on.
 template <typename Parsed, typename Target>
 absl::Status Store(absl::StatusOr<Parsed> parsed, Target& target) {
@@ -84,14 +80,22 @@ absl::Status SetDType(absl::string_view value, std::optional<DType>& target) {
 }
 
 absl::Status SetKvCacheDType(Options& o, absl::string_view value) {
-  if (value == "fp8_e4m3" || value == "int8" || value == "int4") return NotBuilt(absl::StrCat("a cache of ", value));
-  return SetDType(value, o.engine.kv_cache_dtype);
-}
-
-// An option with one value so far.
-absl::Status AcceptOnly(absl::string_view value, absl::string_view only) {
-  if (value == only) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat(Quoted(value), " is not one of ", only));
+  struct CacheType {
+    std::optional<DType> dtype;
+    KvQuantization quantization = KvQuantization::kNone;
+  } type;
+  const absl::Status status = Choose<CacheType>(value,
+                                                {{"auto", {}},
+                                                 {"float32", {DType::kFloat32}},
+                                                 {"bfloat16", {DType::kBFloat16}},
+                                                 {"float16", {DType::kFloat16}},
+                                                 {"fp8_e4m3", {{}, KvQuantization::kFp8E4M3}},
+                                                 {"int8", {{}, KvQuantization::kInt8}},
+                                                 {"int4", {{}, KvQuantization::kInt4}}},
+                                                type);
+  o.engine.kv_cache_dtype = type.dtype;
+  o.engine.kv_quantization = type.quantization;
+  return status;
 }
 
 absl::Status SetQuantization(Options& o, absl::string_view value) {
@@ -251,7 +255,9 @@ constexpr Flag kFlags[] = {
     {"kv-cache-memory", "BYTES", "cpu, ref: 1GiB; cuda: what is free",
      "memory for K and V, such as 512MiB; more lets more requests run at once", SetKvCacheMemory},
     {"kv-cache-memory-bytes", "BYTES", "as --kv-cache-memory", "the same as --kv-cache-memory", SetKvCacheMemory},
-    {"kv-cache-dtype", "TYPE", "auto", "float32, bfloat16, float16: of K and V; auto: that of --dtype",
+    {"kv-cache-dtype", "TYPE", "auto",
+     "of K and V: float32, bfloat16, float16; fp8_e4m3, int8, int4 with a scale for each token and head; auto: that of "
+     "--dtype",
      SetKvCacheDType},
     {"prefault", "", "false",
      "have the kernel clear all of the cache's pages before ready: the start takes longer, the first use of each block "

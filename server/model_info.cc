@@ -38,6 +38,8 @@ std::string LayersText(const KvCacheSpec& kv) {
   return text;
 }
 
+std::string CacheTypeName(const KvCacheSpec& kv) { return std::string(KvTypeName(kv.dtype, kv.quantization)); }
+
 // What a token and a sequence keep.
 std::string KvText(const KvCacheSpec& kv, int32_t max_model_len) {
   std::string text = absl::StrFormat("KV          %d bytes per token = ", kv.BytesPerToken());
@@ -46,8 +48,12 @@ std::string KvText(const KvCacheSpec& kv, int32_t max_model_len) {
     absl::StrAppendFormat(&text, "%d layers x %d latent (%d + %d rotary) x %d bytes\n", kv.NumLayers(), kv.Elements(),
                           kv.latent_dim, kv.rope_dim, bytes);
   } else {
-    absl::StrAppendFormat(&text, "2 x %d layers x %d KV heads x %d x %d bytes\n", kv.NumLayers(), kv.kv_heads,
-                          kv.head_dim, bytes);
+    absl::StrAppendFormat(&text, "2 x %d layers x %d KV heads x ", kv.NumLayers(), kv.kv_heads);
+    if (kv.quantization == KvQuantization::kNone) {
+      absl::StrAppendFormat(&text, "%d x %d bytes\n", kv.head_dim, bytes);
+    } else {
+      absl::StrAppendFormat(&text, "%d bytes (%d of %s, a scale)\n", kv.HeadBytes(), kv.head_dim, CacheTypeName(kv));
+    }
   }
   const bool has_windows =
       std::any_of(kv.groups.begin(), kv.groups.end(), [](const KvGroup& g) { return g.window > 0; });
@@ -102,7 +108,7 @@ v1::GetModelResponse DescribeModel(absl::string_view name, const ModelConfig& co
   model.set_block_size(static_cast<uint32_t>(plan.kv.block_size));
   model.set_num_blocks(static_cast<uint64_t>(plan.num_blocks));
   model.set_kv_bytes_per_token(plan.kv.BytesPerToken());
-  model.set_kv_cache_dtype(std::string(DTypeName(plan.kv.dtype)));
+  model.set_kv_cache_dtype(CacheTypeName(plan.kv));
   model.set_weight_dtype(plan.weight_dtype);
   model.set_backend(std::string(backend));
   model.set_version(QUIRE_VERSION);

@@ -16,8 +16,8 @@ namespace quire {
 // The definition: two passes over the context in plain float32 loops. Allocates.
 void RefPagedAttention(const PagedAttentionArgs& args);
 
-// Bytes of `workspace` that CpuPagedAttention needs for calls within `shape` (q_heads, kv_heads, head_dim, max_context
-// count).
+// Bytes of `workspace` that CpuPagedAttention needs for calls within `shape` (q_heads, kv_heads, head_dim, max_context,
+// quantized_cache count).
 size_t CpuPagedAttentionWorkspaceBytes(const WorkspaceShape& shape, int num_threads);
 
 // Allocates nothing. Every row has the same bits for any company, chunk borders, block size and number of threads.

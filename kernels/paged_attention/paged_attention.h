@@ -14,9 +14,11 @@
 //   soft cap    s[t] := cap * tanh(s[t] / cap)                (Gemma 2)
 //   sinks       softmax(s)[t] = e^s[t] / (e^sink[h] + sum_t' e^s[t'])    (gpt-oss; Xiao 2023)
 //
-// K[t], V[t] are in block block_table[t / block_size], slot t % block_size. q is rounded to the cache's dtype before
-// the dot product; products and sums are float32. An implementation that multiplies in bfloat16 may also round the
-// numerators of the softmax to bfloat16 (then in its denominator too, so that the weights still sum to one).
+// K[t], V[t] are in block block_table[t / block_size], slot t % block_size. q is rounded to the cache's dtype (to
+// bfloat16 for a quantised cache) before the dot product; products and sums are float32. An implementation that
+// multiplies in bfloat16 may also round the numerators of the softmax to bfloat16 (then in its denominator too, so that
+// the weights still sum to one; but of a quantised cache it rounds numerators that the scales of V are multiplied
+// into).
 //
 // The order of summation is a function of p alone: tiles and splits have a fixed size counted from position 0, whatever
 // the block size, the number of rows, the company or the workers. So are the bits of a row (ARCHITECTURE laws 4, 5 and

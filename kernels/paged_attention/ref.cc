@@ -8,6 +8,7 @@
 
 #include "kernels/dtype.h"
 #include "kernels/paged_attention/impl.h"
+#include "kernels/paged_attention/kv_record.h"
 #include "kernels/paged_attention/paged_attention.h"
 #include "kernels/paged_attention/paged_kv.h"
 
@@ -32,13 +33,25 @@ void Store(const Tensor& out, int64_t row, int64_t col, float value) {
   }
 }
 
+template <typename T>
+float LoadK(const PagedKv& kv, BlockId block, int32_t kv_head, int32_t slot, int32_t dim) {
+  if (!kv.quantized()) return ToFloat(static_cast<const T*>(kv.k)[kv.KIndex(block, kv_head, slot, dim)]);
+  const char* record = static_cast<const char*>(kv.k) + kv.RecordBegin(block, kv_head, slot);
+  return LoadKvRecord(kv.quantization, record, kv.head_dim, dim);
+}
+
+template <typename T>
+float LoadV(const PagedKv& kv, BlockId block, int32_t kv_head, int32_t slot, int32_t dim) {
+  if (!kv.quantized()) return ToFloat(static_cast<const T*>(kv.v)[kv.VIndex(block, kv_head, slot, dim)]);
+  const char* record = static_cast<const char*>(kv.v) + kv.RecordBegin(block, kv_head, slot);
+  return LoadKvRecord(kv.quantization, record, kv.head_dim, dim);
+}
+
 // One row and one query head: `position` is the row's own.
 template <typename T>
 void AttendHead(const PagedAttentionArgs& args, const BlockId* block_table, int64_t row, int32_t position,
                 int32_t q_head) {
   const PagedKv& kv = args.kv;
-  const T* k = static_cast<const T*>(kv.k);
-  const T* v = static_cast<const T*>(kv.v);
   const int32_t group = args.q_heads / kv.kv_heads;
   const int32_t kv_head = q_head / group;
   const float* q = args.q.Row<float>(row) + int64_t{q_head} * kv.head_dim;
@@ -50,7 +63,7 @@ void AttendHead(const PagedAttentionArgs& args, const BlockId* block_table, int6
     const BlockId block = block_table[t / kv.block_size];
     float dot = 0;
     for (int32_t d = 0; d < kv.head_dim; ++d) {
-      dot += ToCacheAndBack(q[d], T{}) * ToFloat(k[kv.KIndex(block, kv_head, t % kv.block_size, d)]);
+      dot += ToCacheAndBack(q[d], T{}) * LoadK<T>(kv, block, kv_head, t % kv.block_size, d);
     }
     if (args.alibi_slopes != nullptr) {
       const float at = ToFloat(ToBFloat16(static_cast<float>(t)));
@@ -69,7 +82,7 @@ void AttendHead(const PagedAttentionArgs& args, const BlockId* block_table, int6
     float mean = 0;
     for (int32_t t = first; t <= position; ++t) {
       const BlockId block = block_table[t / kv.block_size];
-      mean += weight[t] * ToFloat(v[kv.VIndex(block, kv_head, t % kv.block_size, d)]);
+      mean += weight[t] * LoadV<T>(kv, block, kv_head, t % kv.block_size, d);
     }
     Store(args.out, row, int64_t{q_head} * kv.head_dim + d, mean / sum);
   }

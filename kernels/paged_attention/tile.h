@@ -57,10 +57,12 @@ struct AttentionTile {
   int32_t group;       // q_heads / kv_heads
   int32_t row_begin;   // the rows of the item that see the tile: [row_begin, row_end)
   int32_t row_end;
-  int32_t valid;        // row_begin sees slots below it, 1 .. kTileSlots; every further row one more
-  int32_t hidden;       // row_begin sees slots from it on (its window), below 0 all; every further row one less
-  int32_t position;     // of the first slot
-  bool first;           // of its split: the states are not yet set
+  int32_t valid;          // row_begin sees slots below it, 1 .. kTileSlots; every further row one more
+  int32_t hidden;         // row_begin sees slots from it on (its window), below 0 all; every further row one less
+  int32_t position;       // of the first slot
+  bool first;             // of its split: the states are not yet set
+  const float* k_scales;  // [kTileSlots] of a quantised cache, whose slots hold codes; or nullptr
+  const float* v_scales;
   const float* slopes;  // [group] of ALiBi, or nullptr
   float cap_before;     // scores s become cap_after * tanh(cap_before * s); 0: they stay
   float cap_after;
@@ -81,6 +83,14 @@ struct AttentionRows {
   int32_t dim_stride;
 };
 
+// Records of a quantised cache, those of an octet's slots one behind the other.
+struct AttentionRecords {
+  int quantization;  // index: that of a KvQuantization's value
+  int32_t record_bytes;
+  int32_t head_dim;
+  int32_t num_slots;  // those that may be read
+};
+
 struct AttentionKernels {
   // Rounds queries to the cache's type and packs them. `q` is that of row 0, rows are row_stride elements apart.
   void (*pack)(const AttentionRows& rows, const float* q, int64_t row_stride, char* packed);
@@ -88,6 +98,11 @@ struct AttentionKernels {
   // Writes the slots' rows, value_stride elements apart in tile.slots.v, as a tile of keys [key_dim /
   // 2][kTileSlots][2].
   void (*transpose)(const AttentionTile& tile, char* keys);
+
+  // Writes the codes of a tile's records as rows [kTileSlots][head_dim] of bfloat16, and their scales [kTileSlots];
+  // fetches those of the next tile meanwhile.
+  void (*expand)(const AttentionRecords& records, const char* const* octets, const char* const* next, float* scales,
+                 char* rows);
 
   // Brings the states of the tile's rows forward by the tile.
   void (*tile)(const AttentionTile& tile);

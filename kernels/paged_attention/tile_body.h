@@ -18,6 +18,7 @@
 #include <cstdint>
 
 #include "kernels/paged_attention/tile.h"
+#include "kernels/paged_attention/tile_codes.h"
 
 namespace quire::attention {
 namespace {
@@ -315,6 +316,7 @@ struct Softmax {
         AllScores<M, false>(tile, query);
       }
     });
+    if (tile.k_scales != nullptr) ScaleScores(tile, begin, end);
     if (tile.slopes != nullptr || tile.cap_before > 0) ChangeScores(tile, begin, end);
     for (int32_t row = tile.row_begin; row < tile.row_end; ++row) {
       Maxima(tile, row * tile.group, (row + 1) * tile.group, SlotsOf(tile, row), shifts);
@@ -395,7 +397,7 @@ struct Softmax {
   }
 
   static constexpr AttentionKernels Table() {
-    return {&Pack, &TransposeKeys<typename Product::Element>, &Tile, &Merge, &Clear, &Sink, &Finish};
+    return {&Pack, &TransposeKeys<typename Product::Element>, &Expand, &Tile, &Merge, &Clear, &Sink, &Finish};
   }
 
  private:
@@ -404,6 +406,16 @@ struct Softmax {
     const int32_t hidden = tile.hidden + (row - tile.row_begin);
     const int32_t end = tile.valid + (row - tile.row_begin);
     return {hidden > 0 ? hidden : 0, end < kTileSlots ? end : kTileSlots};
+  }
+
+  // From products with codes to products with keys. What stands at slots that nobody sees is not looked at.
+  static void ScaleScores(const AttentionTile& tile, int32_t begin, int32_t end) {
+    for (int32_t query = begin; query < end; ++query) {
+      float* scores = tile.scores + int64_t{query} * kTileSlots;
+      for (int32_t slot = 0; slot < tile.num_slots; slot += kLanes) {
+        Lanes::Store(scores + slot, Lanes::Mul(Lanes::Load(scores + slot), Lanes::Load(tile.k_scales + slot)));
+      }
+    }
   }
 
   // ALiBi and the soft cap, of scores that are not yet scaled.
@@ -503,7 +515,13 @@ struct Softmax {
       F sum = tile.first ? Lanes::Set1(0.0f) : Lanes::Mul(Lanes::Load(sums), Lanes::Set1(factors[query]));
       for (int32_t slot = 0; slot < num_slots; slot += kLanes) {
         const F weights = Exp2(Lanes::Fma(Lanes::Load(scores + slot), scale, shift));
-        sum = Lanes::Add(sum, Product::StoreWeights(scores, slot, weights));
+        if (tile.v_scales != nullptr) {  // of codes; an unseen slot's scale may be NaN, its weight is 0
+          const F scaled = Lanes::Mul(weights, Lanes::Load(tile.v_scales + slot));
+          Product::StoreWeights(scores, slot, Lanes::ZeroUnless(weights, Lanes::Set1(0.0f), scaled));
+          sum = Lanes::Add(sum, weights);
+        } else {
+          sum = Lanes::Add(sum, Product::StoreWeights(scores, slot, weights));
+        }
       }
       Lanes::Store(sums, sum);
     }

@@ -1,6 +1,8 @@
 #include <algorithm>
 
 #include "kernels/cpu/parallel.h"
+#include "kernels/paged_attention/kv_record.h"
+#include "kernels/paged_attention/tile.h"
 #include "kernels/rope/impl.h"
 
 namespace quire {
@@ -57,6 +59,22 @@ void WriteTurnedK(const RopeKvWriteArgs& args, const float* k, const float* cos,
   }
 }
 
+// A record needs the largest element, so the whole head is turned first.
+void WriteRecords(const RopeKvWriteArgs& args, const float* k, const float* v, const float* cos, const float* sin,
+                  int64_t record, const CpuKernels& kernels) {
+  const PagedKv& kv = args.kv;
+  const int32_t half = args.pairing == RopePairing::kNone ? 0 : RotaryDim(args) / 2;
+  float turned[attention::kMaxHeadDim];
+  if (args.pairing == RopePairing::kInterleaved) {
+    TurnInterleaved(k, cos, sin, half, turned);
+  } else {
+    kernels.rotate(k, k + half, cos, sin, half, turned, turned + half);
+  }
+  std::copy(k + 2 * half, k + kv.head_dim, turned + 2 * half);
+  WriteKvRecord(kv.quantization, turned, kv.head_dim, static_cast<char*>(kv.k) + record);
+  WriteKvRecord(kv.quantization, v, kv.head_dim, static_cast<char*>(kv.v) + record);
+}
+
 void RopeRow(const RopeKvWriteArgs& args, int64_t row, const CpuKernels& kernels) {
   const PagedKv& kv = args.kv;
   const int32_t half = args.pairing == RopePairing::kNone ? 0 : RotaryDim(args) / 2;
@@ -73,8 +91,13 @@ void RopeRow(const RopeKvWriteArgs& args, int64_t row, const CpuKernels& kernels
   const BlockId block = static_cast<BlockId>(args.slots[row] / kv.block_size);
   const int32_t slot = static_cast<int32_t>(args.slots[row] % kv.block_size);
   for (int32_t head = 0; head < kv.kv_heads; ++head) {
-    WriteTurnedK(args, args.k.Row<float>(row) + head * kv.head_dim, cos, sin, block, head, slot, kernels);
+    const float* const k = args.k.Row<float>(row) + head * kv.head_dim;
     const float* const v = args.v.Row<float>(row) + head * kv.head_dim;
+    if (kv.quantized()) {
+      WriteRecords(args, k, v, cos, sin, kv.RecordBegin(block, head, slot), kernels);
+      continue;
+    }
+    WriteTurnedK(args, k, cos, sin, block, head, slot, kernels);
     char* const to =
         static_cast<char*>(kv.v) + kv.VIndex(block, head, slot, 0) * static_cast<int64_t>(DTypeBytes(kv.dtype));
     kernels.convert[static_cast<int>(kv.dtype)](v, kv.head_dim, to);

@@ -1,5 +1,6 @@
 #include <vector>
 
+#include "kernels/paged_attention/kv_record.h"
 #include "kernels/rope/impl.h"
 
 namespace quire {
@@ -36,6 +37,12 @@ void RefRopeKvWrite(const RopeKvWriteArgs& args) {
       std::vector<float> k(from, from + kv.head_dim);
       Turn(args, cos, sin, k.data());
       const float* v = args.v.Row<float>(r) + head * kv.head_dim;
+      if (kv.quantized()) {
+        const int64_t record = kv.RecordBegin(block, head, slot);
+        WriteKvRecord(kv.quantization, k.data(), kv.head_dim, static_cast<char*>(kv.k) + record);
+        WriteKvRecord(kv.quantization, v, kv.head_dim, static_cast<char*>(kv.v) + record);
+        continue;
+      }
       for (int32_t d = 0; d < kv.head_dim; ++d) {
         StoreFloat(kv.k, kv.dtype, kv.KIndex(block, head, slot, d), k[d]);
         StoreFloat(kv.v, kv.dtype, kv.VIndex(block, head, slot, d), v[d]);

@@ -10,6 +10,7 @@
 //   computed once, in float32, at load; a factor on both (YaRN, longrope) is in the tables
 //
 // q is rotated in place; k is rotated, rounded to the cache's dtype and written to its slot; v is rounded and written.
+// A quantised cache gets the records of both (kernels/paged_attention/kv_record.h).
 // Example: head_dim 2, position 1, inv_freq [pi/2]: (1, 0) becomes (0, 1).
 
 #ifndef QUIRE_KERNELS_ROPE_ROPE_H_

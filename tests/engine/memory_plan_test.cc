@@ -62,6 +62,28 @@ TEST_F(MemoryPlanTest, TakesDTypesFromTheFlagsBeforeTheCheckpoint) {
   EXPECT_EQ(Plan()->kv.BytesPerToken(), 131'072u);
 }
 
+TEST_F(MemoryPlanTest, AQuantizedCacheCountsItsScales) {
+  const uint64_t workspace = Plan()->workspace_bytes;
+  options_.kv_quantization = KvQuantization::kInt8;
+  EXPECT_EQ(Plan()->kv.BytesPerToken(), 2u * 32 * 8 * (128 + 2));
+  EXPECT_EQ(Plan()->kv_bytes, Plan()->num_blocks * uint64_t{66'560} * 16);
+  EXPECT_EQ(Plan()->workspace_bytes, workspace);  // `ref` takes none
+  options_.kv_quantization = KvQuantization::kFp8E4M3;
+  EXPECT_EQ(Plan()->kv.BytesPerToken(), 66'560u);
+  options_.kv_quantization = KvQuantization::kInt4;
+  EXPECT_EQ(Plan()->kv.BytesPerToken(), 2u * 32 * 8 * (64 + 2));
+  options_.dtype = DType::kFloat32;  // of the weights: the cache stays
+  EXPECT_EQ(Plan()->kv.BytesPerToken(), 33'792u);
+}
+
+TEST_F(MemoryPlanTest, RefusesAQuantizedCacheOfLatents) {
+  ModelConfig config = ConfigOf(json_);
+  config.latent = LatentConfig{.kv_rank = 512, .nope_dim = 128, .rope_dim = 64, .v_dim = 128};
+  options_.kv_quantization = KvQuantization::kInt4;
+  EXPECT_EQ(MakeMemoryPlan(config, options_, *backend_).status().message(),
+            "--kv-cache-dtype: found int4, allowed: auto, float32, bfloat16, float16 for the latents of this model");
+}
+
 TEST_F(MemoryPlanTest, CutsTheContextToTheCacheUnlessItIsGiven) {
   options_.kv_cache_bytes = 131'072u * 100;  // 100 tokens: 6 blocks of 16
   ASSERT_TRUE(Plan().ok()) << Plan().status();

@@ -1,8 +1,10 @@
 // The laws of invisibility (ARCHITECTURE §5) bitwise, with the bundled model on both backends: whatever the schedule,
-// the same tokens and the same log-probabilities. And law 8: a step reads only slots that its sequences own.
+// the same tokens and the same log-probabilities, with a quantised cache too. And law 8: a step reads only slots that
+// its sequences own.
 
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
 #include <limits>
 #include <map>
 #include <memory>
@@ -54,6 +56,12 @@ class PoisoningRunner : public ModelRunner {
       const auto block = static_cast<BlockId>(slot / kv.block_size);
       const auto offset = static_cast<int32_t>(slot % kv.block_size);
       for (int32_t head = 0; head < kv.kv_heads; ++head) {
+        if (kv.quantized()) {  // a scale of all ones is NaN
+          const int64_t record = kv.RecordBegin(block, head, offset);
+          std::memset(static_cast<char*>(kv.k) + record, 0xff, kv.RecordBytes());
+          std::memset(static_cast<char*>(kv.v) + record, 0xff, kv.RecordBytes());
+          continue;
+        }
         for (int32_t dim = 0; dim < kv.head_dim; ++dim) {
           StoreFloat(kv.k, kv.dtype, kv.KIndex(block, head, offset, dim), kNaN);
           StoreFloat(kv.v, kv.dtype, kv.VIndex(block, head, offset, dim), kNaN);
@@ -67,13 +75,19 @@ class PoisoningRunner : public ModelRunner {
 
 using Requests = std::vector<std::shared_ptr<const Request>>;
 
-class ModelLaws : public testing::TestWithParam<BackendKind> {
+struct Case {
+  BackendKind backend;
+  KvQuantization quantization = KvQuantization::kNone;
+};
+
+class ModelLaws : public testing::TestWithParam<Case> {
  protected:
   // Short on `ref`, whose loops are plain.
-  bool is_ref() const { return GetParam() == BackendKind::kRef; }
+  bool is_ref() const { return GetParam().backend == BackendKind::kRef; }
 
   EngineOptions Options() const {
-    EngineOptions options = BundledModelOptions(GetParam());
+    EngineOptions options = BundledModelOptions(GetParam().backend);
+    options.kv_quantization = GetParam().quantization;
     options.kv_cache_bytes = uint64_t{2} << 20;
     options.max_num_batched_tokens = 256;
     options.enable_prefix_caching = false;
@@ -87,7 +101,9 @@ class ModelLaws : public testing::TestWithParam<BackendKind> {
     options.block_size = 8;
     options.max_num_batched_tokens = 48;
     options.max_model_len = is_ref() ? 40 : 256;
-    options.kv_cache_bytes = 1536 * (is_ref() ? 48 : 256);  // 1536 bytes per token in bfloat16
+    // 6 layers of 2 heads of 32, K and V: 1536 bytes per token in bfloat16.
+    const int64_t token_bytes = 6 * 2 * 2 * KvHeadBytes(DType::kBFloat16, options.kv_quantization, 32);
+    options.kv_cache_bytes = static_cast<uint64_t>(token_bytes) * (is_ref() ? 48 : 256);
     return options;
   }
 
@@ -238,8 +254,17 @@ TEST_P(ModelLaws, StopIdsAreBannedBelowMinTokens) {
   EXPECT_GE(outputs.at(2).tokens.size(), 2);
 }
 
-INSTANTIATE_TEST_SUITE_P(Backends, ModelLaws, testing::Values(BackendKind::kRef, BackendKind::kCpu),
-                         [](const auto& info) { return std::string(info.param == BackendKind::kRef ? "Ref" : "Cpu"); });
+INSTANTIATE_TEST_SUITE_P(Backends, ModelLaws,
+                         testing::Values(Case{BackendKind::kRef}, Case{BackendKind::kCpu},
+                                         Case{BackendKind::kRef, KvQuantization::kInt8},
+                                         Case{BackendKind::kCpu, KvQuantization::kInt8},
+                                         Case{BackendKind::kCpu, KvQuantization::kFp8E4M3},
+                                         Case{BackendKind::kCpu, KvQuantization::kInt4}),
+                         [](const auto& info) {
+                           const std::string name = info.param.backend == BackendKind::kRef ? "Ref" : "Cpu";
+                           if (info.param.quantization == KvQuantization::kNone) return name;
+                           return name + "_" + std::string(KvTypeName(DType::kBFloat16, info.param.quantization));
+                         });
 
 }  // namespace
 }  // namespace quire

@@ -54,9 +54,11 @@ class Oracle : public testing::Test {
   }
 
   // What quire makes of all prompts: `num_greedy` tokens of each, at most those recorded.
-  std::map<RequestId, Output> Run(BackendKind kind, DType dtype, uint32_t num_greedy) const {
+  std::map<RequestId, Output> Run(BackendKind kind, DType dtype, uint32_t num_greedy,
+                                  KvQuantization quantization = KvQuantization::kNone) const {
     EngineOptions options = BundledModelOptions(kind);
     options.dtype = dtype;
+    options.kv_quantization = quantization;
     absl::StatusOr<LoadedModel> model = LoadModel(options);
     EXPECT_TRUE(model.ok()) << model.status();
     if (!model.ok()) return {};
@@ -86,6 +88,18 @@ class Oracle : public testing::Test {
       }
     }
     return worst;
+  }
+
+  // Mean distance of the prompts' log-probabilities from the oracle's.
+  double MeanDistance(const std::map<RequestId, Output>& outputs) const {
+    double sum = 0;
+    size_t count = 0;
+    for (const auto& [i, output] : outputs) {
+      const std::vector<float> want = Floats(i, "prompt_logprobs");
+      for (size_t j = 0; j < want.size(); ++j) sum += std::abs(double{output.prompt_logprobs[j]} - want[j]);
+      count += want.size();
+    }
+    return sum / static_cast<double>(count);
   }
 
   void ExpectGreedyTokens(const std::map<RequestId, Output>& outputs) const {
@@ -123,18 +137,35 @@ TEST_F(Oracle, CpuInFloat32IsWithinAThousandthOfTransformers) {
 
 TEST_F(Oracle, CpuInBFloat16IsNoFurtherThanTransformersOwnBFloat16) {
   const auto outputs = Run(BackendKind::kCpu, DType::kBFloat16, /*num_greedy=*/1);
-  double sum = 0;
-  size_t count = 0;
-  for (const auto& [i, output] : outputs) {
-    const std::vector<float> want = Floats(i, "prompt_logprobs");
-    for (size_t j = 0; j < want.size(); ++j) sum += std::abs(double{output.prompt_logprobs[j]} - want[j]);
-    count += want.size();
-  }
-  const double mean = sum / static_cast<double>(count),
-               allowed = 2 * fixture_["bfloat16_mean_distance"].get<double>() + 1e-3;
+  const double mean = MeanDistance(outputs), allowed = 2 * fixture_["bfloat16_mean_distance"].get<double>() + 1e-3;
   EXPECT_LE(mean, allowed);
   RecordProperty("mean_distance", std::to_string(mean));
   RecordProperty("allowed", std::to_string(allowed));
+}
+
+// In float32 but for the cache, so that what is seen is the cache's doing. The bounds are twice what was
+// measured.
+TEST_F(Oracle, QuantizedCachesStayNearTransformers) {
+  struct Bound {
+    KvQuantization quantization;
+    double mean_distance;
+  };
+  for (const Bound& bound : {Bound{KvQuantization::kInt8, 0.0125}, Bound{KvQuantization::kFp8E4M3, 0.06},
+                             Bound{KvQuantization::kInt4, 0.22}}) {
+    const std::string name(KvTypeName(DType::kBFloat16, bound.quantization));
+    for (const BackendKind kind : {BackendKind::kRef, BackendKind::kCpu}) {
+      if (kind == BackendKind::kRef && bound.quantization != KvQuantization::kInt8) continue;  // it takes long
+      const auto outputs =
+          Run(kind, DType::kFloat32, /*num_greedy=*/kind == BackendKind::kRef ? 1 : 32, bound.quantization);
+      const double mean = MeanDistance(outputs);
+      EXPECT_LE(mean, bound.mean_distance) << name;
+      RecordProperty(name + (kind == BackendKind::kRef ? "_ref" : "_cpu"), std::to_string(mean));
+      for (const auto& [i, output] : outputs) {
+        EXPECT_EQ(output.tokens.size(), kind == BackendKind::kRef ? 1 : std::min<size_t>(32, Ids(i, "greedy").size()));
+        EXPECT_EQ(output.ending, Ending::kNone);
+      }
+    }
+  }
 }
 
 }  // namespace

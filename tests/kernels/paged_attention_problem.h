@@ -3,7 +3,8 @@
 // Keys, values and queries are functions of (sequence, position, head, dim), so that the same rows can be asked in
 // other chunks, blocks and company. Every slot is NaN that no sequence owns at a position below its chunk's end and
 // within the window of the chunk's first row; blocks are given out in a shuffled order; behind the used entries of a
-// block table, and before those of the window, stand block numbers far out of bounds.
+// block table, and before those of the window, stand block numbers far out of bounds. Slots of a quantised cache that
+// nobody owns have scales of NaN.
 
 #ifndef QUIRE_TESTS_KERNELS_PAGED_ATTENTION_PROBLEM_H_
 #define QUIRE_TESTS_KERNELS_PAGED_ATTENTION_PROBLEM_H_
@@ -24,6 +25,7 @@
 #include "kernels/cpu/thread_pool.h"
 #include "kernels/dtype.h"
 #include "kernels/paged_attention/impl.h"
+#include "kernels/paged_attention/kv_record.h"
 
 namespace quire {
 
@@ -39,6 +41,7 @@ struct AttentionShape {
   bool sinks = false;  // noise of [-4, 4)
   bool alibi = false;  // slopes 2^-1, 2^-2, ..., and every third 0.3 of it in bfloat16
   KeyLayout key_layout = KeyLayout::kDimPairs;
+  KvQuantization quantization = KvQuantization::kNone;  // then dtype is bfloat16
 };
 
 // Rows at positions [begin, begin + count) of a sequence.
@@ -68,13 +71,15 @@ class PagedAttentionProblem {
       num_blocks += BlocksOf(chunk);
       longest_ = std::max(longest_, chunk.begin + chunk.count);
     }
-    kv_ = {nullptr, nullptr, shape.dtype, num_blocks, shape.block_size, shape.kv_heads, shape.head_dim, shape.key_layout};
+    kv_ = {nullptr,        nullptr,        shape.dtype,      num_blocks,        shape.block_size,
+           shape.kv_heads, shape.head_dim, shape.key_layout, shape.quantization};
     const int64_t elements = num_blocks * kv_.BlockElements();
-    k_.resize(elements * DTypeBytes(shape.dtype));
-    v_.resize(elements * DTypeBytes(shape.dtype));
+    const size_t bytes = kv_.quantized() ? kv_.RecordBegin(num_blocks, 0, 0) : elements * DTypeBytes(shape.dtype);
+    k_.resize(bytes, '\xff');
+    v_.resize(bytes, '\xff');
     kv_.k = k_.data();
     kv_.v = v_.data();
-    for (int64_t i = 0; i < elements; ++i) {
+    for (int64_t i = 0; i < (kv_.quantized() ? 0 : elements); ++i) {
       StoreFloat(kv_.k, shape.dtype, i, std::numeric_limits<float>::quiet_NaN());
       StoreFloat(kv_.v, shape.dtype, i, std::numeric_limits<float>::quiet_NaN());
     }
@@ -120,6 +125,7 @@ class PagedAttentionProblem {
     workspace_shape.kv_heads = shape_.kv_heads;
     workspace_shape.head_dim = shape_.head_dim;
     workspace_shape.max_context = longest_;
+    workspace_shape.quantized_cache = kv_.quantized();
     const size_t bytes = CpuPagedAttentionWorkspaceBytes(workspace_shape, num_threads);
     std::vector<char> storage(bytes + 64, '\xff');  // NaN, to be seen if read before written
     char* aligned = storage.data() + (64 - reinterpret_cast<uintptr_t>(storage.data()) % 64) % 64;
@@ -141,6 +147,11 @@ class PagedAttentionProblem {
     const BlockId block = tables_[chunk][position / kv_.block_size];
     StoreFloat(kv_.v, shape_.dtype, kv_.VIndex(block, kv_head, position % kv_.block_size, dim), value);
   }
+  // Of a quantised cache: head_dim elements.
+  void SetHeads(int32_t chunk, int32_t position, int32_t kv_head, const std::vector<float>& k,
+                const std::vector<float>& v) {
+    WriteRecords(tables_[chunk][position / kv_.block_size], kv_head, position % kv_.block_size, k, v);
+  }
   void set_scale(float scale) { scale_ = scale; }
   void set_sink(int32_t q_head, float sink) { sinks_[q_head] = sink; }
   void set_slope(int32_t q_head, float slope) { slopes_[q_head] = slope; }
@@ -150,14 +161,30 @@ class PagedAttentionProblem {
     return (chunk.begin + chunk.count + shape_.block_size - 1) / shape_.block_size;
   }
 
+  void WriteRecords(BlockId block, int32_t kv_head, int32_t slot, const std::vector<float>& k,
+                    const std::vector<float>& v) {
+    const int64_t record = kv_.RecordBegin(block, kv_head, slot);
+    WriteKvRecord(kv_.quantization, k.data(), kv_.head_dim, static_cast<char*>(kv_.k) + record);
+    WriteKvRecord(kv_.quantization, v.data(), kv_.head_dim, static_cast<char*>(kv_.v) + record);
+  }
+
   void FillCache(const ChunkOf& chunk, const std::vector<BlockId>& table) {
     for (int32_t t = FirstVisible(chunk.begin, shape_.window); t < chunk.begin + chunk.count; ++t) {
       const BlockId block = table[t / shape_.block_size];
+      const int32_t slot = t % shape_.block_size;
       for (int32_t h = 0; h < shape_.kv_heads; ++h) {
+        std::vector<float> k(shape_.head_dim), v(shape_.head_dim);
         for (int32_t d = 0; d < shape_.head_dim; ++d) {
-          const int32_t slot = t % shape_.block_size;
-          StoreFloat(kv_.k, shape_.dtype, kv_.KIndex(block, h, slot, d), 2 * Noise(1, chunk.sequence, t, h, d));
-          StoreFloat(kv_.v, shape_.dtype, kv_.VIndex(block, h, slot, d), Noise(2, chunk.sequence, t, h, d));
+          k[d] = 2 * Noise(1, chunk.sequence, t, h, d);
+          v[d] = Noise(2, chunk.sequence, t, h, d);
+        }
+        if (kv_.quantized()) {
+          WriteRecords(block, h, slot, k, v);
+          continue;
+        }
+        for (int32_t d = 0; d < shape_.head_dim; ++d) {
+          StoreFloat(kv_.k, shape_.dtype, kv_.KIndex(block, h, slot, d), k[d]);
+          StoreFloat(kv_.v, shape_.dtype, kv_.VIndex(block, h, slot, d), v[d]);
         }
       }
     }

@@ -105,6 +105,19 @@ TEST(FlagsTest, SwitchesTakeEveryForm) {
   EXPECT_FALSE(caching({"--enable-prefix-caching", "false"}));
 }
 
+TEST(FlagsTest, CacheTypesAreElementsOrCodes) {
+  const auto engine = [](const std::string& value) {
+    return ReadFrom({"--model", "m", "--kv-cache-dtype", "float16", "--kv-cache-dtype", value}).options.engine;
+  };
+  EXPECT_EQ(engine("bfloat16").kv_cache_dtype, DType::kBFloat16);
+  EXPECT_EQ(engine("auto").kv_cache_dtype, std::nullopt);
+  EXPECT_EQ(engine("auto").kv_quantization, KvQuantization::kNone);
+  EXPECT_EQ(engine("int8").kv_quantization, KvQuantization::kInt8);
+  EXPECT_EQ(engine("int8").kv_cache_dtype, std::nullopt);
+  EXPECT_EQ(engine("int4").kv_quantization, KvQuantization::kInt4);
+  EXPECT_EQ(engine("fp8_e4m3").kv_quantization, KvQuantization::kFp8E4M3);
+}
+
 TEST(FlagsTest, EveryWrongValueIsRefusedByTheOptionsName) {
   const std::vector<std::pair<std::string, std::string>> cases = {
       {"block-size", "0"},
@@ -126,7 +139,7 @@ TEST(FlagsTest, EveryWrongValueIsRefusedByTheOptionsName) {
       {"log-level", "shout"},
       {"listen", "50051"},
       {"listen", "127.0.0.1:70000"},
-      {"kv-cache-dtype", "int8"},
+      {"kv-cache-dtype", "int3"},
       {"quantization", "int3"},
       {"deterministic", "perhaps"},
       {"default-timeout", "0s"},

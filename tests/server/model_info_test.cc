@@ -49,6 +49,15 @@ TEST(ModelInfo, TellsTheFormulaOfHeads) {
   EXPECT_THAT(text, Not(HasSubstr("window")));
 }
 
+TEST(ModelInfo, TellsTheFormulaOfQuantizedHeads) {
+  KvShape shape = kHeads;
+  shape.quantization = KvQuantization::kInt4;
+  const MemoryPlan plan = PlanOf(MakeKvCacheSpec(shape, 32), 1024, 8192);
+  EXPECT_THAT(TextOf(plan),
+              HasSubstr("33792 bytes per token = 2 x 32 layers x 8 KV heads x 66 bytes (128 of int4, a scale)\n"));
+  EXPECT_EQ(JsonOf(plan)["kv_cache_dtype"], "int4");
+}
+
 TEST(ModelInfo, TellsTheFormulaOfLatents) {  // DeepSeek-V3
   const MemoryPlan plan = PlanOf(MakeKvCacheSpec({.latent_dim = 512, .rope_dim = 64}, 61), 1024, 8192);
   const std::string text = TextOf(plan);
