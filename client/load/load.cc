@@ -3,11 +3,13 @@
 #include <grpcpp/channel.h>
 #include <grpcpp/client_context.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <filesystem>
 #include <fstream>
 #include <limits>
+#include <random>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -17,6 +19,7 @@
 #include "client/load/report.h"
 #include "client/load/runner.h"
 #include "client/model.h"
+#include "client/parse.h"
 #include "quire/v1/generation.grpc.pb.h"
 
 namespace quire::client {
@@ -74,6 +77,43 @@ v1::GenerateRequest MakeRequest(const LoadOptions& options, const std::string& i
   return request;
 }
 
+// One of the mix's texts, each as often as its weight says.
+class MixDraw {
+ public:
+  explicit MixDraw(const Mix& mix) : mix_(mix) {
+    std::vector<double> weights;
+    for (const auto& [text, weight] : mix) {
+      weights.push_back(weight);
+    }
+    index_ = std::discrete_distribution<size_t>(weights.begin(), weights.end());
+  }
+
+  const std::string& operator()(std::mt19937_64& random) { return mix_[index_(random)].first; }
+
+ private:
+  const Mix& mix_;
+  std::discrete_distribution<size_t> index_;
+};
+
+// Gives each measured request its tenant, its deadline and its end before the time, as far as they are asked for.
+void DrawTroubles(const LoadOptions& options, std::vector<PlannedRequest>& requests) {
+  std::mt19937_64 random(options.seed + 0x9E3779B97F4A7C15);  // of another sequence than prompts and arrivals
+  MixDraw tenant(options.tenant_mix), deadline(options.deadline_mix);
+  std::bernoulli_distribution cancel(options.cancellation_percent / 100);
+  for (PlannedRequest& planned : requests) {
+    if (!options.tenant_mix.empty()) {
+      planned.request.mutable_scheduling()->set_tenant(tenant(random));
+    }
+    if (!options.deadline_mix.empty()) {
+      planned.deadline = ParseDuration(deadline(random)).value();
+    }
+    if (cancel(random)) {
+      const uint32_t most = std::max(1u, planned.request.stopping().max_tokens());
+      planned.cancel_after_tokens = std::uniform_int_distribution<uint32_t>(1, most)(random);
+    }
+  }
+}
+
 // The measured requests, and behind them those of the warm-up.
 absl::StatusOr<std::pair<LoadPlan, LoadPlan>> MakePlans(const LoadOptions& options, uint32_t vocab_size,
                                                         const Connection& connection) {
@@ -89,8 +129,12 @@ absl::StatusOr<std::pair<LoadPlan, LoadPlan>> MakePlans(const LoadOptions& optio
                                     : options.request_id_prefix;
   LoadPlan measured, warmup;
   for (size_t i = 0; i < total; ++i) {
-    (i < options.num_prompts ? measured : warmup).requests.push_back(MakeRequest(options, id_prefix, (*prompts)[i], i));
+    (i < options.num_prompts ? measured : warmup)
+        .requests.push_back({MakeRequest(options, id_prefix, (*prompts)[i], i), 0, std::nullopt});
   }
+  DrawTroubles(options, measured.requests);
+  measured.keep_token_ids = options.replay_check > 0;
+  measured.read_delay = absl::Milliseconds(options.read_delay_ms);
   measured.max_concurrency = warmup.max_concurrency = options.max_concurrency;
   measured.keep_text = options.save_detailed;
   if (options.dataset.name == "trace" && !options.arrivals.open_loop()) {
@@ -104,6 +148,41 @@ absl::StatusOr<std::pair<LoadPlan, LoadPlan>> MakePlans(const LoadOptions& optio
   return std::make_pair(std::move(measured), std::move(warmup));
 }
 
+// Repeats completed requests of the run, spread over it, one after the other and compares their token ids.
+ReplayOutcome Replay(const LoadOptions& options, const std::vector<Connection>& connections, const LoadPlan& plan,
+                     const RunResult& run, Interrupt& interrupt) {
+  std::vector<size_t> completed;
+  for (size_t i = 0; i < run.requests.size(); ++i) {
+    if (run.requests[i].ok()) {
+      completed.push_back(i);
+    }
+  }
+  const size_t count = std::min<size_t>(options.replay_check, completed.size());
+  std::vector<size_t> sample;
+  LoadPlan alone;
+  alone.max_concurrency = 1;
+  alone.keep_token_ids = true;
+  for (size_t i = 0; i < count; ++i) {
+    sample.push_back(completed[i * completed.size() / count]);
+    v1::GenerateRequest request = plan.requests[sample.back()].request;
+    request.set_request_id(absl::StrCat(request.request_id(), "-replay"));
+    alone.requests.push_back({std::move(request), 0, std::nullopt});
+  }
+  const RunResult again =
+      RunPlan(connections, alone, interrupt, std::numeric_limits<double>::infinity(), [](const Tally&) {});
+  ReplayOutcome outcome;
+  for (size_t i = 0; i < again.requests.size(); ++i) {
+    const RequestResult& first = run.requests[sample[i]];
+    if (again.requests[i].ok()) {
+      ++outcome.checked;
+    }
+    if (again.requests[i].ok() && again.requests[i].token_ids != first.token_ids) {
+      outcome.mismatched.push_back(first.request_id);
+    }
+  }
+  return outcome;
+}
+
 class ProgressLine {
  public:
   ProgressLine(const LoadOptions& options, Io& io) : num_prompts_(options.num_prompts), io_(io) {}
@@ -114,9 +193,9 @@ class ProgressLine {
     const double span = now.elapsed_s - last_.elapsed_s;
     const double rate = span > 0 ? static_cast<double>(now.output_tokens - last_.output_tokens) / span : 0;
     io_.err << absl::StrFormat("%squire load: %d of %d done, %d failed, %d under way, %.0f tok/s, %.1fs%s",
-                               io_.err_is_terminal ? "\r\033[K" : "", now.completed + now.failed, num_prompts_,
-                               now.failed, now.sent - now.completed - now.failed, rate, now.elapsed_s,
-                               io_.err_is_terminal ? "" : "\n")
+                               io_.err_is_terminal ? "\r\033[K" : "", now.completed + now.failed + now.cancelled,
+                               num_prompts_, now.failed, now.sent - now.completed - now.failed - now.cancelled, rate,
+                               now.elapsed_s, io_.err_is_terminal ? "" : "\n")
             << std::flush;
     last_ = now;
     shown_ = true;
@@ -217,20 +296,27 @@ int RunLoad(const LoadOptions& options, Io& io) {
     RunPlan(*connections, warmup, interrupt, std::numeric_limits<double>::infinity(), [](const Tally&) {});
   }
   ProgressLine progress(options, io);
-  const RunResult run = RunPlan(*connections, measured, interrupt, progress.period_s(),
-                                [&progress](const Tally& tally) { progress.Show(tally); });
+  RunResult run = RunPlan(*connections, measured, interrupt, progress.period_s(),
+                          [&progress](const Tally& tally) { progress.Show(tally); });
   progress.Clear();
+  if (options.replay_check > 0 && !run.interrupted) {
+    run.replay = Replay(options, *connections, measured, run, interrupt);
+  }
   const std::string date = absl::FormatTime("%Y%m%d-%H%M%S", absl::Now(), absl::LocalTimeZone());
   const Report report = MakeReport(options, run, model.name(), date);
   io.out << ReportTable(options, run, report) << std::flush;
   if (absl::Status saved = SaveFiles(options, run, report); !saved.ok()) {
     return UsageError(saved, io);
   }
-  if (report.completed == 0) {
+  if (report.completed + report.cancelled == 0) {
     return NothingCompleted(run, io);
   }
-  const std::vector<std::string> misses =
-      Misses(options.assertions, ReportJson(options, run, report, /*detailed=*/false));
+  std::vector<std::string> misses = Misses(options.assertions, ReportJson(options, run, report, /*detailed=*/false));
+  if (run.replay.has_value()) {
+    for (const std::string& id : run.replay->mismatched) {
+      misses.push_back(absl::StrCat("request ", id, ", repeated alone, gave other token ids"));
+    }
+  }
   for (const std::string& miss : misses) {
     io.err << "quire: assertion missed: " << miss << '\n';
   }

@@ -10,6 +10,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "client/flags.h"
+#include "client/parse.h"
 
 namespace quire::client {
 namespace {
@@ -126,6 +127,41 @@ void AddReportFlags(CLI::App& app, LoadOptions& options) {
       "Objectives as METRIC:MS of ttft, tpot, e2el, e.g. ttft:200 tpot:50; goodput counts the requests that meet all");
 }
 
+void AddMixFlag(CLI::App& app, const char* flag, Mix& mix, bool durations, const char* description) {
+  app.add_option_function<std::string>(
+      flag,
+      [flag, &mix, durations](const std::string& text) {
+        absl::StatusOr<Mix> parsed = ParseMix(text);
+        if (!parsed.ok()) {
+          throw CLI::ValidationError(flag, std::string(parsed.status().message()));
+        }
+        for (const auto& [name, weight] : *parsed) {
+          if (const auto duration = ParseDuration(name); durations && !duration.ok()) {
+            throw CLI::ValidationError(flag, std::string(duration.status().message()));
+          }
+        }
+        mix = *std::move(parsed);
+      },
+      description);
+}
+
+// What no server likes.
+void AddTroubleFlags(CLI::App& app, LoadOptions& options) {
+  app.add_option("--request-cancellation-rate", options.cancellation_percent,
+                 "Percent of the requests to cancel, each when a random number of its tokens has come (default 0)")
+      ->check(CLI::Range(0.0, 100.0));
+  app.add_option("--read-delay-ms", options.read_delay_ms,
+                 "Read each stream slowly: wait so long before each next message (default 0)")
+      ->check(CLI::Range(0.0, 60000.0));
+  AddMixFlag(app, "--tenant-mix", options.tenant_mix, false,
+             "Tenants by weight, e.g. a:20,b:1; each request draws one, and the result counts them apart");
+  AddMixFlag(app, "--deadline-mix", options.deadline_mix, true,
+             "Deadlines by weight, e.g. 500ms:20,5s:80; each request draws one");
+  app.add_option("--replay-check", options.replay_check,
+                 "After the run repeat so many of its requests alone; exit code 3 if the token ids of one are others "
+                 "(default 0)");
+}
+
 void AddFileFlags(CLI::App& app, LoadOptions& options) {
   app.add_option_function<Texts>(
          "--assert",
@@ -181,6 +217,20 @@ absl::StatusOr<std::pair<std::string, double>> ParseObjective(absl::string_view 
   return std::make_pair(parts[0], bound_ms);
 }
 
+absl::StatusOr<Mix> ParseMix(absl::string_view text) {
+  Mix mix;
+  for (absl::string_view part : absl::StrSplit(text, ',')) {
+    const size_t colon = part.rfind(':');
+    double weight;
+    if (colon == absl::string_view::npos || colon == 0 || !absl::SimpleAtod(part.substr(colon + 1), &weight) ||
+        !(weight > 0) || std::isinf(weight)) {
+      return absl::InvalidArgumentError(absl::StrCat("'", part, "'; allowed: NAME:WEIGHT,... with weights above 0"));
+    }
+    mix.emplace_back(std::string(part.substr(0, colon)), weight);
+  }
+  return mix;
+}
+
 void AddLoadFlags(CLI::App& app, LoadOptions& options) {
   app.add_option_function<std::string>(
       "--backend",
@@ -198,6 +248,7 @@ void AddLoadFlags(CLI::App& app, LoadOptions& options) {
   app.add_flag("--ignore-eos", options.ignore_eos,
                "Generate the full length whatever the model says (random prompts: always)");
   AddSchedulingFlags(app, options.request);
+  AddTroubleFlags(app, options);
   AddReportFlags(app, options);
   AddFileFlags(app, options);
   app.add_option("--ready-check-timeout-sec", options.ready_check_timeout_s,
@@ -229,6 +280,12 @@ absl::Status CheckLoadOptions(const LoadOptions& options) {
   }
   if (options.arrivals.ramp.has_value() && std::isfinite(options.arrivals.request_rate)) {
     return absl::InvalidArgumentError("--ramp-up-strategy takes no --request-rate: the rate is the ramp's");
+  }
+  if (!options.tenant_mix.empty() && !options.request.scheduling().tenant().empty()) {
+    return absl::InvalidArgumentError("--tenant-mix takes no --tenant");
+  }
+  if (!options.deadline_mix.empty() && options.connection.timeout.has_value()) {
+    return absl::InvalidArgumentError("--deadline-mix takes no --timeout");
   }
   if (options.save_detailed && options.append_result) {
     return absl::InvalidArgumentError("--append-result keeps one line for each run: it takes no --save-detailed");

@@ -22,6 +22,9 @@ class App;
 
 namespace quire::client {
 
+// Texts, and of how many requests each is relative to the others.
+using Mix = std::vector<std::pair<std::string, double>>;
+
 struct LoadOptions {
   ConnectionOptions connection;
   std::string backend = "grpc";
@@ -34,7 +37,12 @@ struct LoadOptions {
   uint32_t num_warmups = 0;
   std::optional<uint32_t> max_concurrency;
   uint64_t seed = 0;
-  std::string request_id_prefix;  // empty: one that no other run has
+  std::string request_id_prefix;    // empty: one that no other run has
+  double cancellation_percent = 0;  // of the requests, each after a number of tokens that the seed draws
+  double read_delay_ms = 0;
+  Mix tenant_mix;             // tenants; empty: the request's
+  Mix deadline_mix;           // durations as ParseDuration reads them; empty: the connection's
+  uint32_t replay_check = 0;  // requests to repeat alone behind the run
   // Sampling, scheduling and cache options of every request; prompt, lengths, seed and id are each request's own.
   v1::GenerateRequest request;
   bool ignore_eos = false;
@@ -61,6 +69,9 @@ absl::Status CheckLoadOptions(const LoadOptions& options);
 
 // "ttft:200": a metric of ttft, tpot, e2el and its bound in milliseconds.
 absl::StatusOr<std::pair<std::string, double>> ParseObjective(absl::string_view text);
+
+// "a:20,b:1".
+absl::StatusOr<Mix> ParseMix(absl::string_view text);
 
 }  // namespace quire::client
 

@@ -77,7 +77,7 @@ Report MakeReport(const LoadOptions& options, const RunResult& run, const std::s
     lag.push_back(1e3 * (request.sent_s - request.due_s));
     queue.push_back(1e3 * (request.sent_s - request.intended_s));
     if (!request.ok()) {
-      ++report.failed;
+      ++(request.cancelled ? report.cancelled : report.failed);
       continue;
     }
     ++report.completed;
@@ -113,7 +113,7 @@ Report MakeReport(const LoadOptions& options, const RunResult& run, const std::s
 std::vector<std::pair<size_t, std::string>> FailureCounts(const RunResult& run) {
   std::map<std::string, size_t> counts;
   for (const RequestResult& request : run.requests) {
-    if (!request.ok()) {
+    if (request.failed()) {
       ++counts[request.error];
     }
   }

@@ -26,6 +26,7 @@ struct Report {
   std::string model;
   size_t completed = 0;
   size_t failed = 0;
+  size_t cancelled = 0;  // by --request-cancellation-rate
   double duration_s = 0;
   uint64_t total_input_tokens = 0;  // of completed requests, as all totals
   uint64_t total_output_tokens = 0;

@@ -47,6 +47,7 @@ std::string Tiles(const Report& report) {
   const Samples& ttft_ms = report.latencies[0].samples_ms;
   std::string html = "<div class=\"tiles\">\n";
   absl::StrAppend(&html, Tile("completed", absl::StrCat(report.completed)), Tile("failed", absl::StrCat(report.failed)),
+                  Tile("cancelled", absl::StrCat(report.cancelled)),
                   Tile("requests/s", Number(PerSecond(report.completed, report))),
                   Tile("output tokens/s", Number(PerSecond(report.total_output_tokens, report))),
                   Tile("median TTFT", Number(ttft_ms.Median(), " ms")),

@@ -1,4 +1,6 @@
 #include <cmath>
+#include <map>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "client/errors.h"
@@ -55,6 +57,31 @@ void AddDetails(const RunResult& run, Json& json) {
   }
 }
 
+// What each tenant got, by name.
+Json TenantsJson(const RunResult& run) {
+  Json tenants = Json::object();
+  std::map<std::string, std::vector<double>> ttfts_ms;
+  for (const RequestResult& request : run.requests) {
+    Json& tenant = tenants[request.tenant];
+    if (tenant.is_null()) {
+      tenant = {{"completed", 0}, {"failed", 0}, {"cancelled", 0}, {"output_tokens", 0}};
+    }
+    const char* outcome = request.ok() ? "completed" : request.cancelled ? "cancelled" : "failed";
+    tenant[outcome] = tenant[outcome].get<size_t>() + 1;
+    if (request.ok()) {
+      tenant["output_tokens"] = tenant["output_tokens"].get<uint64_t>() + request.output_tokens;
+      ttfts_ms[request.tenant].push_back(1e3 * (request.first_token_s - request.intended_s));
+    }
+  }
+  for (auto& [name, values] : ttfts_ms) {
+    const Samples samples(std::move(values));
+    tenants[name]["mean_ttft_ms"] = OrNull(samples.Mean());
+    tenants[name]["median_ttft_ms"] = OrNull(samples.Median());
+    tenants[name]["p99_ttft_ms"] = samples.Supports(99) ? OrNull(samples.Percentile(99)) : Json(nullptr);
+  }
+  return tenants;
+}
+
 }  // namespace
 
 Json ReportJson(const LoadOptions& options, const RunResult& run, const Report& report, bool detailed) {
@@ -71,6 +98,7 @@ Json ReportJson(const LoadOptions& options, const RunResult& run, const Report& 
       {"duration", report.duration_s},
       {"completed", report.completed},
       {"failed", report.failed},
+      {"cancelled", report.cancelled},
       {"total_input_tokens", report.total_input_tokens},
       {"total_output_tokens", report.total_output_tokens},
       {"request_throughput", PerSecond(report.completed, report)},
@@ -101,6 +129,13 @@ Json ReportJson(const LoadOptions& options, const RunResult& run, const Report& 
   json["dataset_name"] = options.dataset.name;
   json["seed"] = options.seed;
   json["interrupted"] = run.interrupted;
+  if (!options.tenant_mix.empty()) {
+    json["tenants"] = TenantsJson(run);
+  }
+  if (run.replay.has_value()) {
+    json["replay_checked"] = run.replay->checked;
+    json["replay_mismatched"] = run.replay->mismatched.size();
+  }
   for (const auto& [key, value] : options.metadata) {
     json[key] = value;
   }
@@ -130,6 +165,8 @@ std::string RequestLines(const RunResult& run) {
                        {"finish_reason", request.finish_reason},
                        {"grpc_code", CodeName(request.grpc_code)},
                        {"error", request.error},
+                       {"cancelled", request.cancelled},
+                       {"tenant", request.tenant},
                        {"retry_after_ms", OrNull(request.retry_after_ms)},
                        {"itl_ms", std::move(itl_ms)}};
     absl::StrAppend(&lines, line.dump(-1, ' ', false, Json::error_handler_t::replace), "\n");

@@ -40,6 +40,9 @@ void AddCounts(const LoadOptions& options, const Report& report, std::string& ta
   };
   AddLine(table, "Successful requests", absl::StrCat(report.completed));
   AddLine(table, "Failed requests", absl::StrCat(report.failed));
+  if (report.cancelled > 0) {
+    AddLine(table, "Cancelled on purpose", absl::StrCat(report.cancelled));
+  }
   if (options.max_concurrency.has_value()) {
     AddLine(table, "Maximum request concurrency", absl::StrCat(*options.max_concurrency));
   }
@@ -120,6 +123,10 @@ std::string ReportTable(const LoadOptions& options, const RunResult& run, const 
         "Warning: this client sent late (%s of the lag is %.1f ms, fair is %.0f): the machine is too busy for "
         "this load.\n",
         lag_ms.Supports(99) ? "P99" : "the largest", *lag_ms.Percentile(99), kLagWarningMs);
+  }
+  if (run.replay.has_value()) {
+    absl::StrAppend(&table, "Replay check: ", run.replay->checked, " requests repeated alone, ",
+                    run.replay->mismatched.size(), " with other token ids.\n");
   }
   if (run.interrupted) {
     absl::StrAppend(&table, "Interrupted: ", run.requests.size(), " of ", options.num_prompts,

@@ -13,6 +13,7 @@ namespace quire::client {
 // One request. Times are seconds since the run began.
 struct RequestResult {
   std::string request_id;
+  std::string tenant;  // that was asked for
   // When it should have been sent: open loop, its arrival; closed loop, when a place became free.
   double intended_s = 0;
   // The later of intended_s and the moment when --max-concurrency let it go; sent_s - due_s is this client's own
@@ -29,15 +30,25 @@ struct RequestResult {
   // Seconds before each token that came after the first message; a message of k tokens counts as k equal parts of its
   // gap.
   std::vector<float> itls_s;
-  std::string finish_reason;  // "STOP", "LENGTH", ...
-  std::string text;           // if asked for
+  std::string finish_reason;        // "STOP", "LENGTH", ...
+  std::string text;                 // if asked for
+  std::vector<uint32_t> token_ids;  // if asked for
   int grpc_code = 0;
   // Why it failed; empty: it did not. A stream whose counts do not agree with its usage has failed, whatever its
   // status.
   std::string error;
+  // This client cancelled it on purpose: neither completed nor failed.
+  bool cancelled = false;
   std::optional<double> retry_after_ms;
 
-  bool ok() const { return error.empty(); }
+  bool ok() const { return error.empty() && !cancelled; }
+  bool failed() const { return !error.empty(); }
+};
+
+// What became of --replay-check: requests that were repeated alone, and those of them whose token ids were others then.
+struct ReplayOutcome {
+  size_t checked = 0;
+  std::vector<std::string> mismatched;  // request ids
 };
 
 struct RunResult {
@@ -45,6 +56,7 @@ struct RunResult {
   double duration_s = 0;                // from the start to the last end
   double cpu_cores = 0;                 // this process's CPU time / duration
   bool interrupted = false;
+  std::optional<ReplayOutcome> replay;
 };
 
 }  // namespace quire::client

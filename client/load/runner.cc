@@ -1,5 +1,6 @@
 #include "client/load/runner.h"
 
+#include <grpcpp/alarm.h>
 #include <grpcpp/channel.h>
 #include <grpcpp/client_context.h>
 #include <grpcpp/support/client_callback.h>
@@ -70,12 +71,18 @@ class Board {
 // One Generate under way. Its reactions are serial, by gRPC's contract.
 class Stream final : public grpc::ClientReadReactor<v1::GenerateResponse> {
  public:
-  Stream(size_t index, const v1::GenerateRequest& request, bool keep_text, Board& board, RequestResult& result)
-      : index_(index), request_(request), keep_text_(keep_text), board_(board), result_(result) {}
+  Stream(size_t index, const LoadPlan& plan, Board& board, RequestResult& result)
+      : index_(index), plan_(plan), planned_(plan.requests[index]), board_(board), result_(result) {}
 
   void Start(const Connection& connection, v1::GenerationService::Stub& stub) {
     connection.Prepare(context_);
-    stub.async()->Generate(&context_, &request_, this);
+    if (planned_.deadline.has_value()) {
+      context_.set_deadline(absl::ToChronoTime(absl::Now() + *planned_.deadline));
+    }
+    stub.async()->Generate(&context_, &planned_.request, this);
+    if (reads_slowly()) {
+      AddHold();  // reads begin outside of reactions; the last one lets go
+    }
     StartRead(&response_);
     result_.sent_s = board_.Now();
     StartCall();
@@ -84,16 +91,29 @@ class Stream final : public grpc::ClientReadReactor<v1::GenerateResponse> {
   void Cancel() { context_.TryCancel(); }
 
   void OnReadDone(bool ok) override {
-    if (ok) {
-      Take(board_.Now());
-      StartRead(&response_);
+    if (!ok) {
+      if (reads_slowly()) {
+        RemoveHold();
+      }
+      return;
     }
+    Take(board_.Now());
+    if (!reads_slowly()) {
+      StartRead(&response_);
+      return;
+    }
+    // An alarm's function may still run when the next message is here: each has its own.
+    alarm_ = std::make_unique<grpc::Alarm>();
+    alarm_->Set(absl::ToChronoTime(absl::Now() + plan_.read_delay), [this](bool) { StartRead(&response_); });
   }
 
   void OnDone(const grpc::Status& status) override {
     result_.end_s = board_.Now();
     result_.grpc_code = status.error_code();
-    result_.error = status.ok() ? Violation() : Describe(status);
+    result_.cancelled = cancelled_ && status.error_code() == grpc::StatusCode::CANCELLED;
+    if (!result_.cancelled) {
+      result_.error = status.ok() ? Violation() : Describe(status);
+    }
     if (const auto delay = RetryDelay(status); !status.ok() && delay.has_value()) {
       result_.retry_after_ms = absl::ToDoubleMilliseconds(*delay);
     }
@@ -101,6 +121,8 @@ class Stream final : public grpc::ClientReadReactor<v1::GenerateResponse> {
   }
 
  private:
+  bool reads_slowly() const { return plan_.read_delay > absl::ZeroDuration(); }
+
   void Take(double now) {
     if (response_.has_accepted()) {
       ++num_accepted_;
@@ -119,7 +141,7 @@ class Stream final : public grpc::ClientReadReactor<v1::GenerateResponse> {
 
   void TakeDelta(const v1::Delta& delta, double now) {
     disorder_ = disorder_ || num_accepted_ == 0 || num_finished_ > 0 || delta.index() != 0;
-    if (keep_text_) {
+    if (plan_.keep_text) {
       result_.text += delta.text();
     }
     const uint32_t count = delta.token_ids_size();
@@ -133,7 +155,14 @@ class Stream final : public grpc::ClientReadReactor<v1::GenerateResponse> {
     }
     result_.last_token_s = now;
     result_.output_tokens += count;
+    if (plan_.keep_token_ids) {
+      result_.token_ids.insert(result_.token_ids.end(), delta.token_ids().begin(), delta.token_ids().end());
+    }
     board_.CountTokens(count);
+    if (planned_.cancel_after_tokens > 0 && result_.output_tokens >= planned_.cancel_after_tokens && !cancelled_) {
+      cancelled_ = true;
+      Cancel();
+    }
   }
 
   // What is wrong with a stream whose status is OK; empty: nothing.
@@ -146,16 +175,17 @@ class Stream final : public grpc::ClientReadReactor<v1::GenerateResponse> {
       return absl::StrCat("usage.completion_tokens is ", usage_.completion_tokens(), ", but ", result_.output_tokens,
                           " token ids came");
     }
-    if (request_.has_tokens() && usage_.prompt_tokens() != static_cast<uint32_t>(request_.tokens().ids_size())) {
-      return absl::StrCat("usage.prompt_tokens is ", usage_.prompt_tokens(), ", but ", request_.tokens().ids_size(),
+    const v1::GenerateRequest& request = planned_.request;
+    if (request.has_tokens() && usage_.prompt_tokens() != static_cast<uint32_t>(request.tokens().ids_size())) {
+      return absl::StrCat("usage.prompt_tokens is ", usage_.prompt_tokens(), ", but ", request.tokens().ids_size(),
                           " token ids were sent");
     }
     return result_.output_tokens == 0 ? "finished without a token" : "";
   }
 
   const size_t index_;
-  const v1::GenerateRequest& request_;
-  const bool keep_text_;
+  const LoadPlan& plan_;
+  const PlannedRequest& planned_;
   Board& board_;
   RequestResult& result_;
   grpc::ClientContext context_;
@@ -164,6 +194,8 @@ class Stream final : public grpc::ClientReadReactor<v1::GenerateResponse> {
   int num_accepted_ = 0;
   int num_finished_ = 0;
   bool disorder_ = false;
+  bool cancelled_ = false;  // by cancel_after_tokens
+  std::unique_ptr<grpc::Alarm> alarm_;
 };
 
 // The scheduler: one run, on the calling thread.
@@ -226,12 +258,13 @@ class Run {
   void Send(double due_s) {
     const size_t index = num_sent_++;
     RequestResult& result = results_[index];
-    result.request_id = plan_.requests[index].request_id();
+    result.request_id = plan_.requests[index].request.request_id();
+    result.tenant = plan_.requests[index].request.scheduling().tenant();
     result.due_s = due_s;
     result.intended_s = plan_.arrivals_s.empty() ? due_s : plan_.arrivals_s[index];
     free_since_s_.pop_front();
     const size_t turn = index % connections_.size();
-    streams_[index] = std::make_unique<Stream>(index, plan_.requests[index], plan_.keep_text, board_, result);
+    streams_[index] = std::make_unique<Stream>(index, plan_, board_, result);
     streams_[index]->Start(connections_[turn], *stubs_[turn]);
   }
 
@@ -239,14 +272,16 @@ class Run {
   void Await(double time_s) {
     for (size_t index : board_.WaitUntil(std::min(time_s, next_progress_s_), interrupted_)) {
       ++num_done_;
-      num_failed_ += results_[index].ok() ? 0 : 1;
+      num_failed_ += results_[index].failed() ? 1 : 0;
+      num_cancelled_ += results_[index].cancelled ? 1 : 0;
       free_since_s_.push_back(results_[index].end_s);
       last_end_s_ = std::max(last_end_s_, results_[index].end_s);
       streams_[index].reset();
     }
     if (const double now = board_.Now(); now >= next_progress_s_) {
       next_progress_s_ = now + progress_s_;
-      on_progress_({now, num_sent_, num_done_ - num_failed_, num_failed_, board_.output_tokens()});
+      on_progress_({now, num_sent_, num_done_ - num_failed_ - num_cancelled_, num_failed_, num_cancelled_,
+                    board_.output_tokens()});
     }
   }
 
@@ -264,6 +299,7 @@ class Run {
   size_t num_sent_ = 0;
   size_t num_done_ = 0;
   size_t num_failed_ = 0;
+  size_t num_cancelled_ = 0;
   bool interrupted_ = false;
 };
 

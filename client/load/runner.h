@@ -11,6 +11,7 @@
 #include <optional>
 #include <vector>
 
+#include "absl/time/time.h"
 #include "client/channel.h"
 #include "client/interrupt.h"
 #include "client/load/result.h"
@@ -18,14 +19,24 @@
 
 namespace quire::client {
 
+struct PlannedRequest {
+  v1::GenerateRequest request;
+  uint32_t cancel_after_tokens = 0;        // cancel it when so many tokens have come; 0: never
+  std::optional<absl::Duration> deadline;  // of the RPC, in place of the connection's
+};
+
 struct LoadPlan {
-  std::vector<v1::GenerateRequest> requests;
+  std::vector<PlannedRequest> requests;
   // Open loop: one due time for each request, seconds from the start, ascending. Empty: a request is due when a place
   // is free.
   std::vector<double> arrivals_s;
   // Requests under way at most; absent: any number.
   std::optional<uint32_t> max_concurrency;
   bool keep_text = false;
+  bool keep_token_ids = false;
+  // A slow reader: between one message and the wish for the next. What the server writes meanwhile waits in the
+  // connection's window, then in the server.
+  absl::Duration read_delay = absl::ZeroDuration();
 };
 
 // How far a run is.
@@ -34,6 +45,7 @@ struct Tally {
   size_t sent = 0;
   size_t completed = 0;
   size_t failed = 0;
+  size_t cancelled = 0;
   uint64_t output_tokens = 0;
 };
 

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <chrono>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
@@ -202,6 +203,80 @@ TEST_F(LoadTest, ResultsAreAppendedLineByLineAndSummedUpAsMarkdown) {
   EXPECT_EQ(lines, 2);
   std::getline(markdown, line);
   EXPECT_THAT(line, HasSubstr("### tales, "));
+}
+
+TEST_F(LoadTest, ACancelStormCancelsOnPurposeAndCountsThatApart) {
+  // Every stream goes on until it is cancelled: only the client's cancel ends it.
+  daemon_.SetGenerate([](grpc::ServerContext* context, const v1::GenerateRequest& request, FakeDaemon::Writer* writer) {
+    v1::GenerateResponse response;
+    response.mutable_accepted()->set_prompt_tokens(request.tokens().ids_size());
+    writer->Write(response);
+    while (!context->IsCancelled()) {
+      response.mutable_delta()->clear_token_ids();
+      response.mutable_delta()->add_token_ids(1);
+      writer->Write(response);
+      usleep(1000);
+    }
+    return grpc::Status::CANCELLED;
+  });
+  const Outcome outcome = Load("--num-prompts 6 --max-concurrency 3 --request-cancellation-rate 100");
+  EXPECT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_EQ(result_["cancelled"], 6);
+  EXPECT_EQ(result_["failed"], 0);
+  EXPECT_EQ(result_["completed"], 0);
+  EXPECT_THAT(outcome.out, HasSubstr("Cancelled on purpose:                    6\n"));
+}
+
+TEST_F(LoadTest, ASlowReaderWaitsBetweenMessages) {
+  const Outcome outcome = Load("--num-prompts 2 --read-delay-ms 20");
+  EXPECT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_EQ(result_["completed"], 2);
+  EXPECT_GE(result_["duration"], 5 * 0.020) << "Accepted, 4 tokens and Finished have 5 delays between them";
+}
+
+TEST_F(LoadTest, TenantsAreDrawnByWeightAndCountedApart) {
+  Load("--num-prompts 200 --tenant-mix a:3,b:1 --max-concurrency 8");
+  const int a = result_["tenants"]["a"]["completed"], b = result_["tenants"]["b"]["completed"];
+  EXPECT_EQ(a + b, 200);
+  EXPECT_NEAR(a, 150, 30) << "five standard deviations";
+  EXPECT_EQ(result_["tenants"]["a"]["output_tokens"], 4 * a);
+  EXPECT_FALSE(daemon_.requests()[0].scheduling().tenant().empty());
+}
+
+TEST_F(LoadTest, DeadlinesAreDrawnByWeight) {
+  std::atomic<int> with_deadline{0};
+  daemon_.SetGenerate(
+      [&](grpc::ServerContext* context, const v1::GenerateRequest& request, FakeDaemon::Writer* writer) {
+        const auto left = context->deadline() - std::chrono::system_clock::now();
+        with_deadline += left < std::chrono::hours(2) ? 1 : 0;
+        return FakeDaemon::Count(context, request, writer);
+      });
+  EXPECT_EQ(Load("--num-prompts 4 --deadline-mix 1h:1,30m:1").code, 0);
+  EXPECT_EQ(with_deadline, 4);
+}
+
+TEST_F(LoadTest, AReplayCheckFindsTokensThatDependOnCompany) {
+  EXPECT_EQ(Load("--num-prompts 6 --replay-check 3").code, 0);
+  EXPECT_EQ(result_["replay_checked"], 3);
+  EXPECT_EQ(result_["replay_mismatched"], 0);
+
+  daemon_.SetGenerate([](grpc::ServerContext*, const v1::GenerateRequest& request, FakeDaemon::Writer* writer) {
+    v1::GenerateResponse response;
+    response.mutable_accepted()->set_prompt_tokens(request.tokens().ids_size());
+    writer->Write(response);
+    response.mutable_delta()->add_token_ids(request.request_id().find("replay") == std::string::npos ? 1 : 2);
+    writer->Write(response);
+    v1::Finished* finished = response.mutable_finished();
+    finished->set_reason(v1::FINISH_REASON_LENGTH);
+    finished->mutable_usage()->set_prompt_tokens(request.tokens().ids_size());
+    finished->mutable_usage()->set_completion_tokens(1);
+    writer->Write(response);
+    return grpc::Status::OK;
+  });
+  const Outcome outcome = Load("--num-prompts 6 --replay-check 2");
+  EXPECT_EQ(outcome.code, 3);
+  EXPECT_EQ(result_["replay_mismatched"], 2);
+  EXPECT_THAT(outcome.err, HasSubstr("repeated alone, gave other token ids"));
 }
 
 }  // namespace

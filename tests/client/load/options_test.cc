@@ -64,7 +64,7 @@ TEST(LoadFlags, DefaultToAGreedyBurst) {
 }
 
 TEST(LoadFlags, AreRefusedByNameWhenNotBuilt) {
-  for (const char* flag : {"--base-url", "--plot-timeline", "--profile", "--request-cancellation-rate"}) {
+  for (const char* flag : {"--base-url", "--plot-timeline", "--profile"}) {
     EXPECT_THAT(Refusal(std::string(flag) + " x"), HasSubstr(flag));
   }
   EXPECT_THAT(Refusal("--backend openai"), HasSubstr("'openai'; allowed: grpc"));
@@ -75,6 +75,11 @@ TEST(LoadFlags, AreRefusedByNameWhenNotBuilt) {
   EXPECT_THAT(Refusal("--goodput itl:5"), HasSubstr("'itl:5'"));
   EXPECT_THAT(Refusal("--num-prompts 0"), HasSubstr("--num-prompts"));
   EXPECT_THAT(Refusal("--burstiness 0"), HasSubstr("--burstiness"));
+  EXPECT_THAT(Refusal("--request-cancellation-rate 101"), HasSubstr("--request-cancellation-rate"));
+  for (const char* mix : {"a", "a:", ":1", "a:0", "a:-1", "a:inf", "a:1,"}) {
+    EXPECT_THAT(Refusal(std::string("--tenant-mix ") + mix), HasSubstr("allowed: NAME:WEIGHT")) << mix;
+  }
+  EXPECT_THAT(Refusal("--deadline-mix soon:1"), HasSubstr("soon"));
   EXPECT_THAT(Refusal("--assert speed"), HasSubstr("'speed'; allowed: KEY<NUMBER"));
   EXPECT_THAT(Refusal("--ramp-up-strategy steep"), HasSubstr("'steep'; allowed: linear, exponential"));
   EXPECT_THAT(Refusal("--ramp-up-strategy linear --ramp-up-start-rps 1"), HasSubstr("--ramp-up-end-rps"));
@@ -93,6 +98,8 @@ TEST(LoadFlags, AreCheckedTogether) {
   EXPECT_THAT(CheckLoadOptions(Parse("--append-result")).message(), HasSubstr("--save-result"));
   EXPECT_THAT(CheckLoadOptions(Parse("--save-result --append-result --save-detailed")).message(),
               HasSubstr("one line"));
+  EXPECT_THAT(CheckLoadOptions(Parse("--tenant-mix a:1 --tenant b")).message(), HasSubstr("takes no --tenant"));
+  EXPECT_THAT(CheckLoadOptions(Parse("--deadline-mix 1s:1 --timeout 2s")).message(), HasSubstr("takes no --timeout"));
   const std::string ramp = "--ramp-up-strategy exponential --ramp-up-start-rps 1 --ramp-up-end-rps 9";
   EXPECT_TRUE(CheckLoadOptions(Parse(ramp)).ok());
   EXPECT_TRUE(Parse(ramp).arrivals.ramp->exponential);
