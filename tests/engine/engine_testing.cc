@@ -1,5 +1,7 @@
 #include "tests/engine/engine_testing.h"
 
+#include <gtest/gtest.h>
+
 #include <algorithm>
 #include <filesystem>
 #include <limits>
@@ -116,6 +118,29 @@ std::map<RequestId, Output> RunAll(const SchedulerOptions& options, std::unique_
   engine.Shutdown();
   if (stats != nullptr) *stats = engine.snapshot().scheduler;
   return sink.outputs();
+}
+
+std::map<RequestId, Output> RunAlone(const EngineOptions& options,
+                                     const std::vector<std::shared_ptr<const Request>>& requests) {
+  absl::StatusOr<LoadedModel> model = LoadModel(options);
+  EXPECT_TRUE(model.ok()) << model.status();
+  if (!model.ok()) return {};
+  CollectingSink sink;
+  Engine engine(model->plan.scheduler, 1000, 1'000'000, std::move(model->runner), &sink);
+  for (const auto& request : requests) {
+    EXPECT_TRUE(engine.Submit(request).ok());
+    sink.Wait(request->id);
+  }
+  return sink.outputs();
+}
+
+void ExpectSame(const std::map<RequestId, Output>& got, const std::map<RequestId, Output>& want) {
+  ASSERT_EQ(got.size(), want.size());
+  for (const auto& [id, output] : want) {
+    EXPECT_EQ(output.ending, Ending::kNone);
+    EXPECT_FALSE(output.tokens.empty());
+    EXPECT_TRUE(got.at(id) == output) << "request " << id << " differs";
+  }
 }
 
 std::unique_ptr<Backend> MakeBackend(BackendKind kind) {

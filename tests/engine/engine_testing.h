@@ -72,6 +72,13 @@ std::map<RequestId, Output> RunAll(const SchedulerOptions& options, std::unique_
                                    const std::vector<std::shared_ptr<const Request>>& requests,
                                    SchedulerStats* stats = nullptr);
 
+// What a model of these options answers to each request alone; by id.
+std::map<RequestId, Output> RunAlone(const EngineOptions& options,
+                                     const std::vector<std::shared_ptr<const Request>>& requests);
+
+// Expects the same outputs, bitwise, each of them with tokens and complete.
+void ExpectSame(const std::map<RequestId, Output>& got, const std::map<RequestId, Output>& want);
+
 std::unique_ptr<Backend> MakeBackend(BackendKind kind);  // with one thread
 
 // config.json of Llama-3-8B as the hub has it, for tests to change.

@@ -53,27 +53,6 @@ class FamilyLaws : public testing::TestWithParam<std::string> {
     if (!model.ok()) return {};
     return RunAll(model->plan.scheduler, std::move(model->runner), requests, stats);
   }
-
-  std::map<RequestId, Output> RunAlone(const EngineOptions& options, const Requests& requests) const {
-    absl::StatusOr<LoadedModel> model = LoadModel(options);
-    EXPECT_TRUE(model.ok()) << model.status();
-    if (!model.ok()) return {};
-    CollectingSink sink;
-    Engine engine(model->plan.scheduler, 1000, 1'000'000, std::move(model->runner), &sink);
-    for (const auto& request : requests) {
-      EXPECT_TRUE(engine.Submit(request).ok());
-      sink.Wait(request->id);
-    }
-    return sink.outputs();
-  }
-
-  void ExpectSame(const std::map<RequestId, Output>& got, const std::map<RequestId, Output>& want) const {
-    ASSERT_EQ(got.size(), want.size());
-    for (const auto& [id, output] : want) {
-      EXPECT_FALSE(output.tokens.empty());
-      EXPECT_TRUE(got.at(id) == output) << "request " << id << " differs";
-    }
-  }
 };
 
 TEST_P(FamilyLaws, CompanyAndChunksAndWorkersAndBlocksAreInvisible) {

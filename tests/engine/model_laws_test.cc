@@ -131,34 +131,11 @@ class ModelLaws : public testing::TestWithParam<Case> {
     if (poison) model->runner = std::make_unique<PoisoningRunner>(std::move(model->runner));
     return RunAll(model->plan.scheduler, std::move(model->runner), requests, stats);
   }
-
-  // Each request alone, in one chunk.
-  std::map<RequestId, Output> RunAlone(const Requests& requests) const {
-    absl::StatusOr<LoadedModel> model = LoadModel(Options());
-    EXPECT_TRUE(model.ok()) << model.status();
-    if (!model.ok()) return {};
-    CollectingSink sink;
-    Engine engine(model->plan.scheduler, 1000, 1'000'000, std::move(model->runner), &sink);
-    for (const auto& request : requests) {
-      EXPECT_TRUE(engine.Submit(request).ok());
-      sink.Wait(request->id);
-    }
-    return sink.outputs();
-  }
-
-  void ExpectSame(const std::map<RequestId, Output>& got, const std::map<RequestId, Output>& want) const {
-    ASSERT_EQ(got.size(), want.size());
-    for (const auto& [id, output] : want) {
-      EXPECT_EQ(output.ending, Ending::kNone);
-      EXPECT_FALSE(output.tokens.empty());
-      EXPECT_TRUE(got.at(id) == output) << "request " << id << " differs";
-    }
-  }
 };
 
 TEST_P(ModelLaws, CompanyAndChunksAndWorkersAndBlocksAreInvisible) {
   const Requests requests = Company();
-  const auto alone = RunAlone(requests);
+  const auto alone = RunAlone(Options(), requests);
   EngineOptions mixed = Options();  // three at a time, slices of three rows in the head
   mixed.max_num_seqs = 3;
   mixed.max_num_batched_tokens = 13;
@@ -219,7 +196,7 @@ TEST_P(ModelLaws, OutputsOfOnePromptAreThoseOfRequestsWithTheFollowingSeeds) {
   };
   Requests apart;
   for (uint32_t i = 0; i < kOutputs; ++i) apart.push_back(request(i, 1, 7 + i));
-  const auto alone = RunAlone(apart);
+  const auto alone = RunAlone(Options(), apart);
   EXPECT_NE(alone.at(0).tokens, alone.at(1).tokens);
 
   Requests together = {request(100, kOutputs, 7)};
