@@ -145,6 +145,8 @@ void PlanWorkspaces(const ModelConfig& config, const EngineOptions& options, con
       .head_dim = config.head_dim,
       .max_context = plan.max_model_len,
       .max_sequences = options.max_num_seqs,
+      .block_size = options.block_size,
+      .num_kv_groups = static_cast<int32_t>(plan.kv.Windows().size()),
       .quantized_weights = plan.has_quantized_weights,
       .quantized_cache = options.kv_quantization != KvQuantization::kNone,
   };

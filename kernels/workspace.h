@@ -21,6 +21,8 @@ struct WorkspaceShape {
   // Mixture of experts: 0 experts if there is none.
   int32_t num_experts = 0, experts_per_token = 0, hidden = 0, expert_intermediate = 0;
   int32_t max_sequences = 0;  // --max-num-seqs
+  int32_t block_size = 8;     // slots, at least
+  int32_t num_kv_groups = 1;  // of layers, each with block tables of its own
   bool quantized_weights = false;
   bool quantized_cache = false;
 };

@@ -23,6 +23,7 @@
 #include "kernels/check.h"
 #include "kernels/cuda/device_info.h"
 #include "kernels/cuda/numbers.h"
+#include "kernels/cuda/staging.h"
 #include "kernels/embedding/cuda.h"
 #include "kernels/gated_activation/cuda.h"
 #include "kernels/layer_norm/cuda.h"
@@ -30,61 +31,9 @@
 #include "kernels/rms_norm/cuda.h"
 #include "kernels/rope/cuda.h"
 #include "kernels/sampling/cuda.h"
+#include "kernels/sampling/cuda_rows.h"
 
 namespace quire::cuda {
-
-// Host arrays of one step and where they lie on the device.
-template <typename Device>
-class Staging {
- public:
-  absl::Status Allocate(size_t bytes, Device& device) {
-    absl::StatusOr<Buffer> host = device.AllocatePinned(bytes), copy = device.Allocate(bytes);
-    if (!host.ok()) return host.status();
-    if (!copy.ok()) return copy.status();
-    host_ = *std::move(host);
-    device_ = *std::move(copy);
-    return absl::OkStatus();
-  }
-
-  // The arrays of the last step are forgotten. REQUIRES: the device has read them.
-  void Clear() {
-    used_ = 0;
-    arrays_.clear();
-  }
-
-  // Room for `count` elements: where the host writes them and where the device will read them.
-  template <typename T>
-  std::pair<T*, T*> Next(size_t count) {
-    const size_t at = RoundUp<size_t>(used_, 64);
-    used_ = at + count * sizeof(T);
-    Check(used_ <= host_.bytes(), "a step's inputs are larger than planned");
-    return {reinterpret_cast<T*>(static_cast<char*>(host_.data()) + at),
-            reinterpret_cast<T*>(static_cast<char*>(device_.data()) + at)};
-  }
-  // The device's copy of a host array, made at the first call of the step.
-  template <typename T>
-  const T* Copy(const T* from, size_t count, Device& device) {
-    if (from == nullptr || count == 0) return nullptr;
-    for (const Array& array : arrays_) {
-      if (array.host == from && array.bytes == count * sizeof(T)) return static_cast<const T*>(array.device);
-    }
-    const auto [host, copy] = Next<T>(count);
-    std::memcpy(host, from, count * sizeof(T));
-    device.CopyToDevice(copy, host, count * sizeof(T));
-    arrays_.push_back({from, count * sizeof(T), copy});
-    return copy;
-  }
-
- private:
-  struct Array {
-    const void* host;
-    size_t bytes;
-    const void* device;
-  };
-  Buffer host_, device_;
-  size_t used_ = 0;
-  std::vector<Array> arrays_;
-};
 
 template <typename Device>
 class CudaBackend final : public Backend {
@@ -120,13 +69,14 @@ class CudaBackend final : public Backend {
 
   size_t WorkspaceBytes(const WorkspaceShape& shape) const override {
     return Device::LinearWorkspaceBytes() + AttentionWorkspaceBytes(shape, device_->info().num_sms) +
-           StagingBytes(shape) + ResultBytes(shape);
+           StagingBytes(shape) + RowStagingBytes<Device>(shape) + ResultBytes(shape);
   }
   absl::Status AllocateWorkspace(const WorkspaceShape& shape) override;
 
   absl::Status BeginStep() override {
     if (absl::Status status = device_->Synchronize(); !status.ok()) return status;
     staging_.Clear();
+    row_staging_.Clear();
     plans_.clear();
     return absl::OkStatus();
   }
@@ -135,20 +85,19 @@ class CudaBackend final : public Backend {
  private:
   static constexpr int32_t kMaxTop = 20;  // log-probabilities of a row (sampling.h)
 
-  // The most that a step stages: see the calls of staging_.
+  // The most that a step stages, of every array: see the calls of staging_.
   static size_t StagingBytes(const WorkspaceShape& shape) {
-    const size_t rows = static_cast<size_t>(shape.max_rows), sequences = static_cast<size_t>(shape.max_sequences);
-    const size_t tables = sequences * static_cast<size_t>(CeilDiv<int64_t>(shape.max_context, 8) + 16);
-    const size_t per_group = rows * sizeof(int64_t) + sequences * sizeof(AttentionChunk) + tables * sizeof(BlockId);
-    const size_t head_rows = static_cast<size_t>(shape.max_head_rows) + rows;
-    // What a row of the sampler may name: allowed ids (the vocabulary), bias, counts of all tokens.
-    const size_t lists = static_cast<size_t>(shape.max_head_rows) *
-                         (static_cast<size_t>(std::min<int64_t>(shape.vocab_size, 4096)) * sizeof(uint32_t) +
-                          static_cast<size_t>(std::min(shape.vocab_size, shape.max_context)) * 12 + 1024 * 12);
-    return rows * 8 + kMaxGroups * per_group + head_rows * 16 +
-           static_cast<size_t>(shape.max_head_rows) * (sizeof(SampleRow) + 512) + lists + (size_t{1} << 16);
+    using S = Staging<Device>;
+    const auto rows = static_cast<size_t>(shape.max_rows), sequences = static_cast<size_t>(shape.max_sequences);
+    const auto entries = static_cast<size_t>(CeilDiv<int64_t>(shape.max_context, shape.block_size));
+    const size_t of_group = S::template BytesOf<int64_t>(rows) + S::template BytesOf<AttentionChunk>(sequences) +
+                            S::template BytesOf<BlockId>(sequences * entries);
+    // The head may run over slices of one row: which row, and its target. A sequence may draw for n outputs.
+    constexpr size_t kMaxOutputs = 16;
+    const size_t head_rows = rows + sequences + kMaxOutputs;
+    return 2 * S::template BytesOf<uint32_t>(rows) + static_cast<size_t>(shape.num_kv_groups) * of_group +
+           2 * head_rows * S::template BytesOf<uint32_t>(1);
   }
-  static constexpr size_t kMaxGroups = 4;  // groups of layers with tables of their own
 
   static size_t ResultBytes(const WorkspaceShape& shape) {
     return static_cast<size_t>(shape.max_head_rows) *
@@ -163,12 +112,14 @@ class CudaBackend final : public Backend {
   }
   void DoRmsNorm(const RmsNormArgs& args) override {
     RmsNormArgs on_device = args;
-    if (args.rows != nullptr) on_device.rows = StageFresh(args.rows, static_cast<size_t>(args.y.rows));
+    if (args.rows != nullptr)
+      on_device.rows = staging_.CopyFresh(args.rows, static_cast<size_t>(args.y.rows), *device_);
     cuda::RmsNorm(on_device, *device_);
   }
   void DoLayerNorm(const LayerNormArgs& args) override {
     LayerNormArgs on_device = args;
-    if (args.rows != nullptr) on_device.rows = StageFresh(args.rows, static_cast<size_t>(args.y.rows));
+    if (args.rows != nullptr)
+      on_device.rows = staging_.CopyFresh(args.rows, static_cast<size_t>(args.y.rows), *device_);
     cuda::LayerNorm(on_device, *device_);
   }
   void DoActivation(const ActivationArgs& args) override { cuda::Activation(args, *device_); }
@@ -186,16 +137,7 @@ class CudaBackend final : public Backend {
   void DoSample(const quire::SampleArgs& args) override;
   void DoScore(const ScoreArgs& args) override;
 
-  // A copy of an array whose memory the caller uses again within the step.
-  template <typename T>
-  const T* StageFresh(const T* from, size_t count) {
-    if (count == 0) return nullptr;
-    const auto [host, copy] = staging_.template Next<T>(count);
-    std::memcpy(host, from, count * sizeof(T));
-    device_->CopyToDevice(copy, host, count * sizeof(T));
-    return copy;
-  }
-  SampleRow StageRow(const quire::SampleRow& row);
+  void LaunchSample(const quire::SampleArgs& args, SampledToken* tokens, TokenLogprob* top);
 
   // The chunks of a group of layers on the device, and whether the work list is theirs.
   struct StepPlan {
@@ -210,7 +152,7 @@ class CudaBackend final : public Backend {
   const bool deterministic_;
   Buffer linear_workspace_, attention_workspace_;
   AttentionPlan attention_plan_;
-  Staging<Device> staging_;
+  Staging<Device> staging_, row_staging_;  // of the step; of the sampler's rows
   std::vector<StepPlan> plans_;
   const StepPlan* planned_ = nullptr;  // whose work list is in attention_plan_
   // Results: on the device and, pinned, on the host: SampledToken (or float) of each row, then its top.
@@ -270,13 +212,14 @@ absl::Status CudaBackend<Device>::AllocateWorkspace(const WorkspaceShape& shape)
   if (status.ok()) status = allocate(AttentionWorkspaceBytes(shape, device_->info().num_sms), attention_workspace_);
   if (status.ok()) status = allocate(ResultBytes(shape), results_);
   if (status.ok()) status = staging_.Allocate(StagingBytes(shape), *device_);
+  if (status.ok()) status = row_staging_.Allocate(RowStagingBytes<Device>(shape), *device_);
   if (!status.ok()) return status;
   absl::StatusOr<Buffer> host_results = device_->AllocatePinned(ResultBytes(shape));
   if (!host_results.ok()) return host_results.status();
   host_results_ = *std::move(host_results);
   tops_offset_ = RoundUp<size_t>(static_cast<size_t>(shape.max_head_rows) * sizeof(SampledToken), 64);
   attention_plan_ = PlaceAttentionPlan(shape, device_->info().num_sms, attention_workspace_.data());
-  plans_.reserve(kMaxGroups);
+  plans_.reserve(static_cast<size_t>(shape.num_kv_groups));
   return device_->Synchronize();
 }
 
@@ -285,7 +228,7 @@ const typename CudaBackend<Device>::StepPlan& CudaBackend<Device>::PlanFor(const
   for (const StepPlan& plan : plans_) {
     if (plan.host == args.chunks && plan.window == args.window) return plan;
   }
-  Check(plans_.size() < kMaxGroups, "PagedAttention: more kinds of chunks in a step than planned");
+  Check(plans_.size() < plans_.capacity(), "PagedAttention: more kinds of chunks in a step than planned");
   // The chunks, with their tables' places on the device; of a table only what is used.
   StepPlan plan{args.chunks, nullptr, args.window, false, false};
   const auto num_chunks = static_cast<size_t>(args.num_chunks);
@@ -357,36 +300,35 @@ void CudaBackend<Device>::DoScrubBlocks(const ScrubBlocksArgs& args) {
   }
 }
 
+// Rows go up, with all that they name, as many as there is room for: all of them unless they name very much.
 template <typename Device>
-SampleRow CudaBackend<Device>::StageRow(const quire::SampleRow& row) {
-  const auto size = [](const auto& span) { return static_cast<int32_t>(span.size()); };
-  return {.params = *row.params,
-          .position = row.position,
-          .allowed = StageFresh(row.allowed.data(), row.allowed.size()),
-          .banned = StageFresh(row.banned.data(), row.banned.size()),
-          .bias = StageFresh(row.bias.data(), row.bias.size()),
-          .counts = StageFresh(row.counts.data(), row.counts.size()),
-          .raw_of_bias = staging_.template Next<float>(row.bias.size()).second,
-          .raw_of_counts = staging_.template Next<float>(row.counts.size()).second,
-          .num_allowed = size(row.allowed),
-          .num_banned = size(row.banned),
-          .num_bias = size(row.bias),
-          .num_counts = size(row.counts),
-          .wants_logprob = row.wants_logprob,
-          .num_top = row.num_top};
+void CudaBackend<Device>::LaunchSample(const quire::SampleArgs& args, SampledToken* tokens, TokenLogprob* top) {
+  const int64_t num_rows = args.logits.rows, vocab = args.logits.cols;
+  for (int64_t begin = 0; begin < num_rows;) {
+    const auto left = absl::MakeConstSpan(args.rows + begin, static_cast<size_t>(num_rows - begin));
+    size_t count = NumRowsThatFit(left, vocab, row_staging_);
+    if (count == 0) {  // until the device has read those before
+      if (!device_->Synchronize().ok()) return;
+      row_staging_.Clear();
+      count = NumRowsThatFit(left, vocab, row_staging_);
+    }
+    const auto [host_rows, rows] = row_staging_.template Next<SampleRow>(count);
+    for (size_t r = 0; r < count; ++r) host_rows[r] = StageRow(left[r], vocab, row_staging_);
+    row_staging_.Send(*device_);
+    Tensor logits = args.logits;
+    logits.data = args.logits.template Row<float>(begin);
+    logits.rows = static_cast<int64_t>(count);
+    cuda::Sample(cuda::SampleArgs{logits, rows, tokens + begin, top + begin * kMaxTop, kMaxTop}, *device_);
+    begin += logits.rows;
+  }
 }
 
 template <typename Device>
 void CudaBackend<Device>::DoSample(const quire::SampleArgs& args) {
   const auto num_rows = static_cast<size_t>(args.logits.rows);
-  const auto [host_rows, rows] = staging_.template Next<SampleRow>(num_rows);
-  for (size_t r = 0; r < num_rows; ++r) host_rows[r] = StageRow(args.rows[r]);
-  device_->CopyToDevice(rows, host_rows, num_rows * sizeof(SampleRow));
   auto* const results = static_cast<char*>(results_.data());
   auto* const host = static_cast<char*>(host_results_.data());
-  cuda::Sample(cuda::SampleArgs{args.logits, rows, reinterpret_cast<SampledToken*>(results),
-                                reinterpret_cast<TokenLogprob*>(results + tops_offset_), kMaxTop},
-               *device_);
+  LaunchSample(args, reinterpret_cast<SampledToken*>(results), reinterpret_cast<TokenLogprob*>(results + tops_offset_));
   device_->CopyToHost(host, results, tops_offset_ + num_rows * kMaxTop * sizeof(TokenLogprob));
   if (!device_->Synchronize().ok()) {  // the step's end will say why
     std::fill_n(args.tokens, num_rows, SampledToken{.id = 0, .finite = false});
@@ -407,7 +349,7 @@ void CudaBackend<Device>::DoScore(const ScoreArgs& args) {
   auto* const results = static_cast<char*>(results_.data());
   auto* const host = static_cast<char*>(host_results_.data());
   ScoreArgs on_device = args;
-  on_device.targets = StageFresh(args.targets, num_rows);
+  on_device.targets = staging_.CopyFresh(args.targets, num_rows, *device_);
   on_device.logprobs = reinterpret_cast<float*>(results);
   on_device.top = reinterpret_cast<TokenLogprob*>(results + tops_offset_);
   cuda::Score(on_device, *device_);

@@ -221,14 +221,6 @@ struct SampleKernel {
   static constexpr int kThreads = kSampleThreads;
   static constexpr int kMinCtas = 1;
 
-  // A bit for each id, for the rows that name what is allowed.
-  static QUIRE_DEVICE uint32_t* AllowedBits(char* shared) {
-    return reinterpret_cast<uint32_t*>(shared + RoundUp<int>(sizeof(SampleShared), 128));
-  }
-  static size_t SharedBytes(int64_t vocab) {
-    return static_cast<size_t>(RoundUp<int64_t>(sizeof(SampleShared), 128) + CeilDiv<int64_t>(vocab, 32) * 4);
-  }
-
   template <typename Thread>
   static QUIRE_DEVICE void Run(const Thread& thread, const Params& p) {
     auto* shared = reinterpret_cast<SampleShared*>(thread.shared());
@@ -264,28 +256,27 @@ struct SampleKernel {
   // Steps 1 to 4. A token without weight is not drawn, so only what bias and penalties change is kept, for RawLogit.
   template <typename Thread>
   static QUIRE_DEVICE void Adjust(const Thread& thread, const SampleRow& row, float* logits, int32_t vocab) {
-    if (row.num_allowed > 0) {
-      uint32_t* bits = AllowedBits(thread.shared());
-      for (int32_t i = thread.thread(); i < CeilDiv(vocab, 32); i += kThreads) bits[i] = 0;
-      thread.Sync();
-      for (int32_t i = thread.thread(); i < row.num_allowed; i += kThreads)
-        thread.AtomicOrShared(&bits[row.allowed[i] / 32], 1u << row.allowed[i] % 32);
-      thread.Sync();
+    thread.Sync();  // log-probabilities have been read
+    if (row.mask != nullptr) {
       for (int32_t id = thread.thread(); id < vocab; id += kThreads) {
-        if ((bits[id / 32] >> id % 32 & 1) == 0) logits[id] = kNegativeInfinity;
+        if ((row.mask[id / 32] >> id % 32 & 1) == 0) logits[id] = kNegativeInfinity;
       }
       thread.Sync();
     }
     for (int32_t i = thread.thread(); i < row.num_banned; i += kThreads) logits[row.banned[i]] = kNegativeInfinity;
     thread.Sync();
     for (int32_t i = thread.thread(); i < row.num_bias; i += kThreads) {
-      row.raw_of_bias[i] = logits[row.bias[i].id];
-      logits[row.bias[i].id] = Biased(logits[row.bias[i].id], row.bias[i].bias);
+      float& logit = logits[row.bias[i].id];
+      const float raw = logit;
+      logit = Biased(raw, row.bias[i].bias);
+      row.bias[i].bias = raw;
     }
     thread.Sync();
     for (int32_t i = thread.thread(); i < row.num_counts; i += kThreads) {
-      row.raw_of_counts[i] = logits[row.counts[i].id];
-      logits[row.counts[i].id] = Penalized(logits[row.counts[i].id], row.params, row.counts[i]);
+      float& logit = logits[row.counts[i].id];
+      const float raw = logit;
+      logit = Penalized(raw, row.params, row.counts[i]);
+      row.counts[i].in_output = std::bit_cast<uint32_t>(raw);
     }
     thread.Sync();
   }
@@ -298,11 +289,11 @@ struct SampleKernel {
     if (thread.thread() == 0) *raw = logits[id];
     thread.Sync();
     for (int32_t i = thread.thread(); i < row.num_counts; i += kThreads) {
-      if (row.counts[i].id == id) *raw = row.raw_of_counts[i];
+      if (row.counts[i].id == id) *raw = std::bit_cast<float>(row.counts[i].in_output);
     }
     thread.Sync();
     for (int32_t i = thread.thread(); i < row.num_bias; i += kThreads) {
-      if (row.bias[i].id == id) *raw = row.raw_of_bias[i];
+      if (row.bias[i].id == id) *raw = row.bias[i].bias;
     }
     thread.Sync();
     return *raw;
@@ -371,7 +362,7 @@ struct ScoreKernel {
 template <typename Device>
 void Sample(const SampleArgs& args, Device& device) {
   device.template Run<SampleKernel>(
-      args.logits.rows, SampleKernel::SharedBytes(args.logits.cols),
+      args.logits.rows, sizeof(SampleShared),
       {args.logits.template Row<float>(0), args.logits.row_stride, static_cast<int32_t>(args.logits.cols), args.rows,
        args.tokens, args.top, args.top_stride});
 }

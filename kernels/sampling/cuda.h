@@ -12,17 +12,16 @@ namespace quire::cuda {
 
 // A SampleRow as the device reads it.
 struct SampleRow {
-  SamplingParams params;
-  uint64_t position;
-  const uint32_t* allowed;   // [num_allowed]
-  const uint32_t* banned;    // [num_banned]
-  const TokenBias* bias;     // [num_bias]
-  const TokenCount* counts;  // [num_counts]
-  float* raw_of_bias;        // scratch: [num_bias]
-  float* raw_of_counts;      // scratch: [num_counts]
-  int32_t num_allowed, num_banned, num_bias, num_counts;
-  bool wants_logprob;
-  int32_t num_top;
+  SamplingParams params = {};
+  uint64_t position = 0;
+  const uint32_t* mask = nullptr;    // a bit for each id, the lowest first: those of 1 may be drawn; or nullptr: all
+  const uint32_t* banned = nullptr;  // [num_banned]; they may not
+  // [num_bias], [num_counts]. Sample puts the logit that an id had before in place of the number beside it.
+  TokenBias* bias = nullptr;
+  TokenCount* counts = nullptr;
+  int32_t num_banned = 0, num_bias = 0, num_counts = 0;
+  bool wants_logprob = false;
+  int32_t num_top = 0;
 };
 
 struct SampleArgs {

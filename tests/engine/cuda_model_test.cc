@@ -81,6 +81,19 @@ TEST(CudaModelTest, TheBundledModelSaysWhatItSaysOnCpu) {
   }
 }
 
+// Every row of the head in a slice of its own, the outputs of one request and prompts' scores too.
+TEST(CudaModelTest, OneSequenceAtATimeMayScoreItsPromptAndDrawManyOutputs) {
+  EngineOptions options = Options();
+  options.max_num_seqs = 1;
+  auto request = MakeRequest(0, RandomPrompt(5, 90, kVocab), 2);
+  request->num_prompt_logprobs = 1;
+  request->num_outputs = 16;
+  const std::map<RequestId, Output> found = RunOn(MakeEmulatedCudaBackend({}, false), options, {request});
+  EXPECT_EQ(found.at(0).tokens.size(), 2u);
+  EXPECT_EQ(found.at(OutputKey(0, 15)).tokens.size(), 2u);
+  EXPECT_EQ(found.at(0).prompt_logprobs.size(), 89u);
+}
+
 // Laws 4 to 7 of the device's kernels: chunks, company and preemptions change no bit.
 TEST(CudaModelTest, DeterministicOutputsDoNotDependOnTheSchedule) {
   const std::map<RequestId, Output> whole =

@@ -135,6 +135,37 @@ TEST_P(SamplingCudaTest, WhatARequestAddsToLogitsIsThatOfTheDefinition) {
   }
 }
 
+// All that a vocabulary allows, in every row: more than staging holds at once.
+TEST_P(SamplingCudaTest, RowsMayNameTheWholeVocabularyAllAtOnce) {
+  constexpr uint32_t kVocab = 4000;
+  std::vector<uint32_t> most, all;
+  std::vector<TokenBias> bias;
+  std::vector<TokenCount> counts;
+  for (uint32_t id = 0; id < kVocab; ++id) {
+    all.push_back(id);
+    if (id % 7 != 3) most.push_back(id);
+    bias.push_back({id, static_cast<float>(id * 31 % 11) - 5});
+    counts.push_back({id, id * 17 % 5});
+  }
+  const SamplingParams params{.temperature = 1, .top_p = 0.9f, .frequency_penalty = 0.5f, .seed = 3};
+  std::vector<std::vector<float>> logits;
+  std::vector<SampleRow> rows;
+  for (uint32_t i = 0; i < 16; ++i) {
+    logits.push_back(RandomLogits(i, kVocab, 12, 500));
+    SampleRow& row = rows.emplace_back();
+    row.params = &params;
+    row.position = i;
+    row.bias = bias;
+    row.counts = counts;
+    row.wants_logprob = true;
+    row.num_top = 2;
+    if (i % 3 == 0) row.allowed = i % 2 == 0 ? all : most;
+    if (i % 3 == 1) row.banned = most;
+    if (i == 11) row.banned = all;  // nothing is left: not finite
+  }
+  ExpectAsRef(logits, rows);
+}
+
 TEST_P(SamplingCudaTest, RowsThatAreNotFiniteSaySo) {
   const SamplingParams params{.temperature = 1};
   SampleRow row;

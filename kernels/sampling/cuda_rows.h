@@ -1,0 +1,87 @@
+// Rows of the sampler on their way to the device: what a request may name of a vocabulary has no bound but the
+// vocabulary, so staging holds any one row, and many of them as requests are; the rest of a call waits its turn.
+
+#ifndef QUIRE_KERNELS_SAMPLING_CUDA_ROWS_H_
+#define QUIRE_KERNELS_SAMPLING_CUDA_ROWS_H_
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+
+#include "absl/types/span.h"
+#include "kernels/cuda/staging.h"
+#include "kernels/sampling/cuda.h"
+#include "kernels/workspace.h"
+
+namespace quire::cuda {
+
+constexpr size_t MaskWords(int64_t vocab_size) { return static_cast<size_t>(CeilDiv<int64_t>(vocab_size, 32)); }
+
+// Ids to be taken out go as bits once they are more than bits would be.
+constexpr bool NeedsMask(const quire::SampleRow& row, int64_t vocab_size) {
+  return !row.allowed.empty() || row.banned.size() > MaskWords(vocab_size);
+}
+
+// What StageRow takes of the staging, and the row itself.
+template <typename Device>
+size_t StagedBytes(const quire::SampleRow& row, int64_t vocab_size) {
+  using S = Staging<Device>;
+  const bool masked = NeedsMask(row, vocab_size);
+  return S::template BytesOf<SampleRow>(1) + S::template BytesOf<uint32_t>(masked ? MaskWords(vocab_size) : 0) +
+         S::template BytesOf<uint32_t>(masked ? 0 : row.banned.size()) +
+         S::template BytesOf<TokenBias>(row.bias.size()) + S::template BytesOf<TokenCount>(row.counts.size());
+}
+
+// Bytes of staging for calls within `shape`: one row that names all it can, and up to 64 MiB for all rows of a call.
+template <typename Device>
+size_t RowStagingBytes(const WorkspaceShape& shape) {
+  using S = Staging<Device>;
+  constexpr int64_t kManyBiases = 1024;  // of a row among others
+  constexpr size_t kMaxForMany = size_t{64} << 20;
+  const auto vocab = static_cast<size_t>(shape.vocab_size);
+  const size_t of_any = S::template BytesOf<SampleRow>(1) + S::template BytesOf<uint32_t>(MaskWords(shape.vocab_size)) +
+                        S::template BytesOf<TokenCount>(std::min<size_t>(vocab, size_t(shape.max_context)));
+  const size_t of_many = of_any + S::template BytesOf<TokenBias>(std::min<size_t>(vocab, kManyBiases));
+  return std::max(of_any + S::template BytesOf<TokenBias>(vocab),
+                  std::min(static_cast<size_t>(shape.max_head_rows) * of_many, kMaxForMany));
+}
+
+// How many of the first rows fit at once. REQUIRES: there is one.
+template <typename Device>
+size_t NumRowsThatFit(absl::Span<const quire::SampleRow> rows, int64_t vocab_size, const Staging<Device>& staging) {
+  size_t bytes = 0, count = 0;
+  while (count < rows.size()) {
+    bytes += StagedBytes<Device>(rows[count], vocab_size);
+    if (bytes > staging.bytes_left()) break;
+    ++count;
+  }
+  return count;
+}
+
+template <typename Device>
+SampleRow StageRow(const quire::SampleRow& row, int64_t vocab_size, Staging<Device>& staging) {
+  const auto size = [](const auto& span) { return static_cast<int32_t>(span.size()); };
+  SampleRow staged{.params = *row.params,
+                   .position = row.position,
+                   .bias = staging.Put(row.bias.data(), row.bias.size()),
+                   .counts = staging.Put(row.counts.data(), row.counts.size()),
+                   .num_bias = size(row.bias),
+                   .num_counts = size(row.counts),
+                   .wants_logprob = row.wants_logprob,
+                   .num_top = row.num_top};
+  if (!NeedsMask(row, vocab_size)) {
+    staged.banned = staging.Put(row.banned.data(), row.banned.size());
+    staged.num_banned = size(row.banned);
+    return staged;
+  }
+  const auto [mask, copy] = staging.template Next<uint32_t>(MaskWords(vocab_size));
+  std::fill_n(mask, MaskWords(vocab_size), row.allowed.empty() ? ~0u : 0u);
+  for (const uint32_t id : row.allowed) mask[id / 32] |= 1u << id % 32;
+  for (const uint32_t id : row.banned) mask[id / 32] &= ~(1u << id % 32);
+  staged.mask = copy;
+  return staged;
+}
+
+}  // namespace quire::cuda
+
+#endif  // QUIRE_KERNELS_SAMPLING_CUDA_ROWS_H_
