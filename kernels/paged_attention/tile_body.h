@@ -269,17 +269,17 @@ void TransposeKeys(const AttentionTile& tile, char* keys) {
       Bytes16 in[kSide], out[kSide];
       for (int32_t i = 0; i < kSide; ++i) __builtin_memcpy(&in[i], from + i * slot_bytes + pair * kPairBytes, 16);
       if constexpr (kSide == 4) {
-        const Bytes16 low01 = __builtin_shuffle(in[0], in[1], Bytes16{0, 4, 1, 5});
-        const Bytes16 high01 = __builtin_shuffle(in[0], in[1], Bytes16{2, 6, 3, 7});
-        const Bytes16 low23 = __builtin_shuffle(in[2], in[3], Bytes16{0, 4, 1, 5});
-        const Bytes16 high23 = __builtin_shuffle(in[2], in[3], Bytes16{2, 6, 3, 7});
-        out[0] = __builtin_shuffle(low01, low23, Bytes16{0, 1, 4, 5});
-        out[1] = __builtin_shuffle(low01, low23, Bytes16{2, 3, 6, 7});
-        out[2] = __builtin_shuffle(high01, high23, Bytes16{0, 1, 4, 5});
-        out[3] = __builtin_shuffle(high01, high23, Bytes16{2, 3, 6, 7});
+        const Bytes16 low01 = __builtin_shufflevector(in[0], in[1], 0, 4, 1, 5);
+        const Bytes16 high01 = __builtin_shufflevector(in[0], in[1], 2, 6, 3, 7);
+        const Bytes16 low23 = __builtin_shufflevector(in[2], in[3], 0, 4, 1, 5);
+        const Bytes16 high23 = __builtin_shufflevector(in[2], in[3], 2, 6, 3, 7);
+        out[0] = __builtin_shufflevector(low01, low23, 0, 1, 4, 5);
+        out[1] = __builtin_shufflevector(low01, low23, 2, 3, 6, 7);
+        out[2] = __builtin_shufflevector(high01, high23, 0, 1, 4, 5);
+        out[3] = __builtin_shufflevector(high01, high23, 2, 3, 6, 7);
       } else {
-        out[0] = __builtin_shuffle(in[0], in[1], Bytes16{0, 1, 4, 5});
-        out[1] = __builtin_shuffle(in[0], in[1], Bytes16{2, 3, 6, 7});
+        out[0] = __builtin_shufflevector(in[0], in[1], 0, 1, 4, 5);
+        out[1] = __builtin_shufflevector(in[0], in[1], 2, 3, 6, 7);
       }
       for (int32_t i = 0; i < kSide; ++i)
         __builtin_memcpy(to + int64_t{pair + i} * kTileSlots * kPairBytes, &out[i], 16);
