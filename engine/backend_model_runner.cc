@@ -1,14 +1,22 @@
 #include "engine/backend_model_runner.h"
 
 #include <algorithm>
+#include <limits>
 #include <utility>
 
 #include "kernels/check.h"
+#include "kernels/fail_point.h"
 
 namespace quire {
 namespace {
 
 constexpr int32_t kMaxTop = 20;  // most log-probabilities that a request may ask for (kernels/sampling)
+
+// FailPoint::kNaNRow.
+[[maybe_unused]] void SpoilRow(const Tensor& logits, int64_t row, Backend& backend) {
+  constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
+  Check(backend.CopyToDevice(logits.Row<float>(row), &kNaN, sizeof kNaN).ok(), "no NaN on the device");
+}
 
 }  // namespace
 
@@ -55,6 +63,8 @@ BackendModelRunner::BackendModelRunner(const MemoryPlan& plan, std::unique_ptr<B
 }
 
 absl::Status BackendModelRunner::Launch(const Batch& batch) {
+  Reached(FailPoint::kSlowStep);
+  if (Reached(FailPoint::kRunnerError)) return absl::InternalError("fail point: the device is gone");
   if (absl::Status status = backend_->BeginStep(); !status.ok()) return status;
   if (!batch.scrubs.empty()) {
     backend_->ScrubBlocks({.regions = cache_.regions().data(),
@@ -158,6 +168,9 @@ void BackendModelRunner::SampleSlice(absl::Span<const Draw> slice, const Batch& 
     Check(sample_rows_.back().num_top <= kMaxTop, "more log-probabilities asked for than the sampler gives");
   }
   const Tensor logits = model_.Logits(head_rows_, activations_);
+  for (int64_t r = 0; r < logits.rows; ++r) {
+    if (Reached(FailPoint::kNaNRow)) SpoilRow(logits, r, *backend_);
+  }
   backend_->Sample({.logits = logits,
                     .rows = sample_rows_.data(),
                     .tokens = sampled_.data(),

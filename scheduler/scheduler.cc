@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_format.h"
 #include "kernels/check.h"
+#include "kernels/fail_point.h"
 
 namespace quire {
 namespace {
@@ -246,7 +247,7 @@ bool Scheduler::ScheduleRunning(Batch& batch) {
   auto num_behind = static_cast<int32_t>(running_.size());  // `it` and those after it
   bool preempted = false;
   for (auto it = running_.begin(); it != running_.end(); ++it, --num_behind) {
-    while (pool_.num_available() < NumBlocksNow(*it)) {
+    while (!HasBlocks(NumBlocksNow(*it))) {
       const bool is_last = std::next(it) == running_.end();
       PreemptLast();
       --num_behind;
@@ -257,6 +258,12 @@ bool Scheduler::ScheduleRunning(Batch& batch) {
     AddChunk(*it, num_behind - 1, batch);
   }
   return !preempted;
+}
+
+bool Scheduler::HasBlocks(int64_t count) const {
+  // Who is alone always gets them, or there would be no progress: a fault spares him.
+  const bool fails = count > 0 && running_.size() > 1 && Reached(FailPoint::kBlockAllocation);
+  return count <= pool_.num_available() && !fails;
 }
 
 int64_t Scheduler::NumReservedBlocks() const {
@@ -335,7 +342,7 @@ bool Scheduler::TakePrefix(Sequence& sequence, int64_t reserved) {
     sequence.blocks_.AppendHit(name, max_blocks);
   }
   // Alone it is admitted whatever it needs: Add has seen to it that it fits.
-  if (!running_.empty() && pool_.num_available() < reserved + sequence.NumBlocksSoon()) {
+  if (!running_.empty() && !HasBlocks(reserved + sequence.NumBlocksSoon())) {
     sequence.blocks_.Clear();
     return false;
   }
@@ -443,6 +450,7 @@ void Scheduler::Commit(absl::Time now, const Batch& batch, const StepResult& res
     if (sequence.ended_) {
       counters_.computed_tokens += chunk.samples ? chunk.num_draws : 0;
       counters_.discarded_tokens += chunk.samples ? chunk.num_draws : 0;
+      if (chunk.samples && !chunk_result.IsFinite()) sequence.blocks_.Unpublish(suspects_);
     } else {
       CommitChunk(now, chunk_result, sequence, events);
     }

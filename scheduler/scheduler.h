@@ -180,6 +180,8 @@ class Scheduler {
   int32_t NumBlocksNow(const Sequence& sequence) const {
     return sequence.HasSlots(sequence.num_computed() + 1) ? sequence.NumSharedBlocks() : layout_.num_groups();
   }
+  // Whether the pool has `count` blocks for a sequence that runs, or is about to run, beside others.
+  bool HasBlocks(int64_t count) const;
   // Makes a waiting sequence one that runs. REQUIRES: HasSeats, TakePrefix.
   void Admit(Sequence& sequence, absl::Time now, std::vector<TokenEvent>& events);
   // Blocks that running sequences need soon: who is admitted must not get preempted for them at once.

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/time/clock.h"
+#include "kernels/fail_point.h"
 #include "server/rpc_message.h"
 
 namespace quire {
@@ -89,6 +90,8 @@ void GenerateStream::Advance() {
     write_outstanding_ = operation == Operation::kWrite;
     finishing_ = !write_outstanding_;
     if (finishing_) status = *end_;
+    write_stalls_ = write_outstanding_ && Reached(FailPoint::kWriteStall);
+    if (write_stalls_) return;  // until the client is gone
   }
   // Of all threads only this one may begin an operation now: the flags above keep the others out.
   if (operation == Operation::kWrite) {
@@ -122,6 +125,7 @@ void GenerateStream::ClientGone() {
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     gone_ = true;
+    if (std::exchange(write_stalls_, false)) write_outstanding_ = false;
     encoded_.clear();
     metrics_.Discarded(pending_.Clear());
     expired = !cut_ && std::chrono::system_clock::now() + kDeadlineSlack >= context_->deadline();

@@ -91,6 +91,7 @@ class GenerateStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer>, 
   PendingResponses pending_;
   std::deque<grpc::ByteBuffer> encoded_;  // of responses taken from pending_, still to be written
   bool write_outstanding_ = false;
+  bool write_stalls_ = false;            // gRPC was not told of the outstanding write (FailPoint::kWriteStall)
   absl::Time write_began_;               // of the outstanding write, or of the last operation
   std::optional<absl::Status> end_;      // how the call is to finish, once it is known
   bool finishing_ = false;               // Finish was called

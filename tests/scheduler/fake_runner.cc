@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 
@@ -27,7 +28,8 @@ uint64_t FingerprintOfSalt(const Request& request) {
 
 FakeRunner::FakeRunner(const SchedulerOptions& options)
     : layout_{.block_size = options.block_size, .windows = options.kv_windows},
-      slots_(size_t(options.num_blocks) * options.block_size, 0) {}
+      slots_(size_t(options.num_blocks) * options.block_size, 0),
+      suspect_(options.num_blocks) {}
 
 uint32_t FakeRunner::TokenAt(const Request& request, int32_t position, uint32_t index) {
   uint32_t token = TestRandom::Mix((request.sampling.seed + index) * 1000003 + position) % kVocabSize;
@@ -60,6 +62,7 @@ FakeRunner::Output FakeRunner::OutputOf(const Request& request, uint32_t index) 
 }
 
 void FakeRunner::Run(const Batch& batch, StepResult& result) {
+  ScrubBlocks(batch);
   CopyBlocks(batch);
   result.sampled.resize(batch.chunks.size());
   result.more_sampled.clear();
@@ -83,11 +86,39 @@ void FakeRunner::Run(const Batch& batch, StepResult& result) {
         result.sampled[i] = sampled;
       } else {
         result.more_sampled.push_back(sampled);
-        max_end_[{request.id, index}] = position;  // for it as well the prompt has run
+        // For it as well the prompt has run.
+        max_end_[{request.id, index}] = last_end_[{request.id, index}] = position;
       }
+      if (!sampled.finite) not_finite_.push_back(chunk.sequence);
       for (uint32_t k = 0; k < request.num_logprobs.value_or(0); ++k) {
         result.top.push_back({k, LogprobAt(request, position) - static_cast<float>(k)});
       }
+    }
+  }
+  // Whoever was scheduled in the same step could not know.
+  for (const Sequence* sequence : not_finite_) SuspectBlocks(*sequence);
+  not_finite_.clear();
+}
+
+void FakeRunner::ScrubBlocks(const Batch& batch) {
+  for (const BlockId block : batch.scrubs) {
+    std::fill_n(slots_.begin() + int64_t{block} * layout_.block_size, layout_.block_size, 0);
+    suspect_[block] = false;
+  }
+}
+
+void FakeRunner::SuspectBlocks(const Sequence& sequence) {
+  for (int32_t group = 0; group < layout_.num_groups(); ++group) {
+    for (const BlockId block : sequence.block_table(group).blocks()) suspect_[block] = true;
+  }
+}
+
+void FakeRunner::CheckHit(const Chunk& chunk) {
+  const int32_t num_hit = chunk.begin / layout_.block_size;
+  for (int32_t group = 0; group < layout_.num_groups(); ++group) {
+    const BlockTable& table = chunk.sequence->block_table(group);
+    for (int32_t index = table.num_absent(); index < std::min(num_hit, table.size()); ++index) {
+      if (suspect_[table[index]]) Violation(chunk, "finds a block of a failed request in the prefix cache");
     }
   }
 }
@@ -100,6 +131,7 @@ void FakeRunner::CopyBlocks(const Batch& batch) {
     ++block_copies_;
     const auto from = slots_.begin() + int64_t{copy.from} * layout_.block_size;
     std::copy(from, from + layout_.block_size, slots_.begin() + int64_t{copy.to} * layout_.block_size);
+    suspect_[copy.to] = suspect_[copy.from];
   }
   for (const BlockCopy& copy : batch.copies) {
     if (num_named[copy.to] > 1) violations_.push_back("a block that a copy writes is named in another");
@@ -120,6 +152,8 @@ void FakeRunner::RunChunk(const Chunk& chunk) {
     Violation(chunk, "draws for more or fewer outputs than it stands for");
   }
   if (sequence.num_groups() != layout_.num_groups()) return Violation(chunk, "has not a table for each group");
+  int32_t& last_end = last_end_[{request.id, sequence.index()}];
+  if (std::exchange(last_end, end) != chunk.begin) CheckHit(chunk);
   for (int32_t group = 0; group < layout_.num_groups(); ++group) RunChunkInGroup(chunk, group);
 
   int32_t& max_end = max_end_[{request.id, sequence.index()}];
@@ -147,6 +181,7 @@ void FakeRunner::RunChunkInGroup(const Chunk& chunk, int32_t group) {
     uint64_t& slot = slots_[size_t(block) * block_size + position % block_size];
     if (position >= chunk.begin) {
       slot = fingerprint;
+      if (position % block_size == 0) suspect_[block] = false;
     } else if (slot != fingerprint) {
       return Violation(chunk, absl::StrCat("finds other contents at position ", position, ", block ", block));
     }

@@ -5,7 +5,8 @@
 // the group of layers. A chunk first verifies the slots of all earlier positions of its sequence, in a group with a
 // window of those that its first row sees, then writes its own. So a stale block, a wrong prefix hit, a block reused
 // too early or a wrong num_computed is found in the step in which a real kernel would have read it. A block that the
-// window has passed must be gone.
+// window has passed must be gone. The blocks of a sequence whose row was not finite are suspect until somebody begins
+// to write them or they are scrubbed: whoever finds one in the prefix cache is a violation.
 
 #ifndef QUIRE_TESTS_SCHEDULER_FAKE_RUNNER_H_
 #define QUIRE_TESTS_SCHEDULER_FAKE_RUNNER_H_
@@ -74,9 +75,13 @@ class FakeRunner {
   uint64_t block_copies() const { return block_copies_; }
 
  private:
+  void ScrubBlocks(const Batch& batch);
   void CopyBlocks(const Batch& batch);
   void RunChunk(const Chunk& chunk);
   void RunChunkInGroup(const Chunk& chunk, int32_t group);
+  // The chunk's sequence begins with what it has from the prefix cache.
+  void CheckHit(const Chunk& chunk);
+  void SuspectBlocks(const Sequence& sequence);
   void Score(const Chunk& chunk, StepResult& result);
   void Violation(const Chunk& chunk, const std::string& what);
 
@@ -84,6 +89,9 @@ class FakeRunner {
   std::vector<uint64_t> slots_;  // [num_blocks, block_size]: fingerprints; 0: never written
   // Of each output: the end of what has run.
   std::map<std::pair<RequestId, uint32_t>, int32_t> max_end_;
+  std::map<std::pair<RequestId, uint32_t>, int32_t> last_end_;  // of the last chunk that ran
+  std::vector<bool> suspect_;                                   // [num_blocks]
+  std::vector<const Sequence*> not_finite_;                     // of the step
   uint64_t recomputed_tokens_ = 0;
   uint64_t partial_chunks_ = 0;  // chunks that do not sample
   uint64_t block_copies_ = 0;

@@ -87,7 +87,17 @@ TEST(SchedulerLaws, AllLawsHoldForEveryPolicy) {
   EXPECT_GT(tally.queue_times, kNumSchedules / 50);
   EXPECT_GT(tally.time_limits, kNumSchedules / 50);
   EXPECT_GT(tally.pauses, kNumSchedules / 10);
-  EXPECT_GT(tally.faults, kNumSchedules / 50);
+  EXPECT_GT(tally.engine_ends, kNumSchedules / 50);
+}
+
+TEST(SchedulerLaws, AllLawsHoldWhereThingsFail) {
+  const Tally tally = RunSchedules(Stress::kFaults);
+  EXPECT_GT(tally.block_faults, kNumSchedules);
+  EXPECT_GT(tally.runner_errors, kNumSchedules / 10);
+  EXPECT_GT(tally.slow_steps, kNumSchedules / 10);
+  EXPECT_GT(tally.failed_rows, kNumSchedules / 10);
+  EXPECT_GT(tally.preemptions, kNumSchedules / 10);
+  EXPECT_GT(tally.finished, kNumSchedules);
 }
 
 TEST(SchedulerLaws, AllLawsHoldWhereRequestsAreRefused) {

@@ -40,7 +40,11 @@ int main(int argc, char** argv) {
   count("queue times exceeded", tally.queue_times);
   count("time limits", tally.time_limits);
   count("pauses", tally.pauses);
-  count("engine faults", tally.faults);
+  count("endings of all", tally.engine_ends);
+  count("runner errors", tally.runner_errors);
+  count("block faults", tally.block_faults);
+  count("slow steps", tally.slow_steps);
+  count("rows not finite", tally.failed_rows);
   count("preemptions", tally.preemptions);
   count("cached tokens", tally.cached_tokens);
   std::printf("all laws held, in %.1f s\n", seconds);

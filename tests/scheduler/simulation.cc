@@ -1,8 +1,11 @@
 #include "tests/scheduler/simulation.h"
 
 #include <algorithm>
+#include <optional>
 #include <set>
 #include <utility>
+
+#include "tests/fail_points.h"
 
 namespace quire {
 namespace {
@@ -72,7 +75,11 @@ Tally& Tally::operator+=(const Tally& other) {
   queue_times += other.queue_times;
   time_limits += other.time_limits;
   pauses += other.pauses;
-  faults += other.faults;
+  engine_ends += other.engine_ends;
+  runner_errors += other.runner_errors;
+  block_faults += other.block_faults;
+  slow_steps += other.slow_steps;
+  failed_rows += other.failed_rows;
   accepted += other.accepted;
   refused += other.refused;
   finished += other.finished;
@@ -99,13 +106,24 @@ Simulation::Simulation(Life life)
                      : random_.Percent(50)          ? 0
                                                     : random_.Between(1, 20)),
       pause_percent_(random_.Percent(80) ? 0 : random_.Between(1, 20)),
-      fault_percent_(random_.Percent(95) ? 0 : random_.Between(1, 5)),
+      end_percent_(random_.Percent(95) ? 0 : random_.Between(1, 5)),
+      slow_percent_(random_.Percent(stress_ == Stress::kFaults ? 50 : 95) ? 0 : random_.Between(1, 20)),
+      error_percent_(random_.Percent(stress_ == Stress::kFaults ? 50 : 98) ? 0 : random_.Between(1, 3)),
+      block_percent_(random_.Percent(stress_ == Stress::kFaults ? 20 : 95) ? 0 : random_.Between(1, 60)),
       is_judged_(stress_ == Stress::kAdmission || random_.Percent(30)) {
   for (int32_t i = random_.Between(1, 40); i > 0; --i) shared_prefix_.push_back(random_.Between(0, 3));
 }
 
 std::vector<std::string> Simulation::Run() {
   const int32_t arrival_percent = random_.Between(5, 100);
+  std::optional<ScopedFailPoint> block_allocation;
+  if (block_percent_ > 0) {
+    block_allocation.emplace(FailPoint::kBlockAllocation, [this] {
+      const bool fails = Acts(block_percent_);
+      tally_.block_faults += fails ? 1 : 0;
+      return fails;
+    });
+  }
   for (int32_t steps = 0; violations_.empty() && (num_to_come_ > 0 || !alive_.empty()); ++steps) {
     Require(steps < kMaxSteps, "law 2, progress", "a life does not end");
     while (num_to_come_ > 0 && random_.Percent(arrival_percent)) AddRandomRequest();
@@ -152,8 +170,9 @@ std::shared_ptr<const Request> Simulation::RandomRequest() {
   if (!random_.Percent(5)) request->prompt_hashes = HashBlocks(salt, request->prompt, options_.block_size);
   request->use_prefix_cache = !random_.Percent(10);
   request->read_prefix_cache = !random_.Percent(10);
-  request->sampling.seed =
-      random_.Percent(4) ? FakeRunner::SeedThatFailsAt(random_.Between(0, 5)) : random_.Next() >> 8 << 8;
+  request->sampling.seed = random_.Percent(stress_ == Stress::kFaults ? 20 : 4)
+                               ? FakeRunner::SeedThatFailsAt(random_.Between(0, 5))
+                               : random_.Next() >> 8 << 8;
   if (random_.Percent(stress_ == Stress::kOutputs ? 70 : 15)) request->num_outputs = random_.Between(2, 6);
   request->max_tokens = random_.Between(1, random_.Percent(IsPreemption(stress_) ? 10 : 50) ? 8 : 40);
   request->min_tokens = random_.Percent(30) ? random_.Between(0, static_cast<int32_t>(request->max_tokens)) : 0;
@@ -215,10 +234,10 @@ void Simulation::Disturb() {
   if (!alive_.empty() && Acts(leave_percent_)) Leave(RandomClient());
   if (!alive_.empty() && Acts(pause_percent_)) Pause(RandomClient());
   if (has_paused_) ResumeSome();
-  if (!alive_.empty() && Acts(fault_percent_)) {
-    scheduler_.EndAll(Ending::kEngineFailed, events_);
+  if (!alive_.empty() && Acts(end_percent_)) {
+    scheduler_.EndAll(Ending::kShutdown, events_);
     TakeEvents();
-    ++tally_.faults;
+    ++tally_.engine_ends;
     Require(alive_.empty(), "law 3, one ending", "a request outlives the engine");
   }
   Expire();
@@ -308,6 +327,11 @@ void Simulation::Step() {
   CheckConservation();  // whoever runs is in the batch; nobody else holds a block
 
   if (random_.Percent(50)) Disturb();
+  if (!batch_.empty() && Acts(error_percent_)) return FailStep();
+  if (Acts(slow_percent_)) {
+    now_ += absl::Milliseconds(random_.Between(1, 100));
+    ++tally_.slow_steps;
+  }
   runner_.Run(batch_, result_);
   ++tally_.events;
   now_ += absl::Microseconds(400 + 20 * batch_.num_tokens);
@@ -323,6 +347,7 @@ void Simulation::Step() {
       expected_discarded_ += chunk.num_draws;
     } else if (!FakeRunner::IsFiniteAt(chunk.sequence->request(), chunk.begin + chunk.count, ids[i].second)) {
       failed.insert(ids[i].first);
+      ++tally_.failed_rows;
     }
   }
 
@@ -337,6 +362,16 @@ void Simulation::Step() {
     }
   }
   if (!forks) CheckConservation();  // else there are sequences that no batch has named yet
+}
+
+void Simulation::FailStep() {
+  scheduler_.EndAll(Ending::kEngineFailed, events_);
+  TakeEvents();
+  ++tally_.runner_errors;
+  has_failed_ = true;
+  num_to_come_ = 0;
+  Require(alive_.empty(), "law 3, one ending", "a request outlives the engine");
+  CheckConservation();  // what the batch names stays
 }
 
 }  // namespace quire

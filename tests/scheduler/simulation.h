@@ -2,8 +2,9 @@
 //
 // Clients of several tenants and priorities come with random prompts (some share a prefix, some continue an earlier
 // conversation), limits, stop ids and deadlines, stop reading for a while, and leave at random moments, also while a
-// batch is in flight; rows are not finite, the engine fails. After each act every law is checked against a plain model:
-// the list of requests that are alive, in order of arrival, and what each of them has been told.
+// batch is in flight; the pool fails to give a block, rows are not finite, steps are slow, the device fails and all
+// ends in the middle of a step. After each act every law is checked against a plain model: the list of requests that
+// are alive, in order of arrival, and what each of them has been told.
 //
 // A life that breaks a law can be shrunk: requests and acts are left out one after another, as long as it still does.
 
@@ -38,15 +39,17 @@ enum class Stress {
   kOutputs,
   kPolicies,
   kAdmission,
+  kFaults,
 };
-constexpr int kNumStresses = 10;
+constexpr int kNumStresses = 11;
 
 // What happened in a life, so that a test can see that its law was tried at all.
 struct Tally {
   uint64_t events = 0;  // requests, steps, what clients do, and what they are told
   uint64_t accepted = 0, refused = 0;
   uint64_t finished = 0, ended = 0, dropped = 0;
-  uint64_t unreachable = 0, queue_times = 0, time_limits = 0, pauses = 0, faults = 0;
+  uint64_t unreachable = 0, queue_times = 0, time_limits = 0, pauses = 0;
+  uint64_t engine_ends = 0, runner_errors = 0, block_faults = 0, slow_steps = 0, failed_rows = 0;
   uint64_t ended_in_flight = 0;
   uint64_t partial_chunks = 0;
   uint64_t preemptions = 0;
@@ -105,7 +108,7 @@ class Simulation {
   std::shared_ptr<const Request> RandomRequest();
   std::vector<uint32_t> RandomPrompt();
   void AddRandomRequest();
-  // One or no request leaves, stops or begins to read; perhaps the engine fails; some expire.
+  // One or no request leaves, stops or begins to read; perhaps the engine ends all; some expire.
   void Disturb();
   // Whether the next act is done, and not left out.
   bool Acts(int32_t percent);
@@ -118,6 +121,8 @@ class Simulation {
   void ResumeSome();
   void Expire();
   void Step();
+  // The runner fails instead of bringing a result.
+  void FailStep();
 
   // The checks. `Require` notes a violation, of request `id` if it is of one, unless the condition holds.
   void CheckBatch();
@@ -145,9 +150,12 @@ class Simulation {
   absl::Time now_ = absl::UnixEpoch();
   int32_t num_to_come_;
   int32_t num_requests_ = 0, num_acts_ = 0;
-  int32_t leave_percent_, pause_percent_, fault_percent_;
+  int32_t leave_percent_, pause_percent_;
+  // Of the engine ending all requests, of steps that are slow or that the runner fails in, of blocks asked for.
+  int32_t end_percent_, slow_percent_, error_percent_, block_percent_;
   bool is_judged_;           // requests come by Submit, which may refuse them
   bool has_paused_ = false;  // some request was
+  bool has_failed_ = false;  // the runner did: nothing can go on, the batch in flight is never committed
   std::vector<uint32_t> shared_prefix_;
 
   std::map<RequestId, Client> clients_;  // by id, that is in order of arrival

@@ -97,7 +97,7 @@ void Simulation::CheckAtEnd() {
     prompt_tokens += client.started ? client.request->prompt.size() : 0;
   }
   Require(scheduler_.idle() && stats.num_running == 0 && stats.num_waiting == 0, "law 3, one ending", "not idle");
-  Require(stats.blocks_held == 0, "law 1, conservation", "a block is held after the last request");
+  Require(stats.blocks_held == 0 || has_failed_, "law 1, conservation", "a block is held after the last request");
   Require(tally_.accepted == tally_.finished + tally_.ended + tally_.dropped, "law 3, one ending", "the sum");
   Require(stats.sampled_tokens == num_tokens, "counters", "sampled_tokens");
   Require(stats.prompt_tokens == prompt_tokens, "counters", "prompt_tokens");
@@ -243,6 +243,7 @@ void Simulation::TakeEnding(const TokenEvent& event, Client& client) {
       break;
     case Ending::kCancelled:
     case Ending::kEngineFailed:
+    case Ending::kShutdown:
       break;
     default:
       require(false, "an ending without a reason");
