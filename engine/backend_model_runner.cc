@@ -51,6 +51,8 @@ BackendModelRunner::BackendModelRunner(const MemoryPlan& plan, std::unique_ptr<B
     group.chunks.reserve(max_chunks);
   }
   group_inputs_.resize(groups_.size());
+  kept_rows_.reserve(max_rows);
+  kept_ends_.reserve(max_chunks);
   draws_.reserve(max_chunks);
   head_rows_.reserve(max_head_rows_);
   params_.reserve(max_head_rows_);
@@ -79,16 +81,18 @@ absl::Status BackendModelRunner::Launch(const Batch& batch) {
                           .num_copies = static_cast<int32_t>(batch.copies.size())});
   }
   FlattenRows(batch);
+  ChooseKeptRows(batch);
   model_.Forward({.num_rows = static_cast<int64_t>(ids_.size()),
                   .ids = ids_.data(),
                   .positions = positions_.data(),
-                  .groups = group_inputs_},
+                  .groups = group_inputs_,
+                  .kept_rows = kept_rows_},
                  cache_, activations_);
   Sample(batch);
   result_.prompt_logprobs.clear();
   result_.prompt_top.clear();
   for (size_t c = 0; c < batch.chunks.size(); ++c) {
-    if (batch.chunks[c].scores_prompt) ScorePrompt(batch.chunks[c], groups_[0].chunks[c].first_row);
+    if (batch.chunks[c].scores_prompt) ScorePrompt(batch.chunks[c], kept_ends_[c] - batch.chunks[c].count);
   }
   return backend_->EndStep();
 }
@@ -126,9 +130,16 @@ void BackendModelRunner::FlattenRows(const Batch& batch) {
   }
 }
 
-int32_t BackendModelRunner::LastRow(size_t chunk) const {
-  const AttentionChunk& rows = groups_[0].chunks[chunk];
-  return rows.first_row + rows.num_rows - 1;
+void BackendModelRunner::ChooseKeptRows(const Batch& batch) {
+  kept_rows_.clear();
+  kept_ends_.clear();
+  int32_t end = 0;
+  for (const Chunk& chunk : batch.chunks) {
+    end += chunk.count;
+    const int32_t num_kept = chunk.scores_prompt ? chunk.count : chunk.samples ? 1 : 0;
+    for (int32_t row = end - num_kept; row < end; ++row) kept_rows_.push_back(row);
+    kept_ends_.push_back(static_cast<int32_t>(kept_rows_.size()));
+  }
 }
 
 void BackendModelRunner::Sample(const Batch& batch) {
@@ -153,7 +164,7 @@ void BackendModelRunner::SampleSlice(absl::Span<const Draw> slice, const Batch& 
   for (const Draw& draw : slice) {
     const Sequence& sequence = *batch.chunks[draw.chunk].sequence;
     const Request& request = sequence.request();
-    head_rows_.push_back(LastRow(draw.chunk));
+    head_rows_.push_back(kept_ends_[draw.chunk] - 1);
     params_.push_back(request.sampling);
     params_.back().seed += sequence.index() + draw.output;
     const bool bans = sequence.BansStopIds();

@@ -44,8 +44,8 @@ class BackendModelRunner : public ModelRunner {
 
   // Fills ids_, positions_ and groups_ from the batch.
   void FlattenRows(const Batch& batch);
-  // The last row of a chunk of the batch.
-  int32_t LastRow(size_t chunk) const;
+  // Fills kept_rows_ and kept_ends_ from the batch.
+  void ChooseKeptRows(const Batch& batch);
   // One token to draw: from the last row of a chunk of the batch, for its sequence's output or one after it.
   struct Draw {
     int32_t chunk;
@@ -56,6 +56,7 @@ class BackendModelRunner : public ModelRunner {
   void Sample(const Batch& batch);
   void SampleSlice(absl::Span<const Draw> slice, const Batch& batch);
   // Scores the rows of a chunk whose successor is a prompt token: appends to result_.prompt_logprobs and .prompt_top.
+  // Its first row is the model's kept row `first_row`.
   void ScorePrompt(const Chunk& chunk, int32_t first_row);
 
   std::unique_ptr<Backend> backend_;  // first: the others' memory is its
@@ -74,6 +75,9 @@ class BackendModelRunner : public ModelRunner {
   };
   std::vector<GroupRows> groups_;           // [groups of the cache's spec]
   std::vector<KvGroupInput> group_inputs_;  // views of groups_
+
+  std::vector<int32_t> kept_rows_;  // [<= num_rows], increasing: those of which somebody wants logits
+  std::vector<int32_t> kept_ends_;  // [chunks of the batch]: how many of them are a chunk's or before it
 
   std::vector<Draw> draws_;  // of the step
 

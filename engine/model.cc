@@ -60,7 +60,7 @@ uint64_t Model::TableBytes(const ModelConfig& config, int32_t max_model_len) {
 }
 
 void Model::Forward(const ModelInput& input, const KvCache& cache, Activations& activations) const {
-  const ActivationTensors a = activations.Rows(input.num_rows);
+  ActivationTensors a = activations.Rows(input.num_rows);
   const Tensor& x = a.residual;
   const bool is_post_norm = config_.block == BlockKind::kPostNorm, is_parallel = config_.block == BlockKind::kParallel;
   Embed(input, a);
@@ -75,6 +75,10 @@ void Model::Forward(const ModelInput& input, const KvCache& cache, Activations& 
       LatentAttention(l, input, cache, a);
     } else {
       Attention(l, input, cache, a);
+    }
+    if (l + 1 == config_.num_layers) {
+      if (input.kept_rows.empty()) return;
+      a = Keep(input, activations);
     }
     AddProjection(w.o, a.attended, w.post_attention_norm, a);
     if (is_post_norm) Norm(w.attention_norm, x, nullptr, x);
@@ -212,6 +216,16 @@ void Model::LatentAttention(int32_t layer, const ModelInput& input, const KvCach
                           .y = a.attended.Cols(int64_t{head} * c.v_dim, int64_t{count} * c.v_dim),
                           .y_head_stride = c.v_dim});
   }
+}
+
+ActivationTensors Model::Keep(const ModelInput& input, Activations& activations) const {
+  const auto num_kept = static_cast<int64_t>(input.kept_rows.size());
+  if (num_kept < input.num_rows) {
+    const ActivationTensors a = activations.Rows(input.num_rows);
+    for (const Tensor& x : {a.residual, a.attended, a.normed, a.mlp_normed})
+      if (x.cols > 0) backend_->GatherRows({.x = x, .rows = input.kept_rows.data(), .num_kept = num_kept});
+  }
+  return activations.Rows(num_kept);
 }
 
 void Model::Mlp(const MlpWeights& w, const Tensor& x, const NormWeights& post_norm, const ActivationTensors& a) const {

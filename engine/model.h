@@ -34,6 +34,8 @@ struct ModelInput {
   const uint32_t* ids = nullptr;          // [num_rows]
   const int32_t* positions = nullptr;     // [num_rows]
   absl::Span<const KvGroupInput> groups;  // [groups of the cache's spec]
+  // The rows that the head may be asked for, increasing: behind the last attention the others feed nothing.
+  absl::Span<const int32_t> kept_rows;
 };
 
 class Model {
@@ -46,12 +48,12 @@ class Model {
 
   const ModelConfig& config() const { return config_; }
 
-  // Runs all layers over the rows: K and V of every row are in `cache` afterwards, the residual stream in
-  // activations.residual.
+  // Runs all layers over the rows: K and V of every row are in `cache` afterwards, the residual stream of kept_rows[i]
+  // is row i of activations.residual.
   void Forward(const ModelInput& input, const KvCache& cache, Activations& activations) const;
 
-  // The logits of some of those rows, [rows.size(), vocab]; a view of `activations` that holds until the next call.
-  // REQUIRES: rows.size() <= max_head_rows.
+  // The logits of some of those rows (0: kept_rows[0]), [rows.size(), vocab]; a view of `activations` that holds until
+  // the next call. REQUIRES: rows.size() <= max_head_rows.
   Tensor Logits(absl::Span<const int32_t> rows, Activations& activations) const;
 
  private:
@@ -61,6 +63,8 @@ class Model {
   void Embed(const ModelInput& input, const ActivationTensors& a) const;
   void Attention(int32_t layer, const ModelInput& input, const KvCache& cache, const ActivationTensors& a) const;
   void LatentAttention(int32_t layer, const ModelInput& input, const KvCache& cache, const ActivationTensors& a) const;
+  // The rows' part of the activations that the last layer reads behind attention, without the rows that are not kept.
+  ActivationTensors Keep(const ModelInput& input, Activations& activations) const;
   void Mlp(const MlpWeights& w, const Tensor& x, const NormWeights& post_norm, const ActivationTensors& a) const;
   void Moe(const MoeWeights& w, const Tensor& x, const ActivationTensors& a) const;
 

@@ -250,6 +250,17 @@ void Backend::Moe(const MoeArgs& args) {
   DoMoe(args);
 }
 
+void Backend::GatherRows(const GatherRowsArgs& args) {
+  CheckTensor(args.x, "GatherRows: x");
+  if (args.num_kept == 0) return;
+  Check(args.rows != nullptr, "GatherRows: rows");
+  for (int64_t i = 0; i < args.num_kept; ++i) {
+    Check(args.rows[i] >= 0 && args.rows[i] < args.x.rows && (i == 0 || args.rows[i] > args.rows[i - 1]),
+          "GatherRows: row beyond the matrix, or not behind the one before");
+  }
+  DoGatherRows(args);
+}
+
 void Backend::CopyBlocks(const CopyBlocksArgs& args) {
   if (args.num_copies == 0) return;
   Check(args.copies != nullptr && (args.regions != nullptr || args.num_regions == 0), "CopyBlocks: regions, copies");

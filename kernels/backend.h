@@ -26,6 +26,7 @@
 #include "kernels/dtype.h"
 #include "kernels/embedding/embedding.h"
 #include "kernels/gated_activation/gated_activation.h"
+#include "kernels/gather_rows/gather_rows.h"
 #include "kernels/head_linear/head_linear.h"
 #include "kernels/latent_attention/latent_attention.h"
 #include "kernels/layer_norm/layer_norm.h"
@@ -57,7 +58,7 @@ struct BackendOptions {
   // `cpu` only. What Allocate gives is there at once; else its pages come when they are first written.
   bool prefault = false;
   // Company, chunks, preemption and prefix hits change no bit: always so on `cpu` and `ref`, on `cuda` if true.
-  std::optional<bool> deterministic;
+  std::optional<bool> deterministic = {};
 };
 
 class Backend {
@@ -110,6 +111,7 @@ class Backend {
   void LatentAttention(const LatentAttentionArgs& args);
   void GatedActivation(const GatedActivationArgs& args);
   void Activation(const ActivationArgs& args);
+  void GatherRows(const GatherRowsArgs& args);
   void Route(const RouteArgs& args);
   void Moe(const MoeArgs& args);
   void CopyBlocks(const CopyBlocksArgs& args);
@@ -124,6 +126,7 @@ class Backend {
   virtual void DoRopeKvWrite(const RopeKvWriteArgs& args) = 0;
   virtual void DoPagedAttention(const PagedAttentionArgs& args) = 0;
   virtual void DoGatedActivation(const GatedActivationArgs& args) = 0;
+  virtual void DoGatherRows(const GatherRowsArgs& args) = 0;
   virtual void DoSample(const SampleArgs& args) = 0;
   virtual void DoScore(const ScoreArgs& args) = 0;
 

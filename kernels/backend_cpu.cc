@@ -18,6 +18,7 @@
 #include "kernels/cpu/thread_pool.h"
 #include "kernels/embedding/impl.h"
 #include "kernels/gated_activation/impl.h"
+#include "kernels/gather_rows/impl.h"
 #include "kernels/head_linear/impl.h"
 #include "kernels/latent_attention/impl.h"
 #include "kernels/layer_norm/impl.h"
@@ -129,6 +130,7 @@ class CpuBackend final : public Backend {
                  [&](int64_t row) { HostRoute(args, row, row + 1); });
   }
   void DoMoe(const MoeArgs& args) override { CpuMoe(args, kernels_, block_kernels_, *pool_, workspace()); }
+  void DoGatherRows(const GatherRowsArgs& args) override { HostGatherRows(args); }
   void DoCopyBlocks(const CopyBlocksArgs& args) override { HostCopyBlocks(args); }
   void DoScrubBlocks(const ScrubBlocksArgs& args) override { HostScrubBlocks(args); }
   void DoSample(const SampleArgs& args) override { CpuSample(args, isa_, *pool_, workspace()); }

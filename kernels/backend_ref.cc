@@ -7,6 +7,7 @@
 #include "kernels/cpu/host_memory.h"
 #include "kernels/embedding/impl.h"
 #include "kernels/gated_activation/impl.h"
+#include "kernels/gather_rows/impl.h"
 #include "kernels/head_linear/impl.h"
 #include "kernels/latent_attention/impl.h"
 #include "kernels/layer_norm/impl.h"
@@ -74,6 +75,7 @@ class RefBackend final : public Backend {
   void DoActivation(const ActivationArgs& args) override { RefActivation(args); }
   void DoRoute(const RouteArgs& args) override { HostRoute(args, 0, args.logits.rows); }
   void DoMoe(const MoeArgs& args) override { RefMoe(args); }
+  void DoGatherRows(const GatherRowsArgs& args) override { HostGatherRows(args); }
   void DoCopyBlocks(const CopyBlocksArgs& args) override { HostCopyBlocks(args); }
   void DoScrubBlocks(const ScrubBlocksArgs& args) override { HostScrubBlocks(args); }
   void DoSample(const SampleArgs& args) override { RefSample(args); }

@@ -26,6 +26,7 @@
 #include "kernels/cuda/staging.h"
 #include "kernels/embedding/cuda.h"
 #include "kernels/gated_activation/cuda.h"
+#include "kernels/gather_rows/cuda.h"
 #include "kernels/layer_norm/cuda.h"
 #include "kernels/paged_attention/cuda.h"
 #include "kernels/rms_norm/cuda.h"
@@ -95,7 +96,7 @@ class CudaBackend final : public Backend {
     // The head may run over slices of one row: which row, and its target. A sequence may draw for n outputs.
     constexpr size_t kMaxOutputs = 16;
     const size_t head_rows = rows + sequences + kMaxOutputs;
-    return 2 * S::template BytesOf<uint32_t>(rows) + static_cast<size_t>(shape.num_kv_groups) * of_group +
+    return 3 * S::template BytesOf<uint32_t>(rows) + static_cast<size_t>(shape.num_kv_groups) * of_group +
            2 * head_rows * S::template BytesOf<uint32_t>(1);
   }
 
@@ -132,6 +133,11 @@ class CudaBackend final : public Backend {
   }
   void DoPagedAttention(const PagedAttentionArgs& args) override;
   void DoGatedActivation(const GatedActivationArgs& args) override { cuda::GatedActivation(args, *device_); }
+  void DoGatherRows(const GatherRowsArgs& args) override {
+    GatherRowsArgs on_device = args;
+    on_device.rows = staging_.Copy(args.rows, static_cast<size_t>(args.num_kept), *device_);
+    cuda::GatherRows(on_device, *device_);
+  }
   void DoCopyBlocks(const CopyBlocksArgs& args) override;
   void DoScrubBlocks(const ScrubBlocksArgs& args) override;
   void DoSample(const quire::SampleArgs& args) override;

@@ -15,6 +15,8 @@
 #include "kernels/embedding/impl.h"
 #include "kernels/gated_activation/cuda.cuh"
 #include "kernels/gated_activation/impl.h"
+#include "kernels/gather_rows/cuda.cuh"
+#include "kernels/gather_rows/impl.h"
 #include "kernels/layer_norm/cuda.cuh"
 #include "kernels/layer_norm/impl.h"
 #include "kernels/linear/impl.h"
@@ -59,6 +61,21 @@ TEST(ElementwiseCudaTest, EmbeddingReadsTheRowsThatIdsName) {
       cuda::Embedding({ids, &table, got.tensor(), 1.5f}, device);
       cuda::Embedding({ids, &table, got.tensor(), 0.3f, true}, device);
       ASSERT_TRUE(SameBits(got, want)) << DTypeName(dtype) << " k " << k;
+    }
+  }
+}
+
+TEST(ElementwiseCudaTest, GatherRowsKeepsThemInPlace) {
+  cuda::EmulatedDevice device;
+  const int32_t rows[] = {0, 1, 4, 5, 8};
+  for (DType dtype : kAllDTypes) {
+    for (int64_t cols : {1, 63, 64, 200}) {
+      Matrix got(dtype, 9, cols, 3), want(dtype, 9, cols, 3);
+      got.FillRandom(1);
+      want.FillRandom(1);
+      cuda::GatherRows({got.tensor(), rows, 5}, device);
+      HostGatherRows({want.tensor(), rows, 5});
+      for (int64_t r = 0; r < 5; ++r) ASSERT_EQ(got.Row(r), want.Row(r)) << DTypeName(dtype) << " cols " << cols;
     }
   }
 }

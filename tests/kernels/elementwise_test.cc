@@ -8,6 +8,7 @@
 #include "kernels/cpu/host_memory.h"
 #include "kernels/embedding/impl.h"
 #include "kernels/gated_activation/impl.h"
+#include "kernels/gather_rows/impl.h"
 #include "kernels/linear/impl.h"
 #include "kernels/rms_norm/impl.h"
 #include "tests/kernels/cpu_problem.h"
@@ -130,6 +131,19 @@ TEST_P(ElementwiseTest, RmsNormOfARowIsTheSameInAnyCompany) {
   }
   CpuRmsNorm({x.tensor(), weight.tensor().Row<float>(0), 1e-5f, nullptr, together.tensor()}, kernels(), *five);
   EXPECT_TRUE(SameBits(alone, together));
+}
+
+TEST(GatherRowsTest, HandWorkedCase) {
+  for (DType dtype : kAllDTypes) {
+    Matrix x(dtype, 5, 2, 1);
+    x.Fill({{1, 2}, {3, 4}, {5, 6}, {7, 8}, {9, 10}});
+    const int32_t rows[] = {0, 2, 3};
+    HostGatherRows({x.tensor(), rows, 3});
+    EXPECT_EQ(x.Row(0), (std::vector<float>{1, 2}));
+    EXPECT_EQ(x.Row(1), (std::vector<float>{5, 6}));
+    EXPECT_EQ(x.Row(2), (std::vector<float>{7, 8}));
+    EXPECT_EQ(x.Row(4), (std::vector<float>{9, 10}));
+  }
 }
 
 TEST(SwiGluRefTest, HandWorkedCase) {

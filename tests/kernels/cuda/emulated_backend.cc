@@ -6,6 +6,7 @@
 #include "kernels/cuda/backend_impl.h"
 #include "kernels/embedding/cuda.cuh"
 #include "kernels/gated_activation/cuda.cuh"
+#include "kernels/gather_rows/cuda.cuh"
 #include "kernels/layer_norm/cuda.cuh"
 #include "kernels/paged_attention/cuda.cuh"
 #include "kernels/rms_norm/cuda.cuh"
