@@ -4,7 +4,7 @@ packages=(
   g++ cmake ninja-build ccache pkg-config
   libgrpc++-dev libprotobuf-dev protobuf-compiler protobuf-compiler-grpc libabsl-dev libssl-dev
   libspdlog-dev nlohmann-json3-dev libcli11-dev libtomlplusplus-dev libmicrohttpd-dev libzip-dev
-  libcurl4-openssl-dev
+  libcurl4-openssl-dev ca-certificates
   python3-venv python3-yaml  # of the tests of deploy/
   libgtest-dev libgmock-dev libbenchmark-dev
 )

@@ -57,6 +57,16 @@ GenerationOptions ServiceOptions(const Options& options, RequestLimits limits) {
   return result;
 }
 
+std::unique_ptr<SpanExporter> MakeSpanExporter(const Options& options, const v1::GetModelResponse& model,
+                                               Metrics& metrics) {
+  if (options.otlp_url.empty()) return nullptr;
+  SpanExporterOptions spans;
+  spans.url = options.otlp_url;
+  spans.sampling_ratio = options.otlp_sampling_ratio;
+  spans.model_name = model.name();
+  return std::make_unique<SpanExporter>(std::move(spans), metrics);
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Daemon>> Daemon::Start(const Options& options, ShutdownSignal& signal) {
@@ -75,8 +85,11 @@ absl::StatusOr<std::unique_ptr<Daemon>> Daemon::Start(const Options& options, Sh
     if (!loaded.ok()) return loaded.status();
     tokens = *std::move(loaded);
   }
+  std::shared_ptr<grpc::ServerCredentials> credentials;
   if (!options.tls.cert.empty()) {
-    if (const auto credentials = TlsCredentials(options.tls); !credentials.ok()) return credentials.status();
+    absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> tls = TlsCredentials(options.tls);
+    if (!tls.ok()) return tls.status();
+    credentials = *std::move(tls);
   }
   absl::StatusOr<LoadedModel> model = LoadModel(options.engine, LogProgress());
   if (!model.ok()) return model.status();
@@ -91,7 +104,7 @@ absl::StatusOr<std::unique_ptr<Daemon>> Daemon::Start(const Options& options, Sh
   limits.has_priorities = options.engine.scheduling_policy == SchedulingPolicy::kPriority;
   std::unique_ptr<Daemon> daemon(
       new Daemon(options, signal, *std::move(model), *std::move(tokenizer), std::move(tokens), std::move(limits)));
-  if (absl::Status status = daemon->Listen(); !status.ok()) return status;
+  if (absl::Status status = daemon->Listen(std::move(credentials)); !status.ok()) return status;
   return daemon;
 }
 
@@ -104,14 +117,16 @@ Daemon::Daemon(const Options& options, ShutdownSignal& signal, LoadedModel model
       authenticator_(std::move(tokens)),
       metrics_(MetricsInfo(model_, options.engine.enable_prefix_caching)),
       log_(options.log_format),
-      detokenizer_(*tokenizer_, metrics_, log_),
+      spans_(MakeSpanExporter(options, model_, metrics_)),
+      detokenizer_(*tokenizer_, metrics_, log_, spans_.get()),
       engine_(model.plan.scheduler, options.engine.max_waiting_requests, options.engine.max_waiting_tokens,
               std::move(model.runner), &detokenizer_),
       live_(metrics_, options.write_timeout),
       pool_(TokenizerPool::Options()),
       rate_(options.max_call_rate),
-      generation_service_({*tokenizer_, engine_, detokenizer_, pool_, live_, metrics_, rate_, &authenticator_},
-                          ServiceOptions(options, std::move(limits))),
+      generation_service_(
+          {*tokenizer_, engine_, detokenizer_, pool_, live_, metrics_, rate_, spans_.get(), &authenticator_},
+          ServiceOptions(options, std::move(limits))),
       model_service_(model_, &authenticator_),
       vllm_service_({generation_service_, engine_, live_, authenticator_, [this] { return ready_ && !failed_; }},
                     model_, options.engine.model, options.engine.max_num_seqs),
@@ -127,7 +142,7 @@ Daemon::Daemon(const Options& options, ShutdownSignal& signal, LoadedModel model
   }
 }
 
-absl::Status Daemon::Listen() {
+absl::Status Daemon::Listen(std::shared_ptr<grpc::ServerCredentials> credentials) {
   // The admin listener first: probes get their "not ready" while gRPC starts.
   AdminServer::Pages pages;
   pages.metrics = [this] { return metrics_.Text(engine_.snapshot()); };
@@ -146,11 +161,7 @@ absl::Status Daemon::Listen() {
   RpcServerOptions rpc_options{.address = options_.listen, .limits = options_.rpc_limits};
   // gRPC's reflection cannot ask for a token.
   rpc_options.reflection = options_.reflection && options_.auth_token_file.empty();
-  if (!options_.tls.cert.empty()) {
-    auto credentials = TlsCredentials(options_.tls);
-    if (!credentials.ok()) return credentials.status();
-    rpc_options.credentials = *std::move(credentials);
-  }
+  rpc_options.credentials = std::move(credentials);
   absl::StatusOr<std::unique_ptr<RpcServer>> rpc = RpcServer::Start(rpc_options, services);
   if (!rpc.ok()) return rpc.status();
   rpc_server_ = *std::move(rpc);
@@ -214,6 +225,7 @@ void Daemon::Stop() {
   detokenizer_.Shutdown();  // every call has its last event now
   if (rpc_server_ != nullptr) rpc_server_->Shutdown(kFarewell);
   if (health_server_ != nullptr) health_server_->Shutdown(kFarewell);
+  if (spans_ != nullptr) spans_->Shutdown();
   admin_server_.reset();
 }
 

@@ -25,6 +25,7 @@
 #include "server/model_service.h"
 #include "server/rpc_server.h"
 #include "server/shutdown_signal.h"
+#include "server/span_exporter.h"
 #include "server/tokenizer/tokenizer.h"
 #include "server/tokenizer_pool.h"
 #include "server/vllm_service.h"
@@ -47,7 +48,8 @@ class Daemon {
   Daemon(const Options& options, ShutdownSignal& signal, LoadedModel model, std::unique_ptr<Tokenizer> tokenizer,
          std::unique_ptr<AuthTokens> tokens, RequestLimits limits);
 
-  absl::Status Listen();
+  // `credentials`: none for plaintext.
+  absl::Status Listen(std::shared_ptr<grpc::ServerCredentials> credentials);
   // Stops taking requests and waits for the accepted ones. Returns early on a second signal or a failure.
   void Drain();
   // Ends what is left and joins every thread, from the pool inwards.
@@ -63,6 +65,7 @@ class Daemon {
   const Authenticator authenticator_;
   Metrics metrics_;
   RequestLog log_;
+  const std::unique_ptr<SpanExporter> spans_;  // of --otlp-endpoint; may be none
   Detokenizer detokenizer_;
   Engine engine_;
   LiveRequests live_;

@@ -8,8 +8,8 @@
 
 namespace quire {
 
-Detokenizer::Detokenizer(const Tokenizer& tokenizer, Metrics& metrics, const RequestLog& log)
-    : tokenizer_(tokenizer), metrics_(metrics), log_(log) {}
+Detokenizer::Detokenizer(const Tokenizer& tokenizer, Metrics& metrics, const RequestLog& log, SpanExporter* spans)
+    : tokenizer_(tokenizer), metrics_(metrics), log_(log), spans_(spans) {}
 
 Detokenizer::~Detokenizer() { Shutdown(); }
 
@@ -153,6 +153,7 @@ void Detokenizer::End(RequestId id, Live& live) {
   live.sink->End(live.output.status());
   live_.erase(id);
   log_.Ended(record);
+  if (spans_ != nullptr) spans_->Ended(record);
 }
 
 }  // namespace quire

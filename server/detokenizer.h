@@ -25,13 +25,14 @@
 #include "server/metrics.h"
 #include "server/request_output.h"
 #include "server/response_sink.h"
+#include "server/span_exporter.h"
 
 namespace quire {
 
 class Detokenizer final : public EventSink {
  public:
-  // All arguments must outlive it.
-  Detokenizer(const Tokenizer& tokenizer, Metrics& metrics, const RequestLog& log);
+  // All arguments must outlive it. `spans`: nullptr where none are exported.
+  Detokenizer(const Tokenizer& tokenizer, Metrics& metrics, const RequestLog& log, SpanExporter* spans = nullptr);
   ~Detokenizer() override;  // Shutdown
 
   // Starts the thread. `stop` tells the engine that an output of a request is over; `failed` hears of the engine's
@@ -78,6 +79,7 @@ class Detokenizer final : public EventSink {
   const Tokenizer& tokenizer_;
   Metrics& metrics_;
   const RequestLog& log_;
+  SpanExporter* const spans_;
   std::function<void(RequestId, uint32_t)> stop_;
   std::function<void(const absl::Status&)> failed_;
 

@@ -1,7 +1,10 @@
 #include "server/flag_values.h"
 
+#include <curl/curl.h>
+
 #include <algorithm>
 #include <cmath>
+#include <memory>
 #include <utility>
 
 #include "absl/strings/ascii.h"
@@ -103,6 +106,22 @@ absl::StatusOr<std::map<std::string, double>> ParseWeights(absl::string_view tex
     }
   }
   return weights;
+}
+
+absl::StatusOr<std::string> ParseHttpUrl(absl::string_view text, const char* default_path) {
+  const absl::Status error = Invalid(text, "not a URL such as http://localhost:4318");
+  const std::unique_ptr<CURLU, decltype(&curl_url_cleanup)> url(curl_url(), curl_url_cleanup);
+  if (curl_url_set(url.get(), CURLUPART_URL, std::string(text).c_str(), 0) != CURLUE_OK) return error;
+  const auto part = [&](CURLUPart which) {
+    char* found = nullptr;
+    if (curl_url_get(url.get(), which, &found, 0) != CURLUE_OK) return std::string();
+    std::string copy = found;
+    curl_free(found);
+    return copy;
+  };
+  if (const std::string scheme = part(CURLUPART_SCHEME); scheme != "http" && scheme != "https") return error;
+  if (part(CURLUPART_PATH) == "/") curl_url_set(url.get(), CURLUPART_PATH, default_path, 0);
+  return part(CURLUPART_URL);
 }
 
 bool ListenAddress::loopback() const {

@@ -35,6 +35,9 @@ absl::StatusOr<std::vector<int>> ParseCpuList(absl::string_view text);
 // "gold=4,free=0.5": a weight above 0 for each name.
 absl::StatusOr<std::map<std::string, double>> ParseWeights(absl::string_view text);
 
+// "http://HOST:PORT/PATH" or https; `default_path` where it has none.
+absl::StatusOr<std::string> ParseHttpUrl(absl::string_view text, const char* default_path);
+
 // HOST:PORT; an IPv6 host stands in brackets.
 struct ListenAddress {
   std::string host;

@@ -126,6 +126,19 @@ absl::Status SetGpuMemoryUtilization(Options& o, absl::string_view value) {
   return absl::OkStatus();
 }
 
+absl::Status SetOtlpEndpoint(Options& o, absl::string_view value) {
+  return Store(ParseHttpUrl(value, "/v1/traces"), o.otlp_url);
+}
+
+absl::Status SetOtlpSamplingRatio(Options& o, absl::string_view value) {
+  double ratio = 0;
+  if (!absl::SimpleAtod(value, &ratio) || !(ratio >= 0 && ratio <= 1)) {
+    return absl::InvalidArgumentError(absl::StrCat("found ", value, ", allowed: 0 to 1"));
+  }
+  o.otlp_sampling_ratio = ratio;
+  return absl::OkStatus();
+}
+
 absl::Status SetSchedulingPolicy(Options& o, absl::string_view value) {
   return Choose<SchedulingPolicy>(
       value,
@@ -355,6 +368,15 @@ constexpr Flag kFlags[] = {
      "demand one of these bearer tokens: one on a line, or sha256:HEX of it, then perhaps tenant=NAME max-priority=N. "
      "Read again when it changes; reflection is off then, health stays open",
      [](Options& o, absl::string_view v) { return StoreText(v, o.auth_token_file); }},
+    {"otlp-endpoint", "URL", "none",
+     "send a span of each request to this OpenTelemetry collector, such as http://localhost:4318; without a path to "
+     "its "
+     "/v1/traces. Where it is away spans are dropped, and no request waits",
+     SetOtlpEndpoint},
+    {"otlp-traces-endpoint", "URL", "as --otlp-endpoint", "the same as --otlp-endpoint", SetOtlpEndpoint},
+    {"otlp-sampling-ratio", "SHARE", "1",
+     "of the requests that come without a traceparent, the share that gets a span; with one its sampled flag decides",
+     SetOtlpSamplingRatio},
     {"log-level", "LEVEL", "info", "debug, info, warning, error", SetLogLevel},
     {"log-format", "FORMAT", "text", "of the lines on stderr: text or json", SetLogFormat},
     {"seed", "N", "0", "of dummy weights",

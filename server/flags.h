@@ -44,6 +44,8 @@ struct Options {
   absl::Duration write_timeout = absl::Seconds(30);
   absl::Duration drain_delay = absl::ZeroDuration();
   absl::Duration drain_timeout = absl::Seconds(110);
+  std::string otlp_url;  // empty: no spans are exported
+  double otlp_sampling_ratio = 1;
   LogLevel log_level = LogLevel::kInfo;
   LogFormat log_format = LogFormat::kText;
   bool json = false;        // plan: for machines

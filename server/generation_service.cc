@@ -1,9 +1,8 @@
 #include "server/generation_service.h"
 
-#include <sys/random.h>
-
 #include <algorithm>
 #include <chrono>
+#include <iterator>
 #include <utility>
 
 #include "absl/strings/ascii.h"
@@ -14,6 +13,7 @@
 #include "kvcache/block_hash.h"
 #include "server/contained.h"
 #include "server/errors.h"
+#include "server/random_number.h"
 #include "server/rpc_message.h"
 
 namespace quire {
@@ -23,26 +23,8 @@ namespace {
 constexpr size_t kMaxTokenizeBytes = size_t{4} << 20;
 constexpr int kMaxDetokenizeIds = 1 << 20;
 
-// From the kernel: seeds and names of requests must not be guessable from earlier ones.
-uint64_t RandomNumber() {
-  uint64_t number = 0;
-  Check(getrandom(&number, sizeof number, 0) == sizeof number, "getrandom gives eight bytes");
-  return number;
-}
-
 std::string NewRequestId() {
   return absl::StrCat(absl::Hex(RandomNumber(), absl::kZeroPad16), absl::Hex(RandomNumber(), absl::kZeroPad16));
-}
-
-// The trace id of a W3C traceparent, "00-<32 hex digits>-<16>-<2>"; empty if there is none.
-std::string TraceId(const grpc::CallbackServerContext& context) {
-  const auto found = context.client_metadata().find("traceparent");
-  if (found == context.client_metadata().end()) return "";
-  const absl::string_view value(found->second.data(), found->second.size());
-  if (value.size() < 36 || value[2] != '-' || value[35] != '-') return "";
-  const absl::string_view id = value.substr(3, 32);
-  const bool hex = std::all_of(id.begin(), id.end(), [](char c) { return absl::ascii_isxdigit(c); });
-  return hex ? std::string(id) : "";
 }
 
 // Answers a unary call at once or later, from any thread.
@@ -63,13 +45,13 @@ grpc::ServerWriteReactor<grpc::ByteBuffer>* GenerationService::Generate(grpc::Ca
     if (absl::Status status = ParseMessage(from, request); !status.ok()) return status;
     return request;
   };
-  return Generate(context, *bytes, {parse, nullptr});
+  return Generate(context, *bytes, {"quire.v1.GenerationService", parse, nullptr});
 }
 
 grpc::ServerWriteReactor<grpc::ByteBuffer>* GenerationService::Generate(grpc::CallbackServerContext* context,
                                                                         const grpc::ByteBuffer& bytes,
                                                                         Dialect dialect) {
-  const absl::Time arrival = absl::Now();
+  const CallInfo call{dialect.rpc_service, TraceOf(*context), absl::Now()};
   parts_.metrics.Received();
   GenerateStream::Callbacks callbacks;
   callbacks.cancel_engine = [this](RequestId id, Ending ending) { parts_.engine.Cancel(id, ending); };
@@ -81,13 +63,23 @@ grpc::ServerWriteReactor<grpc::ByteBuffer>* GenerationService::Generate(grpc::Ca
   callbacks.encode = std::move(dialect.encode);
   const std::shared_ptr<GenerateStream> stream =
       GenerateStream::Create(context, parts_.metrics, options_.max_unsent_tokens, std::move(callbacks));
-  const absl::Status status = Contained([&] { return Receive(context, bytes, dialect, arrival, stream); });
-  if (!status.ok()) Refuse(*stream, status);
+  const absl::Status status = Contained([&] { return Receive(context, bytes, dialect, call, stream); });
+  if (!status.ok()) Refuse(*stream, call, status);
   return stream.get();
 }
 
+TraceContext GenerationService::TraceOf(const grpc::CallbackServerContext& context) const {
+  std::optional<TraceContext> parent;
+  const auto [begin, end] = context.client_metadata().equal_range("traceparent");
+  if (begin != end && std::next(begin) == end) {  // of two nobody can say which is meant
+    parent = ParseTraceparent({begin->second.data(), begin->second.size()});
+  }
+  if (parts_.spans != nullptr) return parts_.spans->Begin(std::move(parent));
+  return parent ? *std::move(parent) : TraceContext();
+}
+
 absl::Status GenerationService::Receive(grpc::CallbackServerContext* context, const grpc::ByteBuffer& bytes,
-                                        const Dialect& dialect, absl::Time arrival,
+                                        const Dialect& dialect, const CallInfo& call,
                                         const std::shared_ptr<GenerateStream>& stream) {
   const absl::StatusOr<Principal> caller = Caller(*context);
   if (!caller.ok()) return caller.status();
@@ -100,11 +92,11 @@ absl::Status GenerationService::Receive(grpc::CallbackServerContext* context, co
   if (absl::Status status = parts_.live.Add(ScopedRequestId(*caller, job->request_id), stream); !status.ok())
     return status;
 
-  Admission admission{stream, *std::move(job), TraceId(*context), arrival, absl::InfiniteFuture()};
+  Admission admission{stream, *std::move(job), call, absl::InfiniteFuture()};
   if (context->deadline() != std::chrono::system_clock::time_point::max()) {
     admission.deadline = absl::FromChrono(context->deadline());
   } else if (options_.default_timeout) {
-    admission.deadline = arrival + *options_.default_timeout;
+    admission.deadline = call.arrival + *options_.default_timeout;
   }
   const size_t kept_bytes = bytes.Length();
   return parts_.pool.Submit(kept_bytes,
@@ -123,7 +115,7 @@ void GenerationService::Admit(Admission admission) {
     return;
   }
   const absl::Status status = Contained([&] { return Submit(admission); });
-  if (!status.ok()) Refuse(*admission.stream, status);
+  if (!status.ok()) Refuse(*admission.stream, admission.call, status);
 }
 
 absl::Status GenerationService::Submit(Admission& admission) {
@@ -139,7 +131,7 @@ absl::Status GenerationService::Submit(Admission& admission) {
   const std::shared_ptr<Request> request = MakeRequest(admission);
   OutputSpec spec;
   spec.request_id = job.request_id;
-  spec.trace_id = admission.trace_id;
+  spec.call = admission.call;
   spec.text = {job.skip_special_tokens, std::move(job.stop), job.include_stop, request->min_tokens};
   spec.wants_text = job.wants_text;
   spec.wants_token_ids = job.wants_token_ids;
@@ -179,30 +171,38 @@ std::shared_ptr<Request> GenerationService::MakeRequest(const Admission& admissi
   request->stop_ids = job.stop_ids;
   request->num_logprobs = job.num_logprobs;
   request->num_prompt_logprobs = job.num_prompt_logprobs;
-  request->arrival = admission.arrival;
+  request->arrival = admission.call.arrival;
   request->deadline = admission.deadline;
-  if (job.max_queue_time) request->queue_deadline = admission.arrival + *job.max_queue_time;
-  if (job.time_limit) request->time_limit = admission.arrival + *job.time_limit;
+  if (job.max_queue_time) request->queue_deadline = request->arrival + *job.max_queue_time;
+  if (job.time_limit) request->time_limit = request->arrival + *job.time_limit;
   request->priority = job.priority;
   request->tenant = job.tenant;
   return request;
 }
 
-void GenerationService::Refuse(GenerateStream& stream, const absl::Status& status) {
+void GenerationService::Refuse(GenerateStream& stream, const CallInfo& call, const absl::Status& status) {
   parts_.metrics.Rejected();
   stream.End(status);
+  if (parts_.spans == nullptr) return;
+  RequestRecord record;
+  record.call = call;
+  record.status = status;
+  record.total = absl::Now() - call.arrival;
+  parts_.spans->Ended(record);
 }
 
 void GenerationService::EndUnsubmitted(const Admission& admission, Ending ending) {
   const bool expired = ending == Ending::kExpired;
   RequestRecord record;
   record.request_id = admission.job.request_id;
-  record.trace_id = admission.trace_id;
+  record.call = admission.call;
   record.ending = expired ? RequestEnding::kExpired : RequestEnding::kCancelled;
-  record.total = record.queued = absl::Now() - admission.arrival;
+  record.total = record.queued = absl::Now() - admission.call.arrival;
+  record.status = expired ? absl::DeadlineExceededError("the request's deadline has passed")
+                          : absl::CancelledError("the request was cancelled");
   parts_.metrics.Ended(record);
-  admission.stream->End(expired ? absl::DeadlineExceededError("the request's deadline has passed")
-                                : absl::CancelledError("the request was cancelled"));
+  admission.stream->End(record.status);
+  if (parts_.spans != nullptr) parts_.spans->Ended(record);
 }
 
 // -------------------------------------------------------------------------------------------- Cancel, Tokenize,

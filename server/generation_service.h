@@ -24,6 +24,8 @@
 #include "server/detokenizer.h"
 #include "server/live_requests.h"
 #include "server/metrics.h"
+#include "server/request_record.h"
+#include "server/span_exporter.h"
 #include "server/tokenizer/tokenizer.h"
 #include "server/tokenizer_pool.h"
 #include "server/validation.h"
@@ -39,6 +41,7 @@ struct GenerationParts {
   LiveRequests& live;
   Metrics& metrics;
   CallRate& rate;
+  SpanExporter* spans = nullptr;                 // nullptr: spans are not exported
   const Authenticator* authenticator = nullptr;  // nullptr: everybody may call
 };
 
@@ -63,6 +66,7 @@ class GenerationService final : public RawGenerationService {
 
   // How the messages of another protocol become a request, and responses its messages.
   struct Dialect {
+    absl::string_view rpc_service;  // a literal: its name in the proto
     std::function<absl::StatusOr<v1::GenerateRequest>(const grpc::ByteBuffer&)> parse;
     std::function<void(v1::GenerateResponse, std::deque<grpc::ByteBuffer>&)> encode;  // as GenerateStream's
   };
@@ -85,8 +89,7 @@ class GenerationService final : public RawGenerationService {
   struct Admission {
     std::shared_ptr<GenerateStream> stream;
     GenerateJob job;
-    std::string trace_id;
-    absl::Time arrival;
+    CallInfo call;
     absl::Time deadline;
   };
 
@@ -94,11 +97,13 @@ class GenerationService final : public RawGenerationService {
   absl::StatusOr<Principal> Caller(const grpc::CallbackServerContext& context) const;
   // Parses, checks and queues a call for the pool.
   absl::Status Receive(grpc::CallbackServerContext* context, const grpc::ByteBuffer& bytes, const Dialect& dialect,
-                       absl::Time arrival, const std::shared_ptr<GenerateStream>& stream);
+                       const CallInfo& call, const std::shared_ptr<GenerateStream>& stream);
+  // Where the call stands in its caller's trace.
+  TraceContext TraceOf(const grpc::CallbackServerContext& context) const;
   // The pool's part: tokenizes and submits, or refuses.
   void Admit(Admission admission);
   absl::Status Submit(Admission& admission);
-  void Refuse(GenerateStream& stream, const absl::Status& status);
+  void Refuse(GenerateStream& stream, const CallInfo& call, const absl::Status& status);
   // A call that was cancelled before it was submitted.
   void EndUnsubmitted(const Admission& admission, Ending ending);
 

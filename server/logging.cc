@@ -114,7 +114,7 @@ void RequestLog::Ended(const RequestRecord& record) const {
                              {"completion_tokens", record.completion_tokens},
                              {"cached_tokens", record.cached_tokens},
                              {"reason", record.reason},
-                             {"trace_id", record.trace_id},
+                             {"trace_id", record.call.trace.trace_id},
                              {"queued_ms", Milliseconds(record.queued)},
                              {"prefill_ms", Milliseconds(record.prefill)},
                              {"decode_ms", Milliseconds(record.decode)},
@@ -125,7 +125,7 @@ void RequestLog::Ended(const RequestRecord& record) const {
       "request ended request_id={} prompt_tokens={} completion_tokens={} cached_tokens={} reason={} trace_id={} "
       "queued_ms={:.3f} prefill_ms={:.3f} decode_ms={:.3f} total_ms={:.3f}",
       record.request_id, record.prompt_tokens, record.completion_tokens, record.cached_tokens, record.reason,
-      record.trace_id.empty() ? "-" : record.trace_id, Milliseconds(record.queued), Milliseconds(record.prefill),
+      record.call.trace.trace_id.empty() ? "-" : record.call.trace.trace_id, Milliseconds(record.queued), Milliseconds(record.prefill),
       Milliseconds(record.decode), Milliseconds(record.total));
 }
 

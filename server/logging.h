@@ -10,7 +10,7 @@
 
 #include "absl/strings/string_view.h"
 #include "server/flags.h"
-#include "server/metrics.h"
+#include "server/request_record.h"
 
 namespace spdlog {
 class logger;

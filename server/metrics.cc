@@ -177,6 +177,10 @@ void Metrics::WriteOwn(const EngineSnapshot& snapshot, PrometheusText& out) cons
   counter("quire_stream_pauses_total", "Times that a request stopped running because its client did not read.",
           stats.pauses);
   counter("quire_stream_stalls_total", "Streams cut because their client did not read.", Value(stalls_));
+  counter("quire_spans_exported_total", "Spans that the collector of --otlp-endpoint has taken.",
+          Value(spans_exported_));
+  counter("quire_spans_dropped_total", "Spans lost because it was slow, away or did not want them.",
+          Value(spans_dropped_));
   out.Begin("quire_step_seconds_total", "counter", "Time of the engine thread, by phase of the step.", false);
   out.Sample(absl::ToDoubleSeconds(snapshot.schedule_time), {{"phase", "schedule"}});
   out.Sample(absl::ToDoubleSeconds(snapshot.compute_time), {{"phase", "compute"}});

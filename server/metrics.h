@@ -16,28 +16,9 @@
 #include "absl/time/time.h"
 #include "engine/engine.h"
 #include "server/prometheus_text.h"
+#include "server/request_record.h"
 
 namespace quire {
-
-// How a received request ended. received = finished + cancelled + expired + rejected + failed once none is under way
-// (law 3).
-enum class RequestEnding { kFinished, kCancelled, kExpired, kRejected, kFailed };
-
-// One request that was accepted and is over: what metrics and the log tell of it.
-struct RequestRecord {
-  std::string request_id;
-  std::string trace_id;  // of the client's traceparent; may be empty
-  std::string tenant;    // on whose account; may be empty
-  RequestEnding ending = RequestEnding::kFinished;
-  std::string reason;  // "stop", "length", or the ending
-  uint32_t prompt_tokens = 0;
-  uint32_t completion_tokens = 0;
-  uint32_t cached_tokens = 0;
-  uint32_t max_tokens = 0;
-  uint32_t num_outputs = 1;
-  // queued + prefill + decode = total; a phase that was not reached is zero.
-  absl::Duration queued, prefill, decode, total;
-};
 
 class Metrics {
  public:
@@ -65,6 +46,10 @@ class Metrics {
   // A client did not read for so long that its stream was cut.
   void StreamStalled() { stalls_.fetch_add(1, std::memory_order_relaxed); }
 
+  // Spans that a collector has taken, and spans that none has.
+  void SpansExported(uint64_t spans) { spans_exported_.fetch_add(spans, std::memory_order_relaxed); }
+  void SpansDropped(uint64_t spans) { spans_dropped_.fetch_add(spans, std::memory_order_relaxed); }
+
   // The page.
   std::string Text(const EngineSnapshot& snapshot) const;
 
@@ -87,6 +72,7 @@ class Metrics {
   std::array<std::atomic<uint64_t>, 5> endings_{};
   std::atomic<uint64_t> stopped_{0}, reached_length_{0};  // of the finished ones, by reason
   std::atomic<uint64_t> delivered_{0}, discarded_{0}, stalls_{0};
+  std::atomic<uint64_t> spans_exported_{0}, spans_dropped_{0};
   Histogram time_to_first_token_, inter_token_latency_;
   Histogram e2e_latency_, queue_time_, inference_time_, prefill_time_, decode_time_;
   Histogram prompt_tokens_, generation_tokens_, max_tokens_, num_outputs_;

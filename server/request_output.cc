@@ -231,7 +231,9 @@ RequestOutput::Phases RequestOutput::PhasesOf(absl::Time first_token, absl::Time
 RequestRecord RequestOutput::Record() const {
   RequestRecord record;
   record.request_id = spec_.request_id;
-  record.trace_id = spec_.trace_id;
+  record.call = spec_.call;
+  record.status = status_;
+  record.sampling = request_->sampling;
   record.tenant = request_->tenant;
   record.prompt_tokens = static_cast<uint32_t>(request_->prompt.size());
   record.cached_tokens = cached_tokens_;

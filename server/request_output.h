@@ -28,7 +28,7 @@ namespace quire {
 // What of a request matters to its output only.
 struct OutputSpec {
   std::string request_id;  // the client's, or the one made for it
-  std::string trace_id;
+  CallInfo call;
   TextStream::Options text;
   bool wants_text = true;
   bool wants_token_ids = true;

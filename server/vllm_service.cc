@@ -89,6 +89,7 @@ grpc::ServerWriteReactor<grpc::ByteBuffer>* VllmService::Generate(grpc::Callback
   last_receive_us_.store(absl::ToUnixMicros(absl::Now()), std::memory_order_relaxed);
   const auto encoder = std::make_shared<std::optional<VllmEncoder>>();
   GenerationService::Dialect dialect;
+  dialect.rpc_service = "vllm.grpc.engine.VllmEngine";
   dialect.parse = [encoder, max_model_len = model_info_.max_context_length()](
                       const grpc::ByteBuffer& from) -> absl::StatusOr<v1::GenerateRequest> {
     vllm::GenerateRequest request;

@@ -40,7 +40,7 @@ const std::vector<Room> kRooms = {
     {"engine", {"scheduler", "kvcache", "kernels"}, {"absl", "spdlog", "json"}, 15},
     {"server",
      {"engine", "scheduler", "kvcache", "kernels", "proto"},
-     {"absl", "spdlog", "grpc", "protobuf", "json", "openssl", "sentencepiece", "toml", "http", "zip"},
+     {"absl", "spdlog", "grpc", "protobuf", "json", "openssl", "sentencepiece", "toml", "http", "zip", "curl"},
      30},
     {"client", {"proto"}, {"absl", "grpc", "protobuf", "json", "flags", "curl"}, 20},
 };

@@ -24,6 +24,11 @@ find "$out/opt/quire" -type f \( -perm -u+x -o -name '*.so*' \) -exec ldd {} + 2
     cp -L "$library" "$out$library"
   done
 
+# Authorities, for a collector behind https.
+if [ -e /etc/ssl/certs/ca-certificates.crt ]; then
+  mkdir -p "$out/etc/ssl/certs"
+  cp -L /etc/ssl/certs/ca-certificates.crt "$out/etc/ssl/certs/"
+fi
 printf 'root:x:0:0:root:/:/nologin\nquire:x:65532:65532:quire:/:/nologin\n' >"$out/etc/passwd"
 printf 'root:x:0:\nquire:x:65532:\n' >"$out/etc/group"
 printf 'hosts: files dns\n' >"$out/etc/nsswitch.conf"

@@ -5,11 +5,8 @@
 
 #include <gmock/gmock.h>
 #include <google/protobuf/descriptor.h>
-#include <grpcpp/channel.h>
 #include <grpcpp/client_context.h>
-#include <grpcpp/create_channel.h>
 #include <grpcpp/generic/generic_stub.h>
-#include <grpcpp/security/credentials.h>
 #include <gtest/gtest.h>
 
 #include <memory>
@@ -19,11 +16,7 @@
 #include "absl/strings/str_cat.h"
 #include "quire/v1/generation.grpc.pb.h"
 #include "quire/v1/model.grpc.pb.h"
-#include "server/generation_service.h"
-#include "server/model_service.h"
-#include "server/rpc_server.h"
-#include "server/vllm_service.h"
-#include "tests/server/byte_tokenizer.h"
+#include "tests/server/test_services.h"
 
 namespace quire {
 namespace {
@@ -37,62 +30,18 @@ class NoRunner final : public ModelRunner {
   absl::StatusOr<const StepResult*> Collect() override { return absl::InternalError("collected"); }
 };
 
-GenerationOptions TestOptions() {
-  GenerationOptions options;
-  options.limits.model_name = "fake";
-  options.limits.vocab_size = 257;
-  options.limits.max_model_len = 100;
-  options.limits.max_text_bytes = 1000;
-  return options;
-}
-
 // The daemon's services, for which these tokens are needed.
-class Services {
- public:
-  explicit Services(std::unique_ptr<AuthTokens> tokens)
-      : authenticator_(std::move(tokens)),
-        tokenizer_(MakeByteTokenizer()),
-        metrics_(Metrics::Info{}),
-        log_(LogFormat::kText),
-        detokenizer_(*tokenizer_, metrics_, log_),
-        engine_({.num_blocks = 16, .max_model_len = 100}, 4, 100, std::make_unique<NoRunner>(), &detokenizer_),
-        live_(metrics_, absl::Seconds(30)),
-        pool_(TokenizerPool::Options()),
-        generation_({*tokenizer_, engine_, detokenizer_, pool_, live_, metrics_, rate_, &authenticator_},
-                    TestOptions()),
-        model_(v1::GetModelResponse(), &authenticator_),
-        vllm_({generation_, engine_, live_, authenticator_, [] { return true; }}, v1::GetModelResponse(), "", 1) {
-    detokenizer_.Start([this](RequestId id, uint32_t index) { engine_.Stop(id, index); }, [](const absl::Status&) {});
-    grpc::Service* const services[] = {&generation_, &model_, &vllm_};
-    server_ = *RpcServer::Start({.address = {"127.0.0.1", 0}}, services);
-    channel_ = grpc::CreateChannel(absl::StrCat("127.0.0.1:", server_->port()), grpc::InsecureChannelCredentials());
-  }
-  ~Services() {
-    live_.Close([] {});
-    pool_.Shutdown();
-    engine_.Shutdown();
-    detokenizer_.Shutdown();
-    server_->Shutdown(absl::Seconds(5));
-  }
-
-  const std::shared_ptr<grpc::Channel>& channel() const { return channel_; }
-
- private:
-  Authenticator authenticator_;
-  std::unique_ptr<Tokenizer> tokenizer_;
-  Metrics metrics_;
-  RequestLog log_;
-  Detokenizer detokenizer_;
-  Engine engine_;
-  LiveRequests live_;
-  TokenizerPool pool_;
-  CallRate rate_{1'000'000};
-  GenerationService generation_;
-  ModelService model_;
-  VllmService vllm_;
-  std::unique_ptr<RpcServer> server_;
-  std::shared_ptr<grpc::Channel> channel_;
-};
+TestServicesSetup WithTokens(std::unique_ptr<AuthTokens> tokens) {
+  TestServicesSetup setup;
+  setup.scheduler = {.num_blocks = 16, .max_model_len = 100};
+  setup.generation.limits.model_name = "fake";
+  setup.generation.limits.vocab_size = 257;
+  setup.generation.limits.max_model_len = 100;
+  setup.generation.limits.max_text_bytes = 1000;
+  setup.runner = std::make_unique<NoRunner>();
+  setup.tokens = std::move(tokens);
+  return setup;
+}
 
 // The code of a call with one empty message. `authorization`: metadata, unless empty.
 grpc::StatusCode CodeOf(const std::shared_ptr<grpc::Channel>& channel, const std::string& path,
@@ -123,7 +72,7 @@ grpc::StatusCode CodeOf(const std::shared_ptr<grpc::Channel>& channel, const std
 }
 
 TEST(Authenticator, EveryMethodAsksForAToken) {
-  const Services services(AuthTokens::Parse("good-token\nother-token tenant=blue\n", "file").value());
+  const TestServices services(WithTokens(AuthTokens::Parse("good-token\nother-token tenant=blue\n", "file").value()));
   int num_methods = 0;
   for (const auto* file : {v1::GenerateRequest::descriptor()->file(), v1::GetModelRequest::descriptor()->file(),
                            vllm::grpc::engine::GenerateRequest::descriptor()->file()}) {
@@ -134,10 +83,10 @@ TEST(Authenticator, EveryMethodAsksForAToken) {
         const std::string path = absl::StrCat("/", method->service()->full_name(), "/", method->name());
         for (const char* wrong :
              {"", "Bearer wrong", "Bearer ", "good-token", "Basic good-token", "Bearer good-token2"}) {
-          EXPECT_EQ(CodeOf(services.channel(), path, wrong), grpc::StatusCode::UNAUTHENTICATED) << path << " " << wrong;
+          EXPECT_EQ(CodeOf(services.channel, path, wrong), grpc::StatusCode::UNAUTHENTICATED) << path << " " << wrong;
         }
         for (const char* right : {"Bearer good-token", "bearer other-token"}) {
-          EXPECT_NE(CodeOf(services.channel(), path, right), grpc::StatusCode::UNAUTHENTICATED) << path << " " << right;
+          EXPECT_NE(CodeOf(services.channel, path, right), grpc::StatusCode::UNAUTHENTICATED) << path << " " << right;
         }
         ++num_methods;
       }

@@ -14,6 +14,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdlib>
+#include <functional>
 #include <limits>
 #include <memory>
 #include <mutex>
@@ -26,10 +27,9 @@
 #include "google/rpc/error_details.pb.h"
 #include "google/rpc/status.pb.h"
 #include "quire/v1/model.grpc.pb.h"
-#include "server/model_service.h"
 #include "server/rpc_message.h"
-#include "server/rpc_server.h"
-#include "tests/server/byte_tokenizer.h"
+#include "tests/server/http_collector.h"
+#include "tests/server/test_services.h"
 
 namespace {
 
@@ -144,51 +144,24 @@ GenerationOptions TestOptions() {
   return options;
 }
 
-// What a test may want otherwise than most.
-struct ServerSetup {
-  absl::Duration write_timeout = absl::Seconds(30);
-  int32_t max_call_rate = 1'000'000;
-  RpcLimits limits;
-};
-
 class GenerationServiceTest : public testing::Test {
  protected:
-  explicit GenerationServiceTest(const ServerSetup& setup = {})
-      : tokenizer_(MakeByteTokenizer()),
-        metrics_(TestInfo()),
-        log_(LogFormat::kText),
-        detokenizer_(*tokenizer_, metrics_, log_),
-        engine_(TestSchedulerOptions(), kMaxWaiting, 100000, std::make_unique<FakeRunner>(gate_), &detokenizer_),
-        live_(metrics_, setup.write_timeout),
-        pool_(TokenizerPool::Options()),
-        rate_(setup.max_call_rate),
-        service_({*tokenizer_, engine_, detokenizer_, pool_, live_, metrics_, rate_}, TestOptions()) {
-    detokenizer_.Start([this](RequestId id, uint32_t index) { engine_.Stop(id, index); }, [](const absl::Status&) {});
-    grpc::Service* const services[] = {&service_};
-    server_ = *RpcServer::Start({.address = {"127.0.0.1", 0}, .limits = setup.limits}, services);
-    channel_ = Connect();
-    stub_ = v1::GenerationService::NewStub(channel_);
+  // `change` makes of the setup of most tests its own.
+  explicit GenerationServiceTest(const std::function<void(TestServicesSetup&)>& change = [](TestServicesSetup&) {})
+      : services_(Setup(change)) {}
+
+  TestServicesSetup Setup(const std::function<void(TestServicesSetup&)>& change) {
+    TestServicesSetup setup;
+    setup.scheduler = TestSchedulerOptions();
+    setup.max_waiting = kMaxWaiting;
+    setup.generation = TestOptions();
+    setup.info = TestInfo();
+    setup.runner = std::make_unique<FakeRunner>(gate_);
+    change(setup);
+    return setup;
   }
 
-  // A connection of its own.
-  std::shared_ptr<grpc::Channel> Connect() const {
-    grpc::ChannelArguments arguments;
-    arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-    arguments.SetInt(GRPC_ARG_HTTP2_BDP_PROBE, 0);  // a window of 64 KiB
-    return grpc::CreateCustomChannel("127.0.0.1:" + std::to_string(server_->port()), grpc::InsecureChannelCredentials(),
-                                     arguments);
-  }
-
-  // As Daemon::Stop.
-  ~GenerationServiceTest() override {
-    gate_.Open();
-    live_.Close([] {});
-    pool_.Shutdown();
-    engine_.Shutdown();
-    detokenizer_.Shutdown();
-    server_->Shutdown(absl::Seconds(5));
-    EXPECT_EQ(live_.size(), 0u);
-  }
+  ~GenerationServiceTest() override { gate_.Open(); }
 
   // One Generate call.
   struct Call {
@@ -288,18 +261,12 @@ class GenerationServiceTest : public testing::Test {
   }
 
   Gate gate_;
-  const std::unique_ptr<Tokenizer> tokenizer_;
-  Metrics metrics_;
-  RequestLog log_;
-  Detokenizer detokenizer_;
-  Engine engine_;
-  LiveRequests live_;
-  TokenizerPool pool_;
-  CallRate rate_;
-  GenerationService service_;
-  std::unique_ptr<RpcServer> server_;
-  std::shared_ptr<grpc::Channel> channel_;
-  std::unique_ptr<v1::GenerationService::Stub> stub_;
+  TestServices services_;
+  Metrics& metrics_ = services_.metrics;
+  Engine& engine_ = services_.engine;
+  LiveRequests& live_ = services_.live;
+  const std::shared_ptr<grpc::Channel> channel_ = services_.channel;
+  const std::unique_ptr<v1::GenerationService::Stub> stub_ = v1::GenerationService::NewStub(channel_);
 };
 
 template <typename Detail>
@@ -435,7 +402,7 @@ TEST_F(GenerationServiceTest, AClientThatStopsReadingPausesItsOwnRequestAndNoOth
 
 class WriteTimeoutTest : public GenerationServiceTest {
  protected:
-  WriteTimeoutTest() : GenerationServiceTest({.write_timeout = absl::Milliseconds(300), .limits = {}}) {}
+  WriteTimeoutTest() : GenerationServiceTest([](auto& setup) { setup.write_timeout = absl::Milliseconds(300); }) {}
 };
 
 TEST_F(WriteTimeoutTest, AClientThatNeverReadsIsCutAndItsRequestIsCancelled) {
@@ -452,7 +419,7 @@ TEST_F(WriteTimeoutTest, AClientThatNeverReadsIsCutAndItsRequestIsCancelled) {
 
 class CallRateTest : public GenerationServiceTest {
  protected:
-  CallRateTest() : GenerationServiceTest({.max_call_rate = 3, .limits = {}}) {}
+  CallRateTest() : GenerationServiceTest([](auto& setup) { setup.max_call_rate = 3; }) {}
 };
 
 TEST_F(CallRateTest, AConnectionThatOpensCallsTooFastIsRefusedAndAnotherIsNot) {
@@ -469,7 +436,7 @@ TEST_F(CallRateTest, AConnectionThatOpensCallsTooFastIsRefusedAndAnotherIsNot) {
   while ((status = Begin(Request("a", 1))->Finish()).ok()) continue;
   EXPECT_EQ(status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
   EXPECT_GT(DetailOf<google::rpc::RetryInfo>(status).retry_delay().nanos(), 0);
-  EXPECT_EQ(code(*v1::GenerationService::NewStub(Connect())), grpc::StatusCode::OK);
+  EXPECT_EQ(code(*v1::GenerationService::NewStub(services_.Connect())), grpc::StatusCode::OK);
   EXPECT_EQ(Metric("quire_requests_total{ending=\"rejected\"}"), 1);
   ExpectBooksBalance();
 }
@@ -477,9 +444,45 @@ TEST_F(CallRateTest, AConnectionThatOpensCallsTooFastIsRefusedAndAnotherIsNot) {
 class RpcLimitsTest : public GenerationServiceTest {
  protected:
   RpcLimitsTest()
-      : GenerationServiceTest(
-            {.limits = {.max_message_bytes = 5000, .max_metadata_bytes = 2000, .max_streams_per_connection = 1}}) {}
+      : GenerationServiceTest([](auto& setup) {
+          setup.limits = {.max_message_bytes = 5000, .max_metadata_bytes = 2000, .max_streams_per_connection = 1};
+        }) {}
 };
+
+class SpansTest : public GenerationServiceTest {
+ protected:
+  SpansTest() : SpansTest(std::make_unique<HttpCollector>()) {}
+  explicit SpansTest(std::unique_ptr<HttpCollector> collector)
+      : GenerationServiceTest([&](auto& setup) { setup.otlp_url = collector->url(); }),
+        collector_(std::move(collector)) {}
+  ~SpansTest() override { services_.spans->Shutdown(); }  // before its collector goes
+
+  // A call whose callers recorded it, or did not.
+  grpc::Status Run(const v1::GenerateRequest& request, const std::string& traceparent) {
+    Call call;
+    call.context.AddMetadata("traceparent", traceparent);
+    call.reader = stub_->Generate(&call.context, request);
+    return call.Finish();
+  }
+  std::string SpanNumber(size_t i) { return collector_->Await(i + 1)[i].body; }
+
+  const std::unique_ptr<HttpCollector> collector_;
+};
+
+TEST_F(SpansTest, CallsOfARecordedTraceAreTold) {
+  gate_.Open();
+  const std::string trace = "0af7651916cd43dd8448eb211c80319c", parent = "b7ad6b7169203331";
+  EXPECT_TRUE(Run(Request("xyz", 3), "00-" + trace + "-" + parent + "-00").ok());  // nobody records it
+  EXPECT_TRUE(Run(Request("xyz", 5), "00-" + trace + "-" + parent + "-01").ok());
+  EXPECT_THAT(SpanNumber(0), testing::AllOf(HasSubstr("\"traceId\":\"" + trace + "\""),
+                                            HasSubstr("\"parentSpanId\":\"" + parent + "\""),
+                                            HasSubstr(R"("gen_ai.usage.output_tokens","value":{"intValue":"5"})"),
+                                            HasSubstr(R"({"stringValue":"quire.v1.GenerationService"})")));
+  EXPECT_FALSE(Run(Request("", 5), "00-" + trace + "-" + parent + "-01").ok());
+  EXPECT_THAT(SpanNumber(1), HasSubstr(R"("error.type","value":{"stringValue":"INVALID_ARGUMENT"})"));
+  EXPECT_TRUE(Begin(Request("xyz", 1))->Finish().ok());  // without a trace of its caller's
+  EXPECT_THAT(SpanNumber(2), testing::Not(HasSubstr("parentSpanId")));
+}
 
 TEST_F(RpcLimitsTest, MessagesAndMetadataBeyondTheLimitsAreRefused) {
   gate_.Open();
@@ -490,14 +493,15 @@ TEST_F(RpcLimitsTest, MessagesAndMetadataBeyondTheLimitsAreRefused) {
   v1::TokenizeResponse response;
   EXPECT_FALSE(stub_->Tokenize(&context, v1::TokenizeRequest(), &response).ok());
   grpc::ClientContext other;
-  EXPECT_TRUE(v1::GenerationService::NewStub(Connect())->Tokenize(&other, v1::TokenizeRequest(), &response).ok());
+  EXPECT_TRUE(
+      v1::GenerationService::NewStub(services_.Connect())->Tokenize(&other, v1::TokenizeRequest(), &response).ok());
 }
 
 TEST_F(RpcLimitsTest, StreamsBeyondTheLimitWaitInTheClient) {
   const auto first = Begin(Request("abc", 2));
   while (engine_.snapshot().scheduler.num_running == 0) continue;
   std::thread second([this] { EXPECT_TRUE(Begin(Request("abc", 2))->Finish().ok()); });
-  const auto other = v1::GenerationService::NewStub(Connect());
+  const auto other = v1::GenerationService::NewStub(services_.Connect());
   v1::TokenizeResponse response;
   grpc::ClientContext context;
   EXPECT_TRUE(other->Tokenize(&context, v1::TokenizeRequest(), &response).ok());
