@@ -32,20 +32,6 @@ absl::StatusOr<std::string> ReadOptional(const std::string& path) {
   return path.empty() ? absl::StatusOr<std::string>("") : ReadFile(path);
 }
 
-absl::StatusOr<std::string> ReadToken(const std::string& path) {
-  absl::StatusOr<std::string> content = ReadOptional(path);
-  if (!content.ok() || path.empty()) {
-    return content;
-  }
-  for (absl::string_view line : absl::StrSplit(*content, '\n')) {
-    const std::vector<absl::string_view> words = absl::StrSplit(line, absl::ByAnyChar(" \t\r"), absl::SkipEmpty());
-    if (!words.empty() && words[0][0] != '#') {
-      return std::string(words[0]);
-    }
-  }
-  return absl::InvalidArgumentError(absl::StrCat("--token-file ", path, " has no token; want one on a line"));
-}
-
 absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> MakeCredentials(const ConnectionOptions& options) {
   if (options.tls_cert.empty() != options.tls_key.empty()) {
     return absl::InvalidArgumentError("--tls-cert and --tls-key go together: give both or neither");
@@ -82,6 +68,20 @@ grpc::ChannelArguments MakeArguments() {
 }
 
 }  // namespace
+
+absl::StatusOr<std::string> ReadToken(const std::string& path) {
+  absl::StatusOr<std::string> content = ReadOptional(path);
+  if (!content.ok() || path.empty()) {
+    return content;
+  }
+  for (absl::string_view line : absl::StrSplit(*content, '\n')) {
+    const std::vector<absl::string_view> words = absl::StrSplit(line, absl::ByAnyChar(" \t\r"), absl::SkipEmpty());
+    if (!words.empty() && words[0][0] != '#') {
+      return std::string(words[0]);
+    }
+  }
+  return absl::InvalidArgumentError(absl::StrCat("--token-file ", path, " has no token; want one on a line"));
+}
 
 absl::StatusOr<Connection> Connection::Create(const ConnectionOptions& options) {
   if (absl::Status checked = CheckTarget(options.target); !checked.ok()) {

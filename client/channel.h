@@ -34,6 +34,9 @@ struct ConnectionOptions {
   std::optional<absl::Duration> timeout;
 };
 
+// The first token of a file as ConnectionOptions::token_file says; empty if `path` is.
+absl::StatusOr<std::string> ReadToken(const std::string& path);
+
 class Connection {
  public:
   // Reads the files; does not connect yet (gRPC does at the first call, and fails it if nobody listens).

@@ -1,6 +1,7 @@
 #include "client/load/dataset.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <nlohmann/json.hpp>
 #include <random>
@@ -8,6 +9,7 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "client/load/trace.h"
 #include "client/parse.h"
@@ -16,6 +18,16 @@ namespace quire::client {
 namespace {
 
 using Random = std::mt19937_64;
+
+// Words that are one token, with the blank before them, in the vocabularies of the day.
+constexpr std::array<const char*, 64> kWords = {
+    "time",  "year",   "people", "way",     "day",     "man",     "thing",    "woman",   "life",       "child",
+    "world", "school", "state",  "family",  "student", "group",   "country",  "problem", "hand",       "part",
+    "place", "case",   "week",   "company", "system",  "program", "question", "work",    "government", "number",
+    "night", "point",  "home",   "water",   "room",    "mother",  "area",     "money",   "story",      "fact",
+    "month", "lot",    "right",  "study",   "book",    "eye",     "job",      "word",    "business",   "issue",
+    "side",  "kind",   "head",   "house",   "service", "friend",  "father",   "power",   "hour",       "game",
+    "line",  "end",    "member", "law"};
 
 std::uniform_int_distribution<uint32_t> LengthsAround(uint32_t len, double range_ratio) {
   const auto low = static_cast<uint32_t>(std::floor(len * (1 - range_ratio)));
@@ -50,8 +62,31 @@ size_t NextCharacter(const std::string& text, size_t at) {
 // Bytes of text that hold `len` tokens for any usual vocabulary and language: they average 4 to 5 bytes.
 size_t ExcerptBytes(uint32_t len) { return size_t{8} * len + 16; }
 
+// The first `len` tokens of `text`: as ids if the server takes and makes them, else as a text that is cut to about
+// them.
+absl::StatusOr<Prompt> CutTo(uint32_t len, const std::string& text, const PromptForm& form) {
+  Prompt prompt;
+  if (form.tokenize == nullptr) {
+    prompt.text = text.substr(0, NextCharacter(text, std::min(text.size(), kBytesPerToken * len)));
+    return prompt;
+  }
+  absl::StatusOr<std::vector<uint32_t>> ids = form.tokenize(text);
+  if (!ids.ok()) {
+    return ids.status();
+  }
+  if (form.ids) {
+    prompt.ids = *std::move(ids);
+    prompt.ids.resize(std::min<size_t>(prompt.ids.size(), len));
+  } else {
+    const double share =
+        std::min(1.0, static_cast<double>(len) / static_cast<double>(std::max<size_t>(1, ids->size())));
+    prompt.text = text.substr(0, NextCharacter(text, static_cast<size_t>(share * static_cast<double>(text.size()))));
+  }
+  return prompt;
+}
+
 absl::StatusOr<std::vector<Prompt>> CorpusPrompts(const DatasetOptions& options, size_t count, Random& random,
-                                                  const TokenizeText& tokenize) {
+                                                  const PromptForm& form) {
   absl::StatusOr<std::string> corpus = ReadFile(options.path);
   if (!corpus.ok()) {
     return corpus.status();
@@ -71,12 +106,11 @@ absl::StatusOr<std::vector<Prompt>> CorpusPrompts(const DatasetOptions& options,
     const size_t begin =
         NextCharacter(*corpus, std::uniform_int_distribution<size_t>(0, corpus->size() - bytes)(random));
     const size_t end = NextCharacter(*corpus, begin + bytes);
-    absl::StatusOr<std::vector<uint32_t>> ids = tokenize(corpus->substr(begin, end - begin));
-    if (!ids.ok()) {
-      return ids.status();
+    absl::StatusOr<Prompt> cut = CutTo(len, corpus->substr(begin, end - begin), form);
+    if (!cut.ok()) {
+      return cut.status();
     }
-    prompt.ids = *std::move(ids);
-    prompt.ids.resize(std::min<size_t>(prompt.ids.size(), len));
+    prompt = *std::move(cut);
     prompt.output_len = output_len(random);
   }
   return prompts;
@@ -147,8 +181,16 @@ const std::string* Turn(const nlohmann::json& conversation, size_t index) {
   return turns[index]["value"].get_ptr<const std::string*>();
 }
 
+absl::StatusOr<size_t> CountTokens(const std::string& text, const PromptForm& form) {
+  if (form.tokenize == nullptr) {
+    return text.size() / kBytesPerToken;
+  }
+  absl::StatusOr<std::vector<uint32_t>> ids = form.tokenize(text);
+  return ids.ok() ? absl::StatusOr<size_t>(ids->size()) : ids.status();
+}
+
 absl::StatusOr<std::vector<Prompt>> ShareGptPrompts(const DatasetOptions& options, size_t count, Random& random,
-                                                    const TokenizeText& tokenize) {
+                                                    const PromptForm& form) {
   absl::StatusOr<std::string> file = ReadFile(options.path);
   if (!file.ok()) {
     return file.status();
@@ -165,14 +207,14 @@ absl::StatusOr<std::vector<Prompt>> ShareGptPrompts(const DatasetOptions& option
     if (asked == nullptr || answered == nullptr) {
       continue;
     }
-    absl::StatusOr<std::vector<uint32_t>> prompt = tokenize(*asked);
-    absl::StatusOr<std::vector<uint32_t>> answer = prompt.ok() ? tokenize(*answered) : prompt;
+    const absl::StatusOr<size_t> prompt = CountTokens(*asked, form);
+    const absl::StatusOr<size_t> answer = prompt.ok() ? CountTokens(*answered, form) : prompt;
     if (!answer.ok()) {
       return answer.status();
     }
-    if (std::min(prompt->size(), answer->size()) >= kShareGptMinTokens && prompt->size() <= kShareGptMaxPrompt &&
-        prompt->size() + answer->size() <= kShareGptMaxTotal) {
-      prompts.push_back({{}, *asked, static_cast<uint32_t>(answer->size())});
+    if (std::min(*prompt, *answer) >= kShareGptMinTokens && *prompt <= kShareGptMaxPrompt &&
+        *prompt + *answer <= kShareGptMaxTotal) {
+      prompts.push_back({{}, *asked, static_cast<uint32_t>(*answer)});
     }
   }
   if (prompts.empty()) {
@@ -218,25 +260,33 @@ absl::StatusOr<std::vector<Prompt>> TracePrompts(const DatasetOptions& options, 
 
 }  // namespace
 
-absl::StatusOr<std::vector<Prompt>> MakePrompts(const DatasetOptions& options, size_t count, uint32_t vocab_size,
-                                                uint64_t seed, const TokenizeText& tokenize) {
+absl::StatusOr<std::vector<Prompt>> MakePrompts(const DatasetOptions& options, size_t count, uint64_t seed,
+                                                const PromptForm& form) {
   Random random(seed);
   if (options.name == "corpus") {
-    return CorpusPrompts(options, count, random, tokenize);
+    return CorpusPrompts(options, count, random, form);
   }
   if (options.name == "custom") {
     return CustomPrompts(options, count, random);
   }
   if (options.name == "sharegpt") {
-    return ShareGptPrompts(options, count, random, tokenize);
+    return ShareGptPrompts(options, count, random, form);
   }
+  const bool as_words = !form.ids || !form.vocab_size.has_value();
+  const uint32_t vocab_size = as_words ? kWords.size() : *form.vocab_size;
   if (vocab_size == 0) {
     return absl::FailedPreconditionError("the server's vocab_size is 0: there is no token id to draw");
   }
-  if (options.name == "trace") {
-    return TracePrompts(options, count, vocab_size, seed);
+  absl::StatusOr<std::vector<Prompt>> prompts = options.name == "trace"
+                                                    ? TracePrompts(options, count, vocab_size, seed)
+                                                    : RandomPrompts(options, count, vocab_size, random);
+  if (prompts.ok() && as_words) {
+    for (Prompt& prompt : *prompts) {
+      prompt.text = absl::StrJoin(prompt.ids, " ", [](std::string* out, uint32_t id) { out->append(kWords[id]); });
+      prompt.ids.clear();
+    }
   }
-  return RandomPrompts(options, count, vocab_size, random);
+  return prompts;
 }
 
 }  // namespace quire::client

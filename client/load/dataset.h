@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -40,9 +41,20 @@ struct Prompt {
 // The ids of a text as the server makes them, without special tokens.
 using TokenizeText = std::function<absl::StatusOr<std::vector<uint32_t>>(const std::string&)>;
 
+// What prompts the server takes.
+struct PromptForm {
+  bool ids = true;  // as token ids; else only as text
+  // Random ids are below it. Absent, or if only text is taken: random words stand for ids, each about one token.
+  std::optional<uint32_t> vocab_size;
+  TokenizeText tokenize;  // null: a token of text is taken to be kBytesPerToken
+};
+
+// Of English in usual vocabularies.
+inline constexpr size_t kBytesPerToken = 4;
+
 // `count` prompts, a function of the arguments alone (corpus: and of the server's tokenizer). Errors: the file.
-absl::StatusOr<std::vector<Prompt>> MakePrompts(const DatasetOptions& options, size_t count, uint32_t vocab_size,
-                                                uint64_t seed, const TokenizeText& tokenize);
+absl::StatusOr<std::vector<Prompt>> MakePrompts(const DatasetOptions& options, size_t count, uint64_t seed,
+                                                const PromptForm& form);
 
 }  // namespace quire::client
 

@@ -3,8 +3,10 @@
 #include <CLI/App.hpp>
 #include <algorithm>
 #include <cmath>
+#include <nlohmann/json.hpp>
 #include <optional>
 
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -25,6 +27,45 @@ void CheckOneOf(const char* flag, const std::string& value, const Texts& allowed
   if (std::find(allowed.begin(), allowed.end(), value) == allowed.end()) {
     throw Refusal(flag, value, absl::StrJoin(allowed, ", "));
   }
+}
+
+void AddServerFlags(CLI::App& app, LoadOptions& options) {
+  app.add_option_function<std::string>(
+      "--backend",
+      [&options](const std::string& backend) {
+        CheckOneOf("--backend", backend, {"grpc", "vllm-grpc", "openai", "openai-chat"});
+        options.backend = backend;
+      },
+      "Protocol: grpc (quire.v1), vllm-grpc (vllm.grpc.engine.VllmEngine), openai (/v1/completions), openai-chat "
+      "(/v1/chat/completions) (default grpc)");
+  app.add_option("--base-url", options.base_url,
+                 "Server of the openai backends, http[s]://HOST:PORT (default http://127.0.0.1:8000)");
+  app.add_option("--endpoint", options.endpoint, "Its path for completions (default: that of the backend)");
+  app.add_option("--api-key", options.api_key,
+                 "Bearer token of the openai backends (default: the environment's OPENAI_API_KEY, if there is one)");
+  app.add_option_function<Texts>(
+         "--header",
+         [&options](const Texts& texts) {
+           for (const std::string& text : texts) {
+             const std::vector<std::string> parts = absl::StrSplit(text, absl::MaxSplits('=', 1));
+             if (parts.size() != 2 || parts[0].empty()) {
+               throw Refusal("--header", text, "NAME=VALUE");
+             }
+             options.headers.push_back(absl::StrCat(parts[0], ": ", parts[1]));
+           }
+         },
+         "NAME=VALUE, an HTTP header of every request; may be repeated")
+      ->allow_extra_args(false);
+  app.add_option("--extra-body", options.extra_body,
+                 "JSON object merged into the body of each HTTP request, e.g. '{\"stream_options\": "
+                 "{\"continuous_usage_stats\": true}}'");
+  app.add_option("--ready-check-timeout-sec", options.ready_check_timeout_s,
+                 "Wait this long for the server to answer before the test, in seconds (default 0)")
+      ->check(CLI::NonNegativeNumber);
+  app.add_option("--connections", options.connections,
+                 "gRPC connections to the server, used in turn (default 1); over HTTP each stream has its own")
+      ->check(CLI::Range(1, 1024));
+  AddConnectionFlags(app, options.connection);
 }
 
 void AddDatasetFlags(CLI::App& app, LoadOptions& options) {
@@ -50,6 +91,9 @@ void AddDatasetFlags(CLI::App& app, LoadOptions& options) {
   app.add_option("--random-prefix-len", dataset.prefix_len,
                  "Tokens that all random prompts share, before their own (default 0)");
   app.add_option("--trace-speedup", dataset.trace_speedup, "Replay a trace so many times as fast (default 1)")
+      ->check(CLI::PositiveNumber);
+  app.add_option("--vocab-size", options.vocab_size,
+                 "Random ids are below it (default: as the server tells; if it does not, random prompts are words)")
       ->check(CLI::PositiveNumber);
   app.add_option("--num-prompts", options.num_prompts, "Requests (default 1000)")->check(CLI::PositiveNumber);
   app.add_option("--num-warmups", options.num_warmups, "Requests before them that are not measured (default 0)");
@@ -86,8 +130,9 @@ void AddArrivalFlags(CLI::App& app, LoadOptions& options) {
   end->needs(strategy, start)->check(CLI::PositiveNumber);
   app.add_option("--max-concurrency", options.max_concurrency, "Requests under way at most (default: any number)")
       ->check(CLI::PositiveNumber);
-  app.add_option("--connections", options.connections, "Connections to the server, used in turn (default 1)")
-      ->check(CLI::Range(1, 1024));
+  app.add_option("--max-seconds", options.max_seconds,
+                 "Send nothing later than so many seconds after the start; what is under way ends (default: no limit)")
+      ->check(CLI::PositiveNumber);
 }
 
 void AddReportFlags(CLI::App& app, LoadOptions& options) {
@@ -232,13 +277,7 @@ absl::StatusOr<Mix> ParseMix(absl::string_view text) {
 }
 
 void AddLoadFlags(CLI::App& app, LoadOptions& options) {
-  app.add_option_function<std::string>(
-      "--backend",
-      [&options](const std::string& backend) {
-        CheckOneOf("--backend", backend, {"grpc"});
-        options.backend = backend;
-      },
-      "Protocol: grpc, which is quire.v1 (default grpc)");
+  AddServerFlags(app, options);
   AddDatasetFlags(app, options);
   AddArrivalFlags(app, options);
   options.request.mutable_sampling()->set_temperature(0);
@@ -251,13 +290,58 @@ void AddLoadFlags(CLI::App& app, LoadOptions& options) {
   AddTroubleFlags(app, options);
   AddReportFlags(app, options);
   AddFileFlags(app, options);
-  app.add_option("--ready-check-timeout-sec", options.ready_check_timeout_s,
-                 "Wait this long for the server to answer before the test, in seconds (default 0)")
-      ->check(CLI::NonNegativeNumber);
-  AddConnectionFlags(app, options.connection);
 }
 
+bool IsHttp(const LoadOptions& options) { return absl::StartsWith(options.backend, "openai"); }
+
+namespace {
+
+// What the backend's protocol cannot say is refused by the name of its flag.
+absl::Status CheckBackend(const LoadOptions& options) {
+  const bool http = IsHttp(options), dialect = options.backend == "vllm-grpc";
+  const v1::SchedulingOptions& scheduling = options.request.scheduling();
+  const struct {
+    const char* flag;
+    bool given;
+    bool allowed;
+  } kFlags[] = {
+      {"--base-url", !options.base_url.empty(), http},
+      {"--endpoint", !options.endpoint.empty(), http},
+      {"--api-key", !options.api_key.empty(), http},
+      {"--header", !options.headers.empty(), http},
+      {"--extra-body", !options.extra_body.empty(), http},
+      {"--target", options.connection.target != ConnectionOptions().target, !http},
+      {"--connections", options.connections != 1, !http},
+      {"--tls", options.connection.tls, !http},
+      {"--priority", scheduling.has_priority(), !dialect},
+      {"--cache-salt", !options.request.cache().salt().empty(), !dialect},
+      {"--tenant", !scheduling.tenant().empty(), !dialect && !http},
+      {"--tenant-mix", !options.tenant_mix.empty(), !dialect && !http},
+      {"--max-queue-time", scheduling.has_max_queue_time(), !dialect && !http},
+      {"--time-limit", scheduling.has_time_limit(), !dialect && !http},
+      {"--bypass-prefix-cache", options.request.cache().bypass_prefix_cache(), !dialect && !http},
+      {"--allowed-token-ids", options.request.sampling().allowed_token_ids_size() > 0, !dialect},
+  };
+  for (const auto& flag : kFlags) {
+    if (flag.given && !flag.allowed) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(flag.flag, " is not for --backend ", options.backend,
+                       flag.flag == absl::string_view("--tls") ? ": --base-url says https://" : ""));
+    }
+  }
+  if (!options.extra_body.empty() &&
+      !nlohmann::json::parse(options.extra_body, nullptr, /*allow_exceptions=*/false).is_object()) {
+    return absl::InvalidArgumentError(absl::StrCat("--extra-body '", options.extra_body, "'; allowed: a JSON object"));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
 absl::Status CheckLoadOptions(const LoadOptions& options) {
+  if (absl::Status checked = CheckBackend(options); !checked.ok()) {
+    return checked;
+  }
   const DatasetOptions& dataset = options.dataset;
   if (!(dataset.range_ratio >= 0 && dataset.range_ratio < 1)) {
     return absl::InvalidArgumentError(

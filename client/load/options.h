@@ -27,14 +27,22 @@ using Mix = std::vector<std::pair<std::string, double>>;
 
 struct LoadOptions {
   ConnectionOptions connection;
-  std::string backend = "grpc";
-  uint32_t connections = 1;  // the requests take them in turn
+  std::string backend = "grpc";  // grpc, vllm-grpc, openai, openai-chat
+  uint32_t connections = 1;      // of gRPC: the requests take them in turn
+  // Of HTTP.
+  std::string base_url;
+  std::string endpoint;              // empty: the usual one
+  std::string api_key;               // empty: none
+  std::vector<std::string> headers;  // "Name: value"
+  std::string extra_body;            // a JSON object; empty: none
   double ready_check_timeout_s = 0;
 
   DatasetOptions dataset;
   ArrivalOptions arrivals;
   uint32_t num_prompts = 1000;
   uint32_t num_warmups = 0;
+  std::optional<uint32_t> vocab_size;  // absent: as the server tells
+  std::optional<double> max_seconds;   // nothing is sent later
   std::optional<uint32_t> max_concurrency;
   uint64_t seed = 0;
   std::string request_id_prefix;    // empty: one that no other run has
@@ -61,6 +69,9 @@ struct LoadOptions {
   std::string html;      // the same
   std::vector<std::pair<std::string, std::string>> metadata;
 };
+
+// Whether the backend speaks HTTP; else gRPC.
+bool IsHttp(const LoadOptions& options);
 
 void AddLoadFlags(CLI::App& app, LoadOptions& options);
 

@@ -36,7 +36,7 @@ double MaxTokensPerSecond(const RunResult& run) {
       continue;
     }
     double at = request.first_token_s;
-    tokens[static_cast<int64_t>(at)] += request.output_tokens - request.itls_s.size();
+    tokens[static_cast<int64_t>(at)] += request.first_tokens;
     for (float itl : request.itls_s) {
       at += itl;
       ++tokens[static_cast<int64_t>(at)];
@@ -84,6 +84,8 @@ Report MakeReport(const LoadOptions& options, const RunResult& run, const std::s
     report.total_input_tokens += request.prompt_tokens;
     report.total_output_tokens += request.output_tokens;
     report.total_cached_tokens += request.cached_tokens;
+    report.total_messages += request.num_messages;
+    report.requests_without_usage += request.has_usage ? 0 : 1;
     ttft.push_back(TtftMs(request));
     from_send.push_back(1e3 * (request.first_token_s - request.sent_s));
     e2el.push_back(E2elMs(request));

@@ -31,6 +31,8 @@ struct Report {
   uint64_t total_input_tokens = 0;  // of completed requests, as all totals
   uint64_t total_output_tokens = 0;
   uint64_t total_cached_tokens = 0;
+  uint64_t total_messages = 0;            // with output; fewer than the tokens, or as many
+  size_t requests_without_usage = 0;      // completed ones of which the server counted nothing
   std::optional<double> request_goodput;  // requests a second that met all objectives; absent without objectives
   double max_output_tokens_per_s = 0;     // the best of the seconds since the start
   size_t max_concurrent_requests = 0;     // sent and not ended at one moment

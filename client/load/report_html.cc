@@ -158,7 +158,7 @@ Chart TokenRateChart(const RunResult& run) {
   };
   for (const RequestResult& request : run.requests) {
     double at_s = request.first_token_s;
-    count(at_s, static_cast<double>(request.output_tokens - request.itls_s.size()));
+    count(at_s, request.first_tokens);
     for (float gap_s : request.itls_s) {
       at_s += gap_s;
       count(at_s, 1);

@@ -3,7 +3,6 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "client/errors.h"
 #include "client/load/report.h"
 
 namespace quire::client {
@@ -119,6 +118,8 @@ Json ReportJson(const LoadOptions& options, const RunResult& run, const Report& 
   json["p99_scheduling_lag_ms"] = OrNull(report.scheduling_lag_ms.Percentile(99));
   json["client_cpu_cores"] = run.cpu_cores;
   json["total_cached_tokens"] = report.total_cached_tokens;
+  json["total_messages"] = report.total_messages;
+  json["requests_without_usage"] = report.requests_without_usage;
   if (options.arrivals.ramp.has_value()) {
     json["ramp_up_strategy"] = options.arrivals.ramp->exponential ? "exponential" : "linear";
     json["ramp_up_start_rps"] = options.arrivals.ramp->start_rps;
@@ -163,7 +164,8 @@ std::string RequestLines(const RunResult& run) {
                        {"output_tokens", request.output_tokens},
                        {"cached_tokens", request.cached_tokens},
                        {"finish_reason", request.finish_reason},
-                       {"grpc_code", CodeName(request.grpc_code)},
+                       {"grpc_code", request.grpc_code.empty() ? Json(nullptr) : Json(request.grpc_code)},
+                       {"http_status", request.http_status == 0 ? Json(nullptr) : Json(request.http_status)},
                        {"error", request.error},
                        {"cancelled", request.cancelled},
                        {"tenant", request.tenant},

@@ -101,6 +101,22 @@ void AddFailures(const RunResult& run, std::string& table) {
   }
 }
 
+// Where tokens were not seen one by one. Ids are.
+void AddCountNotes(const LoadOptions& options, const Report& report, std::string& table) {
+  if (!IsHttp(options)) {
+    return;
+  }
+  if (report.requests_without_usage > 0) {
+    absl::StrAppend(&table, "Note: for ", report.requests_without_usage,
+                    " requests the server reported no usage: their output tokens are messages, their input tokens the "
+                    "ids sent.\n");
+  }
+  if (report.total_messages != report.total_output_tokens) {
+    absl::StrAppend(&table, "Note: ", report.total_output_tokens, " output tokens came in ", report.total_messages,
+                    " messages: ITL and the tokens over time go by messages, TPOT by tokens.\n");
+  }
+}
+
 }  // namespace
 
 std::string ReportTable(const LoadOptions& options, const RunResult& run, const Report& report) {
@@ -124,6 +140,7 @@ std::string ReportTable(const LoadOptions& options, const RunResult& run, const 
         "this load.\n",
         lag_ms.Supports(99) ? "P99" : "the largest", *lag_ms.Percentile(99), kLagWarningMs);
   }
+  AddCountNotes(options, report, table);
   if (run.replay.has_value()) {
     absl::StrAppend(&table, "Replay check: ", run.replay->checked, " requests repeated alone, ",
                     run.replay->mismatched.size(), " with other token ids.\n");

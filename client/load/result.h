@@ -24,16 +24,22 @@ struct RequestResult {
   double first_token_s = 0;
   double last_token_s = 0;
   double end_s = 0;  // the RPC's status
+  // As the server's usage says; else the ids that were sent, or 0 if it was text.
   uint32_t prompt_tokens = 0;
-  uint32_t output_tokens = 0;  // ids that came
+  // Ids that came. Over HTTP, which shows text alone: the server's usage.completion_tokens; else the messages.
+  uint32_t output_tokens = 0;
+  uint32_t first_tokens = 0;  // of the first message
+  uint32_t num_messages = 0;  // with output
   uint32_t cached_tokens = 0;
+  bool has_usage = false;  // the server said what it counted
   // Seconds before each token that came after the first message; a message of k tokens counts as k equal parts of its
-  // gap.
+  // gap. Over HTTP a message is one token unless it says more.
   std::vector<float> itls_s;
   std::string finish_reason;        // "STOP", "LENGTH", ...
   std::string text;                 // if asked for
   std::vector<uint32_t> token_ids;  // if asked for
-  int grpc_code = 0;
+  std::string grpc_code;            // "OK", "UNAVAILABLE"; empty over HTTP
+  int http_status = 0;              // 0 over gRPC, or if no answer began
   // Why it failed; empty: it did not. A stream whose counts do not agree with its usage has failed, whatever its
   // status.
   std::string error;

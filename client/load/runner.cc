@@ -1,9 +1,5 @@
 #include "client/load/runner.h"
 
-#include <grpcpp/alarm.h>
-#include <grpcpp/channel.h>
-#include <grpcpp/client_context.h>
-#include <grpcpp/support/client_callback.h>
 #include <sys/resource.h>
 
 #include <algorithm>
@@ -18,9 +14,6 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/strip.h"
-#include "client/errors.h"
-#include "quire/v1/generation.grpc.pb.h"
 
 namespace quire::client {
 namespace {
@@ -68,117 +61,78 @@ class Board {
   bool interrupted_ = false;  // guarded by mutex_
 };
 
-// One Generate under way. Its reactions are serial, by gRPC's contract.
-class Stream final : public grpc::ClientReadReactor<v1::GenerateResponse> {
+// Listens to one stream and writes down what it does.
+class Recorder final : public StreamEvents {
  public:
-  Stream(size_t index, const LoadPlan& plan, Board& board, RequestResult& result)
+  Recorder(size_t index, const LoadPlan& plan, Board& board, RequestResult& result)
       : index_(index), plan_(plan), planned_(plan.requests[index]), board_(board), result_(result) {}
 
-  void Start(const Connection& connection, v1::GenerationService::Stub& stub) {
-    connection.Prepare(context_);
-    if (planned_.deadline.has_value()) {
-      context_.set_deadline(absl::ToChronoTime(absl::Now() + *planned_.deadline));
-    }
-    stub.async()->Generate(&context_, &planned_.request, this);
-    if (reads_slowly()) {
-      AddHold();  // reads begin outside of reactions; the last one lets go
-    }
-    StartRead(&response_);
-    result_.sent_s = board_.Now();
-    StartCall();
+  void Start(Backend& backend) {
+    result_.prompt_tokens = planned_.request.tokens().ids_size();
+    stream_ = backend.Open(planned_.request, {planned_.deadline, plan_.read_delay}, *this);
   }
 
-  void Cancel() { context_.TryCancel(); }
+  void Cancel() { stream_->Cancel(); }
 
-  void OnReadDone(bool ok) override {
-    if (!ok) {
-      if (reads_slowly()) {
-        RemoveHold();
-      }
-      return;
-    }
-    Take(board_.Now());
-    if (!reads_slowly()) {
-      StartRead(&response_);
-      return;
-    }
-    // An alarm's function may still run when the next message is here: each has its own.
-    alarm_ = std::make_unique<grpc::Alarm>();
-    alarm_->Set(absl::ToChronoTime(absl::Now() + plan_.read_delay), [this](bool) { StartRead(&response_); });
-  }
+  void OnSent() override { result_.sent_s = board_.Now(); }
 
-  void OnDone(const grpc::Status& status) override {
-    result_.end_s = board_.Now();
-    result_.grpc_code = status.error_code();
-    result_.cancelled = cancelled_ && status.error_code() == grpc::StatusCode::CANCELLED;
-    if (!result_.cancelled) {
-      result_.error = status.ok() ? Violation() : Describe(status);
-    }
-    if (const auto delay = RetryDelay(status); !status.ok() && delay.has_value()) {
-      result_.retry_after_ms = absl::ToDoubleMilliseconds(*delay);
-    }
-    board_.Done(index_);  // *this may be gone behind it
-  }
-
- private:
-  bool reads_slowly() const { return plan_.read_delay > absl::ZeroDuration(); }
-
-  void Take(double now) {
-    if (response_.has_accepted()) {
-      ++num_accepted_;
-      result_.prompt_tokens = response_.accepted().prompt_tokens();
-    } else if (response_.has_delta()) {
-      TakeDelta(response_.delta(), now);
-    } else if (response_.has_finished()) {
-      ++num_finished_;
-      const v1::Finished& finished = response_.finished();
-      const std::string reason = v1::FinishReason_Name(finished.reason());
-      result_.finish_reason = std::string(absl::StripPrefix(reason, "FINISH_REASON_"));
-      result_.cached_tokens = finished.usage().cached_tokens();
-      usage_ = finished.usage();
-    }
-  }
-
-  void TakeDelta(const v1::Delta& delta, double now) {
-    disorder_ = disorder_ || num_accepted_ == 0 || num_finished_ > 0 || delta.index() != 0;
+  bool OnTokens(const TokenDelta& delta) override {
+    const double now = board_.Now();
     if (plan_.keep_text) {
-      result_.text += delta.text();
+      result_.text.append(delta.text.data(), delta.text.size());
     }
-    const uint32_t count = delta.token_ids_size();
+    const uint32_t count = delta.token_ids.empty() ? delta.num_tokens : static_cast<uint32_t>(delta.token_ids.size());
     if (count == 0) {
-      return;
+      return true;
     }
     if (result_.output_tokens == 0) {
       result_.first_token_s = now;
+      result_.first_tokens = count;
     } else {
       result_.itls_s.insert(result_.itls_s.end(), count, static_cast<float>((now - result_.last_token_s) / count));
     }
     result_.last_token_s = now;
     result_.output_tokens += count;
+    ++result_.num_messages;
+    num_ids_ += delta.token_ids.size();
     if (plan_.keep_token_ids) {
-      result_.token_ids.insert(result_.token_ids.end(), delta.token_ids().begin(), delta.token_ids().end());
+      result_.token_ids.insert(result_.token_ids.end(), delta.token_ids.begin(), delta.token_ids.end());
     }
     board_.CountTokens(count);
-    if (planned_.cancel_after_tokens > 0 && result_.output_tokens >= planned_.cancel_after_tokens && !cancelled_) {
-      cancelled_ = true;
-      Cancel();
-    }
+    cancelled_ = planned_.cancel_after_tokens > 0 && result_.output_tokens >= planned_.cancel_after_tokens;
+    return !cancelled_;
   }
 
-  // What is wrong with a stream whose status is OK; empty: nothing.
-  std::string Violation() const {
-    if (num_accepted_ != 1 || num_finished_ != 1 || disorder_) {
-      return absl::StrCat("stream out of order: ", num_accepted_, " Accepted, ", num_finished_, " Finished",
-                          disorder_ ? ", a Delta outside of them or of another output" : "");
+  void OnEnd(const Ending& ending) override {
+    result_.end_s = board_.Now();
+    result_.grpc_code = ending.grpc_code;
+    result_.http_status = ending.http_status;
+    result_.finish_reason = ending.finish_reason;
+    result_.cancelled = cancelled_ && ending.cancelled;
+    if (!result_.cancelled) {
+      result_.error = ending.error.empty() ? CountError(ending) : ending.error;
     }
-    if (usage_.completion_tokens() != result_.output_tokens) {
-      return absl::StrCat("usage.completion_tokens is ", usage_.completion_tokens(), ", but ", result_.output_tokens,
+    if (ending.retry_after.has_value()) {
+      result_.retry_after_ms = absl::ToDoubleMilliseconds(*ending.retry_after);
+    }
+    if (ending.usage.has_value()) {
+      result_.has_usage = true;
+      result_.prompt_tokens = ending.usage->prompt_tokens;
+      result_.cached_tokens = ending.usage->cached_tokens;
+      if (result_.ok() && ending.usage->completion_tokens > 0) {
+        result_.output_tokens = ending.usage->completion_tokens;
+      }
+    }
+    board_.Done(index_);  // *this may be gone behind it
+  }
+
+ private:
+  // What is wrong with the tokens of a stream that ended well; empty: nothing. Ids must be as many as the server
+  // counts; messages of text may be fewer.
+  std::string CountError(const Ending& ending) const {
+    if (num_ids_ > 0 && ending.usage.has_value() && ending.usage->completion_tokens != num_ids_) {
+      return absl::StrCat("usage.completion_tokens is ", ending.usage->completion_tokens, ", but ", num_ids_,
                           " token ids came");
-    }
-    const v1::GenerateRequest& request = planned_.request;
-    if (request.has_tokens() && usage_.prompt_tokens() != static_cast<uint32_t>(request.tokens().ids_size())) {
-      return absl::StrCat("usage.prompt_tokens is ", usage_.prompt_tokens(), ", but ", request.tokens().ids_size(),
-                          " token ids were sent");
     }
     return result_.output_tokens == 0 ? "finished without a token" : "";
   }
@@ -188,22 +142,16 @@ class Stream final : public grpc::ClientReadReactor<v1::GenerateResponse> {
   const PlannedRequest& planned_;
   Board& board_;
   RequestResult& result_;
-  grpc::ClientContext context_;
-  v1::GenerateResponse response_;
-  v1::Usage usage_;
-  int num_accepted_ = 0;
-  int num_finished_ = 0;
-  bool disorder_ = false;
-  bool cancelled_ = false;  // by cancel_after_tokens
-  std::unique_ptr<grpc::Alarm> alarm_;
+  size_t num_ids_ = 0;
+  bool cancelled_ = false;                   // by cancel_after_tokens
+  std::unique_ptr<Backend::Stream> stream_;  // of the scheduler's thread
 };
 
 // The scheduler: one run, on the calling thread.
 class Run {
  public:
-  Run(const std::vector<Connection>& connections, const LoadPlan& plan, double progress_s,
-      const std::function<void(const Tally&)>& on_progress)
-      : connections_(connections),
+  Run(Backend& backend, const LoadPlan& plan, double progress_s, const std::function<void(const Tally&)>& on_progress)
+      : backend_(backend),
         plan_(plan),
         progress_s_(progress_s),
         on_progress_(on_progress),
@@ -211,21 +159,21 @@ class Run {
         streams_(plan.requests.size()),
         // Places are free from the start. Without a limit there is one for each request.
         free_since_s_(plan.max_concurrency.value_or(plan.requests.size()), 0.0),
-        next_progress_s_(progress_s) {
-    for (const Connection& connection : connections) {
-      stubs_.push_back(v1::GenerationService::NewStub(connection.channel()));
-    }
-  }
+        close_s_(plan.max_seconds.value_or(kNever)),
+        next_progress_s_(progress_s) {}
 
   void Interrupt() { board_.Interrupt(); }
 
   RunResult Go() {
-    while (!interrupted_ && num_sent_ < plan_.requests.size()) {
+    while (!interrupted_ && num_sent_ < plan_.requests.size() && board_.Now() < close_s_) {
       const double due_s = NextDue();
+      if (due_s != kNever && due_s >= close_s_) {
+        break;
+      }
       if (board_.Now() >= due_s) {
         Send(due_s);
       }
-      Await(NextDue());
+      Await(std::min(NextDue(), close_s_));
     }
     if (interrupted_) {
       for (const auto& stream : streams_) {
@@ -263,9 +211,8 @@ class Run {
     result.due_s = due_s;
     result.intended_s = plan_.arrivals_s.empty() ? due_s : plan_.arrivals_s[index];
     free_since_s_.pop_front();
-    const size_t turn = index % connections_.size();
-    streams_[index] = std::make_unique<Stream>(index, plan_, board_, result);
-    streams_[index]->Start(connections_[turn], *stubs_[turn]);
+    streams_[index] = std::make_unique<Recorder>(index, plan_, board_, result);
+    streams_[index]->Start(backend_);
   }
 
   // Waits until `time_s` or until a stream is done, and tells the progress meanwhile.
@@ -285,15 +232,15 @@ class Run {
     }
   }
 
-  const std::vector<Connection>& connections_;
+  Backend& backend_;
   const LoadPlan& plan_;
   const double progress_s_;
   const std::function<void(const Tally&)>& on_progress_;
-  std::vector<std::unique_ptr<v1::GenerationService::Stub>> stubs_;  // one for each connection
   Board board_;
-  std::vector<RequestResult> results_;            // by request; that of a live stream is its own
-  std::vector<std::unique_ptr<Stream>> streams_;  // by request; null before it is sent and when it is done
-  std::deque<double> free_since_s_;               // the free places, since when; ascending
+  std::vector<RequestResult> results_;              // by request; that of a live stream is its own
+  std::vector<std::unique_ptr<Recorder>> streams_;  // by request; null before it is sent and when it is done
+  std::deque<double> free_since_s_;                 // the free places, since when; ascending
+  const double close_s_;                            // nothing is sent from then on
   double next_progress_s_;
   double last_end_s_ = 0;
   size_t num_sent_ = 0;
@@ -314,9 +261,9 @@ double CpuSeconds() {
 
 }  // namespace
 
-RunResult RunPlan(const std::vector<Connection>& connections, const LoadPlan& plan, Interrupt& interrupt,
-                  double progress_s, const std::function<void(const Tally&)>& on_progress) {
-  Run run(connections, plan, progress_s, on_progress);
+RunResult RunPlan(Backend& backend, const LoadPlan& plan, Interrupt& interrupt, double progress_s,
+                  const std::function<void(const Tally&)>& on_progress) {
+  Run run(backend, plan, progress_s, on_progress);
   interrupt.SetHandler([&run] { run.Interrupt(); });
   const double cpu_s = CpuSeconds();
   RunResult result = run.Go();

@@ -1,7 +1,7 @@
 // Sends the requests of a load test and takes the times.
 //
-// The calling thread is the scheduler: it alone decides when a request goes out. Responses come on gRPC's threads,
-// which take a time stamp, add up and return; no stream waits for another.
+// The calling thread is the scheduler: it alone decides when a request goes out. Responses come on the backend's
+// threads, which take a time stamp, add up and return; no stream waits for another.
 
 #ifndef QUIRE_CLIENT_LOAD_RUNNER_H_
 #define QUIRE_CLIENT_LOAD_RUNNER_H_
@@ -12,8 +12,8 @@
 #include <vector>
 
 #include "absl/time/time.h"
-#include "client/channel.h"
 #include "client/interrupt.h"
+#include "client/load/backend.h"
 #include "client/load/result.h"
 #include "quire/v1/generation.pb.h"
 
@@ -22,7 +22,7 @@ namespace quire::client {
 struct PlannedRequest {
   v1::GenerateRequest request;
   uint32_t cancel_after_tokens = 0;        // cancel it when so many tokens have come; 0: never
-  std::optional<absl::Duration> deadline;  // of the RPC, in place of the connection's
+  std::optional<absl::Duration> deadline;  // in place of the connection's
 };
 
 struct LoadPlan {
@@ -37,6 +37,7 @@ struct LoadPlan {
   // A slow reader: between one message and the wish for the next. What the server writes meanwhile waits in the
   // connection's window, then in the server.
   absl::Duration read_delay = absl::ZeroDuration();
+  std::optional<double> max_seconds;  // nothing is sent later than that after the start
 };
 
 // How far a run is.
@@ -49,10 +50,10 @@ struct Tally {
   uint64_t output_tokens = 0;
 };
 
-// Runs the plan over the connections in turn, to its end or the interrupt, which sends nothing more and cancels what is
-// under way. `on_progress` is called on this thread every `progress_s` seconds. REQUIRES: at least one connection.
-RunResult RunPlan(const std::vector<Connection>& connections, const LoadPlan& plan, Interrupt& interrupt,
-                  double progress_s, const std::function<void(const Tally&)>& on_progress);
+// Runs the plan to its end or the interrupt, which sends nothing more and cancels what is under way. `on_progress` is
+// called on this thread every `progress_s` seconds.
+RunResult RunPlan(Backend& backend, const LoadPlan& plan, Interrupt& interrupt, double progress_s,
+                  const std::function<void(const Tally&)>& on_progress);
 
 }  // namespace quire::client
 

@@ -18,7 +18,7 @@ absl::StatusOr<std::vector<uint32_t>> Bytes(const std::string& text) {
 
 // 100 ids of vocabulary; seed 1.
 std::vector<Prompt> Prompts(const DatasetOptions& options, size_t count, const TokenizeText& tokenize = Bytes) {
-  return MakePrompts(options, count, 100, 1, tokenize).value();
+  return MakePrompts(options, count, 1, {true, 100, tokenize}).value();
 }
 
 std::string TempFile(const std::string& content) {
@@ -60,14 +60,14 @@ TEST(RandomDataset, ThePrefixIsSharedAndTheRestIsNot) {
   DatasetOptions options;
   options.input_len = 20;
   options.prefix_len = 30;
-  const std::vector<Prompt> prompts = *MakePrompts(options, 2, 50000, 1, Bytes);
+  const std::vector<Prompt> prompts = *MakePrompts(options, 2, 1, {true, 50000, Bytes});
   ASSERT_EQ(prompts[0].ids.size(), 50u);
   EXPECT_TRUE(std::equal(prompts[0].ids.begin(), prompts[0].ids.begin() + 30, prompts[1].ids.begin()));
   EXPECT_NE(prompts[0].ids, prompts[1].ids);
 }
 
 TEST(RandomDataset, IsAFunctionOfTheSeed) {
-  const auto ids = [](uint64_t seed) { return MakePrompts({}, 1, 1000, seed, Bytes)->front().ids; };
+  const auto ids = [](uint64_t seed) { return MakePrompts({}, 1, seed, {true, 1000, Bytes})->front().ids; };
   EXPECT_EQ(ids(1), ids(1));
   EXPECT_NE(ids(1), ids(2));
 }
@@ -95,18 +95,18 @@ TEST(CorpusDataset, AShortFileIsTheWholePrompt) {
   DatasetOptions options;
   options.name = "corpus";
   options.path = TempFile("abc");
-  EXPECT_EQ(MakePrompts(options, 1, 100, 1, Bytes)->front().ids, (std::vector<uint32_t>{'a', 'b', 'c'}));
+  EXPECT_EQ(MakePrompts(options, 1, 1, {true, 100, Bytes})->front().ids, (std::vector<uint32_t>{'a', 'b', 'c'}));
 }
 
 TEST(CorpusDataset, NamesAFileThatWillNotDo) {
   DatasetOptions options;
   options.name = "corpus";
   options.path = "/nonexistent/corpus";
-  EXPECT_THAT(MakePrompts(options, 1, 100, 1, Bytes).status().message(), HasSubstr("/nonexistent/corpus"));
+  EXPECT_THAT(MakePrompts(options, 1, 1, {true, 100, Bytes}).status().message(), HasSubstr("/nonexistent/corpus"));
   options.path = TempFile("");
-  EXPECT_THAT(MakePrompts(options, 1, 100, 1, Bytes).status().message(), HasSubstr("is empty"));
+  EXPECT_THAT(MakePrompts(options, 1, 1, {true, 100, Bytes}).status().message(), HasSubstr("is empty"));
   options.path = TempFile("\xFF");
-  EXPECT_THAT(MakePrompts(options, 1, 100, 1, Bytes).status().message(), HasSubstr("not UTF-8"));
+  EXPECT_THAT(MakePrompts(options, 1, 1, {true, 100, Bytes}).status().message(), HasSubstr("not UTF-8"));
 }
 
 TEST(CustomDataset, GoesRoundAndTakesItsOwnOutputLength) {
@@ -126,7 +126,7 @@ TEST(CustomDataset, NamesTheLineThatWillNotDo) {
   DatasetOptions options;
   options.name = "custom";
   options.path = TempFile("{\"prompt\": \"one\"}\n{\"text\": \"two\"}\n");
-  EXPECT_THAT(MakePrompts(options, 3, 100, 1, Bytes).status().message(),
+  EXPECT_THAT(MakePrompts(options, 3, 1, {true, 100, Bytes}).status().message(),
               HasSubstr("dataset_test_NamesTheLineThatWillNotDo:2: want"));
 }
 
@@ -138,7 +138,7 @@ TEST(TraceDataset, PromptsHaveTheLengthsAndTimesAndShareBlocksOfEqualHashes) {
       "{\"timestamp\": 1000, \"input_length\": 600, \"output_length\": 7, \"hash_ids\": [1, 2]}\n"
       "{\"timestamp\": 4000, \"input_length\": 700, \"output_length\": 8, \"hash_ids\": [1, 3]}\n"
       "{\"timestamp\": 4000, \"input_length\": 700, \"output_length\": 8}\n");
-  const std::vector<Prompt> prompts = *MakePrompts(options, 3, 50000, 1, Bytes);
+  const std::vector<Prompt> prompts = *MakePrompts(options, 3, 1, {true, 50000, Bytes});
   EXPECT_EQ(prompts[0].ids.size(), 600u);
   EXPECT_EQ(prompts[1].output_len, 8u);
   EXPECT_EQ(prompts[0].arrival_s, 0);
@@ -146,7 +146,7 @@ TEST(TraceDataset, PromptsHaveTheLengthsAndTimesAndShareBlocksOfEqualHashes) {
   const auto shared = std::mismatch(prompts[0].ids.begin(), prompts[0].ids.end(), prompts[1].ids.begin());
   EXPECT_EQ(shared.first - prompts[0].ids.begin(), 512);
   EXPECT_NE(prompts[1].ids[0], prompts[2].ids[0]);
-  EXPECT_THAT(MakePrompts(options, 4, 100, 1, Bytes).status().message(), HasSubstr("has 3 requests"));
+  EXPECT_THAT(MakePrompts(options, 4, 1, {true, 100, Bytes}).status().message(), HasSubstr("has 3 requests"));
 }
 
 TEST(ShareGptDataset, TakesTwoTurnsAndTheAnswersLength) {
@@ -163,9 +163,20 @@ TEST(ShareGptDataset, TakesTwoTurnsAndTheAnswersLength) {
     EXPECT_EQ(prompt.output_len, 9u);
   }
   options.path = TempFile("[]");
-  EXPECT_THAT(MakePrompts(options, 1, 100, 1, Bytes).status().message(), HasSubstr("has no conversation"));
+  EXPECT_THAT(MakePrompts(options, 1, 1, {true, 100, Bytes}).status().message(), HasSubstr("has no conversation"));
   options.path = TempFile("{}");
-  EXPECT_THAT(MakePrompts(options, 1, 100, 1, Bytes).status().message(), HasSubstr("want a JSON array"));
+  EXPECT_THAT(MakePrompts(options, 1, 1, {true, 100, Bytes}).status().message(), HasSubstr("want a JSON array"));
+}
+
+TEST(Datasets, AreWordsWhereNoIdsAreTakenOrTheVocabularyIsUnknown) {
+  DatasetOptions options;
+  options.input_len = 6;
+  for (const PromptForm& form : {PromptForm{false, 100, nullptr}, PromptForm{true, std::nullopt, nullptr}}) {
+    const Prompt prompt = MakePrompts(options, 1, 1, form)->front();
+    EXPECT_TRUE(prompt.ids.empty());
+    EXPECT_EQ(std::count(prompt.text.begin(), prompt.text.end(), ' '), 5) << prompt.text;
+    EXPECT_NE(prompt.text, MakePrompts(options, 1, 2, form)->front().text);
+  }
 }
 
 }  // namespace

@@ -276,7 +276,7 @@ TEST_F(LoadTest, AReplayCheckFindsTokensThatDependOnCompany) {
   const Outcome outcome = Load("--num-prompts 6 --replay-check 2");
   EXPECT_EQ(outcome.code, 3);
   EXPECT_EQ(result_["replay_mismatched"], 2);
-  EXPECT_THAT(outcome.err, HasSubstr("repeated alone, gave other token ids"));
+  EXPECT_THAT(outcome.err, HasSubstr("repeated alone, gave another answer"));
 }
 
 }  // namespace

@@ -64,10 +64,11 @@ TEST(LoadFlags, DefaultToAGreedyBurst) {
 }
 
 TEST(LoadFlags, AreRefusedByNameWhenNotBuilt) {
-  for (const char* flag : {"--base-url", "--plot-timeline", "--profile"}) {
+  for (const char* flag : {"--plot-timeline", "--load-schedule"}) {
     EXPECT_THAT(Refusal(std::string(flag) + " x"), HasSubstr(flag));
   }
-  EXPECT_THAT(Refusal("--backend openai"), HasSubstr("'openai'; allowed: grpc"));
+  EXPECT_THAT(Refusal("--backend triton"), HasSubstr("'triton'; allowed: grpc, vllm-grpc, openai, openai-chat"));
+  EXPECT_THAT(Refusal("--header X"), HasSubstr("'X'; allowed: NAME=VALUE"));
   EXPECT_THAT(Refusal("--dataset-name sonnet"),
               HasSubstr("'sonnet'; allowed: random, corpus, custom, sharegpt, trace"));
   EXPECT_THAT(Refusal("--percentile-metrics ttft,speed"), HasSubstr("'speed'"));
@@ -105,6 +106,20 @@ TEST(LoadFlags, AreCheckedTogether) {
   EXPECT_TRUE(Parse(ramp).arrivals.ramp->exponential);
   EXPECT_EQ(Parse(ramp).arrivals.ramp->end_rps, 9);
   EXPECT_THAT(CheckLoadOptions(Parse(ramp + " --request-rate 2")).message(), HasSubstr("takes no --request-rate"));
+}
+
+TEST(LoadFlags, OfAnotherBackendAreRefused) {
+  EXPECT_TRUE(CheckLoadOptions(Parse("--backend openai --base-url http://a:1 --priority 3 --cache-salt s")).ok());
+  EXPECT_THAT(CheckLoadOptions(Parse("--base-url http://a:1")).message(), HasSubstr("not for --backend grpc"));
+  for (const char* flag : {"--target a:1", "--connections 2", "--tls", "--tenant a",
+                           "--deadline-mix 1s:1 --tenant-mix a:1", "--time-limit 1s", "--bypass-prefix-cache"}) {
+    EXPECT_THAT(CheckLoadOptions(Parse(std::string("--backend openai ") + flag)).message(),
+                HasSubstr("not for --backend openai"))
+        << flag;
+  }
+  LoadOptions options = Parse("--backend openai");
+  options.extra_body = "[1]";
+  EXPECT_THAT(CheckLoadOptions(options).message(), HasSubstr("allowed: a JSON object"));
 }
 
 TEST(ParseObjective, IsAMetricAndMilliseconds) {

@@ -21,6 +21,7 @@ RequestResult Completed(double intended_s, double late_s = 0) {
   request.last_token_s = request.end_s = intended_s + 0.7;
   request.prompt_tokens = 10;
   request.output_tokens = 4;
+  request.first_tokens = 1;
   request.cached_tokens = 2;
   request.finish_reason = "LENGTH";
   request.text = "abcd";
@@ -32,7 +33,7 @@ RequestResult Failed(double sent_s) {
   request.intended_s = request.due_s = request.sent_s = sent_s;
   request.end_s = sent_s + 0.05;
   request.prompt_tokens = 10;
-  request.grpc_code = 8;
+  request.grpc_code = "RESOURCE_EXHAUSTED";
   request.error = "RESOURCE_EXHAUSTED: queue is full";
   request.retry_after_ms = 250;
   return request;
