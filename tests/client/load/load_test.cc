@@ -187,6 +187,7 @@ TEST_F(LoadTest, ATraceIsReplayedAtItsTimes) {
 
 TEST_F(LoadTest, ResultsAreAppendedLineByLineAndSummedUpAsMarkdown) {
   const std::string base = ::testing::TempDir() + "/load_test_append_" + std::to_string(getpid());
+  std::remove(base.c_str());
   for (int i = 0; i < 2; ++i) {
     const Outcome outcome = RunQuire(
         "load --num-prompts 1 --random-input-len 4 --random-output-len 2 --save-result --append-result"
