@@ -45,6 +45,9 @@ namespace quire {
 // kAuto: kCuda where a device is, else kCpu.
 enum class BackendKind { kAuto, kRef, kCpu, kCuda };
 
+// When the pages of what Allocate gives come: when they are first written, in the background meanwhile, or at once.
+enum class Prefault { kOff, kBackground, kStart };
+
 struct BackendOptions {
   BackendKind kind = BackendKind::kAuto;
   // `cpu` only. 0: as many as the affinity mask and the cgroup's CPU quota allow (one for less than a whole CPU).
@@ -55,8 +58,8 @@ struct BackendOptions {
   // `cpu` only. "auto", "avx512_bf16", "avx512", "avx2", "portable". An instruction set that this CPU lacks is an
   // error.
   std::string cpu_isa = "auto";
-  // `cpu` only. What Allocate gives is there at once; else its pages come when they are first written.
-  bool prefault = false;
+  // `cpu` only.
+  Prefault prefault = Prefault::kBackground;
   // Company, chunks, preemption and prefix hits change no bit: always so on `cpu` and `ref`, on `cuda` if true.
   std::optional<bool> deterministic = {};
 };

@@ -35,7 +35,7 @@ namespace {
 
 class CpuBackend final : public Backend {
  public:
-  CpuBackend(CpuIsa isa, bool prefault, std::unique_ptr<ThreadPool> pool)
+  CpuBackend(CpuIsa isa, Prefault prefault, std::unique_ptr<ThreadPool> pool)
       : isa_(isa),
         prefault_(prefault),
         kernels_(KernelsFor(isa)),
@@ -53,7 +53,8 @@ class CpuBackend final : public Backend {
 
   absl::StatusOr<Buffer> Allocate(size_t bytes) override {
     absl::StatusOr<Buffer> memory = AllocateHostMemory(bytes);
-    if (!memory.ok() || !prefault_) return memory;
+    if (!memory.ok() || prefault_ == Prefault::kOff) return memory;
+    if (prefault_ == Prefault::kBackground) return FaultInBackground(*std::move(memory));
     char* const data = static_cast<char*>(memory->data());
     pool_->Run([&](int worker) {
       const Share share = ShareOf(static_cast<int64_t>(bytes), worker, pool_->num_threads());
@@ -137,7 +138,7 @@ class CpuBackend final : public Backend {
   void DoScore(const ScoreArgs& args) override { CpuScore(args, isa_, *pool_, workspace()); }
 
   const CpuIsa isa_;
-  const bool prefault_;
+  const Prefault prefault_;
   const CpuKernels& kernels_;
   const BlockKernels& block_kernels_;
   const std::unique_ptr<ThreadPool> pool_;

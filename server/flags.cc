@@ -114,6 +114,12 @@ absl::Status SetCpuIsa(Options& o, absl::string_view value) {
                              o.engine.backend.cpu_isa);
 }
 
+absl::Status SetPrefault(Options& o, absl::string_view value) {
+  return Choose<Prefault>(value,
+                          {{"background", Prefault::kBackground}, {"start", Prefault::kStart}, {"off", Prefault::kOff}},
+                          o.engine.backend.prefault);
+}
+
 absl::Status SetDeterministic(Options& o, absl::string_view value) {
   return Store(ParseSwitch(value), o.engine.backend.deterministic);
 }
@@ -272,11 +278,12 @@ constexpr Flag kFlags[] = {
      "of K and V: float32, bfloat16, float16; fp8_e4m3, int8, int4 with a scale for each token and head; auto: that of "
      "--dtype",
      SetKvCacheDType},
-    {"prefault", "", "false",
-     "have the kernel clear all of the cache's pages before ready: the start takes longer, the first use of each block "
-     "does "
-     "not, and memory that is not there shows at once. cpu backend",
-     [](Options& o, absl::string_view v) { return Store(ParseSwitch(v), o.engine.backend.prefault); }},
+    {"prefault", "WHEN", "background",
+     "when the kernel clears the cache's pages, which makes the first use of a block slower: background (from the "
+     "start "
+     "on, while nobody wants the CPU), start (before ready: memory that is not there shows at once), off (at the first "
+     "use). cpu backend",
+     SetPrefault},
     {"gpu-memory-utilization", "SHARE", "0.92",
      "cuda: share of the device memory free before loading that weights, workspaces and KV cache may take",
      SetGpuMemoryUtilization},

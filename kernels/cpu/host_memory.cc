@@ -1,12 +1,18 @@
 #include "kernels/cpu/host_memory.h"
 
+#include <sched.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <memory>
+#include <thread>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_format.h"
@@ -37,6 +43,30 @@ absl::StatusOr<Buffer> AllocateHuge(size_t bytes) {
   return Buffer(data, bytes, [mapped](void* p) { munmap(p, mapped); });
 }
 
+// Memory and the thread that faults it in.
+class BackgroundFaults {
+ public:
+  explicit BackgroundFaults(Buffer memory) : memory_(std::move(memory)), thread_([this] { Run(); }) {}
+  ~BackgroundFaults() {
+    stop_.store(true, std::memory_order_relaxed);
+    thread_.join();
+  }
+
+  const Buffer& memory() const { return memory_; }
+
+ private:
+  void Run() {
+    const sched_param none = {};
+    sched_setscheduler(0, SCHED_IDLE, &none);  // of this thread; where that is refused it is only less polite
+    for (size_t done = 0; done < memory_.bytes() && !stop_.load(std::memory_order_relaxed); done += kHugePage)
+      FaultIn(static_cast<char*>(memory_.data()) + done, std::min(kHugePage, memory_.bytes() - done));
+  }
+
+  Buffer memory_;
+  std::atomic<bool> stop_ = false;
+  std::thread thread_;
+};
+
 }  // namespace
 
 absl::StatusOr<Buffer> AllocateHostMemory(size_t bytes) {
@@ -56,6 +86,16 @@ void FaultIn(void* data, size_t bytes) {
   const uintptr_t end = reinterpret_cast<uintptr_t>(data) + bytes;
   madvise(reinterpret_cast<void*>(begin), end - begin, MADV_POPULATE_WRITE);  // advice, as above
 #endif
+}
+
+Buffer FaultInBackground(Buffer memory) {
+  constexpr size_t kMinBytes = 8 * kHugePage;
+  if (memory.bytes() < kMinBytes) return memory;
+  auto faults = std::make_shared<BackgroundFaults>(std::move(memory));
+  const Buffer& held = faults->memory();
+  void* const data = held.data();
+  const size_t bytes = held.bytes();
+  return Buffer(data, bytes, [faults = std::move(faults)](void*) mutable { faults.reset(); });
 }
 
 }  // namespace quire

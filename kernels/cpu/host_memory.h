@@ -18,6 +18,10 @@ absl::StatusOr<Buffer> AllocateHostMemory(size_t bytes);
 // (Linux before 5.14), nothing happens.
 void FaultIn(void* data, size_t bytes);
 
+// The same by a thread that runs only when nobody else wants the CPU; it is gone when the buffer is. Whoever uses the
+// memory meanwhile need not know. Memory that is small comes when it is written.
+Buffer FaultInBackground(Buffer memory);
+
 }  // namespace quire
 
 #endif  // QUIRE_KERNELS_CPU_HOST_MEMORY_H_

@@ -33,7 +33,7 @@ class Quired:
         begin = time.perf_counter()
         self.process = subprocess.Popen(
             [BIN + "quired", "--model", model, "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--threads", str(threads)]
-            + ["--cpu-bind", binding, "--max-num-seqs", "16", "--max-model-len", "1024", "--prefault", *flags],
+            + ["--cpu-bind", binding, "--max-num-seqs", "16", "--max-model-len", "1024", "--prefault=start", *flags],
             stdout=subprocess.PIPE,
             text=True,
         )
