@@ -16,8 +16,6 @@
 namespace quire {
 namespace {
 
-// A step that takes longer than this has hung: /livez turns 503.
-constexpr absl::Duration kStepDeadline = absl::Seconds(120);
 // How long streams that were ended may take to tell their clients.
 constexpr absl::Duration kFarewell = absl::Milliseconds(500);
 
@@ -121,7 +119,7 @@ Daemon::Daemon(const Options& options, ShutdownSignal& signal, LoadedModel model
       detokenizer_(*tokenizer_, metrics_, log_, spans_.get()),
       engine_(model.plan.scheduler, options.engine.max_waiting_requests, options.engine.max_waiting_tokens,
               std::move(model.runner), &detokenizer_),
-      live_(metrics_, options.write_timeout),
+      live_(options.write_timeout),
       pool_(TokenizerPool::Options()),
       rate_(options.max_call_rate),
       generation_service_(
@@ -130,7 +128,7 @@ Daemon::Daemon(const Options& options, ShutdownSignal& signal, LoadedModel model
       model_service_(model_, &authenticator_),
       vllm_service_({generation_service_, engine_, live_, authenticator_, [this] { return ready_ && !failed_; }},
                     model_, options.engine.model, options.engine.max_num_seqs),
-      heartbeat_(kStepDeadline) {
+      heartbeat_(options.step_timeout) {
   detokenizer_.Start([this](RequestId id, uint32_t index) { engine_.Stop(id, index); },
                      [this](const absl::Status& status) {
                        LogError(absl::StrCat("the engine failed: ", status.message()));

@@ -197,11 +197,11 @@ absl::Status StoreSize(absl::string_view value, uint64_t min, uint64_t max, int&
   return absl::OkStatus();
 }
 
-absl::Status SetWriteTimeout(Options& o, absl::string_view value) {
+absl::Status StoreTimeout(absl::string_view value, absl::Duration& target) {
   const auto parsed = ParseDuration(value);
   if (!parsed.ok()) return parsed.status();
   if (*parsed < absl::Milliseconds(1)) return absl::InvalidArgumentError("must be 1ms or more");
-  o.write_timeout = *parsed;
+  target = *parsed;
   return absl::OkStatus();
 }
 
@@ -344,7 +344,9 @@ constexpr Flag kFlags[] = {
      "of one stream: when its client leaves so many untaken, its request stops running until half of them are taken",
      [](Options& o, absl::string_view v) { return StoreInteger(v, 1, kInt32Max, o.max_unsent_tokens); }},
     {"write-timeout", "DURATION", "30s", "a client that takes nothing for so long is taken for dead: CANCELLED",
-     SetWriteTimeout},
+     [](Options& o, absl::string_view v) { return StoreTimeout(v, o.write_timeout); }},
+    {"step-timeout", "DURATION", "2m", "a step that takes longer hangs: /livez turns 503 until it is over",
+     [](Options& o, absl::string_view v) { return StoreTimeout(v, o.step_timeout); }},
     {"max-waiting-requests-per-tenant", "N", "none",
      "requests of one tenant that may queue; beyond: RESOURCE_EXHAUSTED",
      [](Options& o, absl::string_view v) {

@@ -42,6 +42,7 @@ struct Options {
   int32_t max_call_rate = 5000;
   uint64_t max_unsent_tokens = 4096;
   absl::Duration write_timeout = absl::Seconds(30);
+  absl::Duration step_timeout = absl::Minutes(2);
   absl::Duration drain_delay = absl::ZeroDuration();
   absl::Duration drain_timeout = absl::Seconds(110);
   std::string otlp_url;  // empty: no spans are exported

@@ -160,12 +160,12 @@ std::optional<Ending> GenerateStream::cancelled() const {
   return cancelled_;
 }
 
-bool GenerateStream::CutIfStalled(absl::Time now, absl::Duration limit) {
+void GenerateStream::CutIfStalled(absl::Time now, absl::Duration limit) {
   const std::lock_guard<std::mutex> lock(mutex_);
-  if (!(write_outstanding_ || finishing_) || done_ || cut_ || now - write_began_ < limit) return false;
+  if (!(write_outstanding_ || finishing_) || done_ || cut_ || now - write_began_ < limit) return;
   cut_ = true;
+  metrics_.StreamStalled();
   context_->TryCancel();  // under the mutex, for OnDone ends the context's life; its reactions run on other threads
-  return true;
 }
 
 void GenerateStream::OnDone() {

@@ -61,8 +61,8 @@ class GenerateStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer>, 
   // Why the request is to end, if Cancel was called or the client has gone.
   std::optional<Ending> cancelled() const;
 
-  // Cuts the call if its client has not taken the outstanding write for `limit`; returns whether it did.
-  bool CutIfStalled(absl::Time now, absl::Duration limit);
+  // Cuts the call if its client has not taken the outstanding write for `limit`.
+  void CutIfStalled(absl::Time now, absl::Duration limit);
 
   void OnWriteDone(bool ok) override;
   void OnCancel() override;

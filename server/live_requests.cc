@@ -9,8 +9,8 @@
 
 namespace quire {
 
-LiveRequests::LiveRequests(Metrics& metrics, absl::Duration write_deadline)
-    : metrics_(metrics), write_deadline_(write_deadline), thread_([this] { CutStalled(); }) {}
+LiveRequests::LiveRequests(absl::Duration write_deadline)
+    : write_deadline_(write_deadline), thread_([this] { CutStalled(); }) {}
 
 LiveRequests::~LiveRequests() {
   {
@@ -95,9 +95,7 @@ void LiveRequests::CutStalled() {
                    [this] { return stop_; });
     for (const auto& [key, entry] : streams_) live.push_back(entry.stream);
     lock.unlock();
-    for (const auto& stream : live) {
-      if (stream->CutIfStalled(absl::Now(), write_deadline_)) metrics_.StreamStalled();
-    }
+    for (const auto& stream : live) stream->CutIfStalled(absl::Now(), write_deadline_);
     live.clear();  // outside of the mutex: it may be the last reference
     lock.lock();
   }

@@ -20,14 +20,13 @@
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "server/generate_stream.h"
-#include "server/metrics.h"
 
 namespace quire {
 
 class LiveRequests {
  public:
   // `write_deadline`: the longest that a client may leave a write untaken.
-  LiveRequests(Metrics& metrics, absl::Duration write_deadline);
+  explicit LiveRequests(absl::Duration write_deadline);
   ~LiveRequests();
 
   // Takes a call in. UNAVAILABLE after Close; ALREADY_EXISTS when a call under way has the name.
@@ -53,7 +52,6 @@ class LiveRequests {
 
   void CutStalled();
 
-  Metrics& metrics_;
   const absl::Duration write_deadline_;
   mutable std::mutex mutex_;
   std::condition_variable wake_;

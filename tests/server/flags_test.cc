@@ -149,6 +149,7 @@ TEST(FlagsTest, EveryWrongValueIsRefusedByTheOptionsName) {
       {"max-call-rate", "0"},
       {"max-unsent-tokens", "0"},
       {"write-timeout", "0s"},
+      {"step-timeout", "0s"},
       {"cpu-bind", "3-1"},
       {"gpu-memory-utilization", "1.5"},
       {"tls-cert", "x.pem"},

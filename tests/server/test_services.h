@@ -45,7 +45,7 @@ struct TestServices {
         detokenizer(*tokenizer, metrics, log, spans.get()),
         engine(setup.scheduler, setup.max_waiting, /*max_waiting_tokens=*/100000, std::move(setup.runner),
                &detokenizer),
-        live(metrics, setup.write_timeout),
+        live(setup.write_timeout),
         pool(TokenizerPool::Options()),
         rate(setup.max_call_rate),
         generation({*tokenizer, engine, detokenizer, pool, live, metrics, rate, spans.get(), &authenticator},
