@@ -83,17 +83,15 @@ int32_t ChunkedPrefillSize(const EngineOptions& options, const Backend& backend)
 }
 
 // What the layers keep of a token, and of which tokens.
-absl::StatusOr<KvCacheSpec> CacheSpec(const ModelConfig& config, const EngineOptions& options, const Backend& backend,
-                                      DType dtype) {
+absl::StatusOr<KvCacheSpec> CacheSpec(const ModelConfig& config, const EngineOptions& options, DType dtype) {
   const bool quantized = options.kv_quantization != KvQuantization::kNone;
   KvShape shape{.block_size = options.block_size,
                 .dtype = quantized ? DType::kBFloat16 : options.kv_cache_dtype.value_or(dtype),
                 .quantization = options.kv_quantization};
-  if (quantized && (config.latent.has_value() || backend.kind() == BackendKind::kCuda)) {
+  if (quantized && config.latent.has_value()) {
     const std::string_view found = KvTypeName(shape.dtype, shape.quantization);
     return FlagError("--kv-cache-dtype", absl::string_view(found.data(), found.size()),
-                     absl::StrCat("auto, float32, bfloat16, float16 ",
-                                  config.latent.has_value() ? "for the latents of this model" : "on backend cuda"));
+                     "auto, float32, bfloat16, float16 for the latents of this model");
   }
   if (config.latent.has_value()) {
     shape.latent_dim = config.latent->kv_rank;
@@ -220,7 +218,7 @@ absl::StatusOr<MemoryPlan> MakeMemoryPlan(const ModelConfig& config, const Engin
   if (absl::Status status = CheckBackendRuns(config, backend); !status.ok()) return status;
   MemoryPlan plan;
   plan.dtype = options.dtype.value_or(config.dtype);
-  absl::StatusOr<KvCacheSpec> kv = CacheSpec(config, options, backend, plan.dtype);
+  absl::StatusOr<KvCacheSpec> kv = CacheSpec(config, options, plan.dtype);
   if (!kv.ok()) return kv.status();
   plan.kv = *std::move(kv);
   const absl::StatusOr<uint64_t> cache_bytes = KvCacheBytes(config, options, backend, plan);

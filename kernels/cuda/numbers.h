@@ -121,6 +121,31 @@ QUIRE_DEVICE float UnpackHigh(uint32_t pair) {
   return HalfToFloat(static_cast<uint16_t>(pair >> 16));
 }
 
+// Bytes of (a, b), a's four first: the byte that digit i of `selector` counts, 0 .. 7, becomes byte i.
+QUIRE_DEVICE uint32_t PermuteBytes(uint32_t a, uint32_t b, uint32_t selector) {
+#ifdef __CUDACC__
+  return __byte_perm(a, b, selector);
+#else
+  const uint64_t bytes = uint64_t{b} << 32 | a;
+  uint32_t result = 0;
+  for (int i = 0; i < 4; ++i) result |= static_cast<uint32_t>(bytes >> (selector >> 4 * i & 7) * 8 & 0xff) << 8 * i;
+  return result;
+#endif
+}
+
+// a * b + c of pairs of bfloat16, rounded once; subnormal numbers count.
+QUIRE_DEVICE uint32_t MultiplyAddPair(uint32_t a, uint32_t b, uint32_t c) {
+#ifdef __CUDACC__
+  uint32_t result;
+  asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(result) : "r"(a), "r"(b), "r"(c));
+  return result;
+#else
+  using T = BFloat16;
+  return Pack<T>(UnpackLow<T>(a) * UnpackLow<T>(b) + UnpackLow<T>(c),
+                 UnpackHigh<T>(a) * UnpackHigh<T>(b) + UnpackHigh<T>(c));
+#endif
+}
+
 // Whether either element of a pair is NaN or infinite: its exponent is all ones.
 template <typename T>
 QUIRE_DEVICE bool AnyNotFinite(uint32_t pair) {

@@ -15,6 +15,14 @@
 
 namespace quire::cuda {
 
+// The least of the kernels' head_dims that holds head_dim.
+template <typename Function>
+void WithDim(int32_t head_dim, const Function& function) {
+  if (head_dim <= 64) return function(std::integral_constant<int, 64>());
+  if (head_dim <= 128) return function(std::integral_constant<int, 128>());
+  function(std::integral_constant<int, 256>());
+}
+
 inline ScoreRule RuleOf(const PagedAttentionArgs& args) {
   return {args.scale, args.softcap == 0 && args.alibi_slopes == nullptr, args.softcap, args.sinks, args.alibi_slopes,
           args.window};
@@ -25,12 +33,13 @@ template <typename Kernel, typename Device>
 void RunDecode(const PagedAttentionArgs& args, const AttentionContext& context, Device& device) {
   const int32_t group = args.q_heads / args.kv.kv_heads;
   const int32_t num_slices = CeilDiv(group, Kernel::kHeads);
-  const int64_t num_ctas = device.template MaxCtas<Kernel>(Kernel::kSharedBytes);
+  const int64_t num_ctas = Min<int64_t>(device.template MaxCtas<Kernel>(Kernel::kSharedBytes),
+                                        int64_t{kMaxDecodeCtasPerSm} * device.info().num_sms);
   if (!context.has_plan) {
     device.template Run<AttentionPlanKernel>(
         1, sizeof(AttentionPlanKernel::Shared),
-        {args.chunks, args.num_chunks, static_cast<int32_t>(num_ctas), args.kv.kv_heads * num_slices,
-         args.window, kPrefillRows / group, context.deterministic, context.plan});
+        {args.chunks, args.num_chunks, static_cast<int32_t>(num_ctas), args.kv.kv_heads * num_slices, args.window,
+         kPrefillRows / group, context.deterministic, context.plan});
   }
   if (!context.has_decodes || context.deterministic) return;
   device.template Run<Kernel>(num_ctas, Kernel::kSharedBytes,
@@ -39,51 +48,73 @@ void RunDecode(const PagedAttentionArgs& args, const AttentionContext& context, 
 }
 
 // The widest tile of heads that a group fills, of those that leave room for the accumulators.
-template <typename E, int kDim, typename Device>
-void RunDecodeOfDim(const PagedAttentionArgs& args, const AttentionContext& context, Device& device) {
+template <typename Tiles, typename Device>
+void RunDecodeOf(const PagedAttentionArgs& args, const AttentionContext& context, Device& device) {
+  constexpr bool kIsWide = Tiles::kSteps > 8;
   const int32_t group = args.q_heads / args.kv.kv_heads;
-  if (group <= 8) return RunDecode<DecodeKernel<E, kDim, 1>>(args, context, device);
-  if (group <= 16 || kDim == 256) return RunDecode<DecodeKernel<E, kDim, 2>>(args, context, device);
-  if constexpr (kDim <= 128) RunDecode<DecodeKernel<E, kDim, 4>>(args, context, device);
+  if (group <= 8) return RunDecode<DecodeKernel<Tiles, 1>>(args, context, device);
+  if (group <= 16 || kIsWide) return RunDecode<DecodeKernel<Tiles, 2>>(args, context, device);
+  if constexpr (!kIsWide) RunDecode<DecodeKernel<Tiles, 4>>(args, context, device);
 }
 
-template <typename E, int kDim, typename Device>
-void RunTiles(const PagedAttentionArgs& args, const AttentionContext& context, Device& device) {
-  RunDecodeOfDim<E, kDim>(args, context, device);
-  if (!context.has_prefills && !context.deterministic) return;
-  using Kernel = PrefillKernel<E, kDim>;
+template <typename Tiles, typename Device>
+void RunPrefillOf(const PagedAttentionArgs& args, const AttentionContext& context, Device& device) {
+  using Kernel = PrefillKernel<Tiles>;
   device.template Run<Kernel>(
       int64_t{context.num_prefill_items} * args.kv.kv_heads, Kernel::kSharedBytes,
       {args.q.template Row<float>(0), args.q.row_stride, args.out.data, args.out.row_stride, args.out.dtype,
        args.q_heads / args.kv.kv_heads, RuleOf(args), args.kv, context.plan.prefill_items});
 }
 
-template <typename E, typename Device>
+template <typename DecodeTiles, typename PrefillTiles, typename Device>
+void RunTiles(const PagedAttentionArgs& args, const AttentionContext& context, Device& device) {
+  RunDecodeOf<DecodeTiles>(args, context, device);
+  if (context.has_prefills || context.deterministic) RunPrefillOf<PrefillTiles>(args, context, device);
+}
+
+template <typename Elements, typename Device>
 void RunPlain(const PagedAttentionArgs& args, const AttentionContext& context, Device& device) {
-  using Kernel = PlainAttentionKernel<E>;
-  device.template Run<Kernel>(
-      args.q.rows * args.q_heads, Kernel::kSharedBytes,
-      {args.q.template Row<float>(0), args.q.row_stride, args.out.data, args.out.row_stride, args.out.dtype,
-       args.chunks, args.num_chunks, args.q_heads, RuleOf(args), args.kv});
+  using Kernel = PlainAttentionKernel<Elements>;
+  device.template Run<Kernel>(args.q.rows * args.q_heads, Kernel::kSharedBytes,
+                              {args.q.template Row<float>(0), args.q.row_stride, args.out.data, args.out.row_stride,
+                               args.out.dtype, args.chunks, args.num_chunks, args.q_heads, RuleOf(args), args.kv});
 }
 
 template <typename E, typename Device>
 void RunAttention(const PagedAttentionArgs& args, const AttentionContext& context, Device& device) {
   if constexpr (!std::is_same_v<E, float>) {
-    if (args.kv.head_dim % 8 == 0) {
-      if (args.kv.head_dim <= 64) return RunTiles<E, 64>(args, context, device);
-      if (args.kv.head_dim <= 128) return RunTiles<E, 128>(args, context, device);
-      return RunTiles<E, 256>(args, context, device);
-    }
+    const auto run = [&]<int kDim>(std::integral_constant<int, kDim>) {
+      RunTiles<ElementTiles<E, kDim>, ElementChunkTiles<E, kDim>>(args, context, device);
+    };
+    if (args.kv.head_dim % 8 == 0) return WithDim(args.kv.head_dim, run);
   }
-  RunPlain<E>(args, context, device);
+  RunPlain<PlainElements<E>>(args, context, device);
+}
+
+// A cache of records. In files of its own for the device: see cuda_fp8.cu and those beside it.
+template <KvQuantization kQuantization, typename Device>
+void RunRecordAttention(const PagedAttentionArgs& args, const AttentionContext& context, Device& device) {
+  const auto run = [&]<int kDim>(std::integral_constant<int, kDim>) {
+    RunTiles<CodeTiles<kQuantization, kDim>, CodeChunkTiles<kQuantization, kDim>>(args, context, device);
+  };
+  if (args.kv.head_dim % CodeTiles<kQuantization, 64>::kDimMultiple == 0) return WithDim(args.kv.head_dim, run);
+  RunPlain<PlainRecords<kQuantization>>(args, context, device);
 }
 
 template <typename Device>
 void PagedAttention(const PagedAttentionArgs& args, const AttentionContext& context, Device& device) {
   Check(args.kv.key_layout == KeyLayout::kRows, "PagedAttention: cuda keeps keys in rows");
   Check(args.kv.head_dim <= 256 && args.q_heads / args.kv.kv_heads <= kMaxGroup, "PagedAttention: heads");
-  WithElement(args.kv.dtype, [&]<typename E>(E) { RunAttention<E>(args, context, device); });
+  switch (args.kv.quantization) {
+    case KvQuantization::kFp8E4M3:
+      return RunRecordAttention<KvQuantization::kFp8E4M3>(args, context, device);
+    case KvQuantization::kInt8:
+      return RunRecordAttention<KvQuantization::kInt8>(args, context, device);
+    case KvQuantization::kInt4:
+      return RunRecordAttention<KvQuantization::kInt4>(args, context, device);
+    case KvQuantization::kNone:
+      return WithElement(args.kv.dtype, [&]<typename E>(E) { RunAttention<E>(args, context, device); });
+  }
 }
 
 }  // namespace quire::cuda

@@ -2,7 +2,8 @@
 // the device's. Device is CudaDevice, or the emulation's in tests.
 //
 // Three kernels: `decode` for chunks of one row (cuda_decode.cuh), `prefill` for longer ones (cuda_prefill.cuh), both
-// on tensor cores, in bfloat16 and float16 and with head_dim a multiple of 8; `plain` for the rest (cuda_plain.cuh).
+// on tensor cores, in bfloat16 and float16 with head_dim a multiple of 8, of fp8 and int8 of 32, of int4 of 64; `plain`
+// for the rest (cuda_plain.cuh).
 // In `prefill` and `plain` the order of summation is a function of a row's position alone; `decode` splits contexts by
 // what runs beside them, so --deterministic takes `prefill` for every row.
 
@@ -21,6 +22,7 @@ namespace quire::cuda {
 constexpr int32_t kTileTokens = 64;   // positions of a KV tile, in every kernel
 constexpr int32_t kPrefillRows = 64;  // packed rows (row, head of the group) of a tile of the prefill kernel
 constexpr int32_t kMaxGroup = 64;     // q_heads / kv_heads
+constexpr int32_t kMaxDecodeCtasPerSm = 4;
 
 // Positions [begin, end) of the context of one row, for one CTA and each head; its tiles are counted from
 // tile_begin <= begin, a multiple of kTileTokens.

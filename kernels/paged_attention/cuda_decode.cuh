@@ -11,8 +11,9 @@
 // results are merged, and, where a context is split, the last CTA to arrive merges the splits (by log-sum-exp), in
 // order.
 //
-// CTAs take items from a counter until there are none. KV is read once, in runs of a slot (head_dim elements), and
-// nothing beyond the item's end is read: those positions are zero in the tile and minus infinity in the scores.
+// CTAs take items from a counter until there are none. KV is read once, in runs of a slot (head_dim elements) or, of
+// records, of eight slots; positions beyond the item's end are minus infinity in the scores, and their values weigh
+// nothing.
 
 #ifndef QUIRE_KERNELS_PAGED_ATTENTION_CUDA_DECODE_CUH_
 #define QUIRE_KERNELS_PAGED_ATTENTION_CUDA_DECODE_CUH_
@@ -20,6 +21,7 @@
 #include "kernels/cuda/numbers.h"
 #include "kernels/cuda/reduce.h"
 #include "kernels/paged_attention/cuda.h"
+#include "kernels/paged_attention/cuda_decode_tiles.cuh"
 #include "kernels/paged_attention/cuda_tile.cuh"
 
 namespace quire::cuda {
@@ -38,33 +40,30 @@ struct DecodeParams {
   AttentionPlan plan;
 };
 
-// E: element of the cache. kDim: head_dim, rounded up. kTiles8: heads of a CTA, in eights.
-template <typename E, int kDim, int kTiles8>
+// Tiles: how the cache keeps its elements (cuda_decode_tiles.cuh). kTiles8: heads of a CTA, in eights.
+template <typename Tiles, int kTiles8>
 struct DecodeKernel {
   using Params = DecodeParams;
-  using Tile = KvTile<E, kDim>;
+  using E = typename Tiles::Operand;
   static constexpr int kThreads = 128;
   static constexpr int kWarps = kThreads / kWarpSize;
   static constexpr int kHeads = 8 * kTiles8;
-  static constexpr int kStages = kDim == 256 ? 2 : kDim == 128 ? 3 : 4;
-  static constexpr int kMinCtas = kDim == 256 ? 1 : 2;
-  static constexpr int kDimSteps = kDim / 16;
-  static constexpr int kWarpRows = kTileTokens / kWarps;
-  static_assert(kWarpRows == 16);
+  static constexpr int kStages = Tiles::kStages;
+  static constexpr int kMinCtas = Tiles::kMinCtas;
+  static constexpr int kDimSteps = Tiles::kSteps;
+  static constexpr int kDim = 16 * kDimSteps;  // head_dim, rounded up
+  static_assert(kTileTokens == kWarps * kWarpTokens);
 
-  static constexpr int kTileBytes = kTileTokens * Tile::kRowBytes;
-  static constexpr int kStageBytes = 2 * kTileBytes;  // K, then V
-  static constexpr int kQueryBytes = kHeads * Tile::kRowBytes;
   // What is in shared memory: the queries, the item's number, then the stages; after the last tile, in place of the
   // stages, each warp's results.
-  static constexpr int kItemOffset = kQueryBytes;
+  static constexpr int kItemOffset = Tiles::QueryBytes(kHeads);
   static constexpr int kStagesOffset = kItemOffset + 128;
-  static constexpr int kSharedBytes = kStagesOffset + kStages * kStageBytes;
   struct WarpResult {
     float max[kHeads], sum[kHeads];
-    float out[kHeads][kDim];
+    float out[kHeads][kDim + 4];  // so that the heads of four lanes are in different banks
   };
-  static_assert(kWarps * sizeof(WarpResult) <= kStages * kStageBytes);
+  static constexpr int kSharedBytes =
+      kStagesOffset + Max(kStages * Tiles::kStageBytes, kWarps* static_cast<int>(sizeof(WarpResult)));
 
   // What a lane knows of its warp's part of an item. Heads j, j + 1 of each eight, j = 2 * (lane % 4).
   struct State {
@@ -75,21 +74,25 @@ struct DecodeKernel {
 
   template <typename Thread>
   static QUIRE_DEVICE void Run(const Thread& thread, const Params& p) {
-    auto* shared_item = reinterpret_cast<int32_t*>(thread.shared() + kItemOffset);
+    auto* shared_next = reinterpret_cast<int32_t*>(thread.shared() + kItemOffset);
+    AttentionCounters* counters = p.plan.counters;
     const int32_t heads = p.kv.kv_heads * p.num_slices;
-    while (true) {
-      if (thread.thread() == 0) *shared_item = thread.AtomicAdd(&p.plan.counters->next, 1);
-      thread.Sync();
-      const int32_t i = *shared_item;
-      if (i >= p.plan.counters->num_decode * heads) break;
-      const DecodeItem item = p.plan.decode_items[i / heads];
+    // The first item is the CTA's own, and the number of the next is asked for while it works: nobody waits for them.
+    int32_t i = thread.cta();
+    DecodeItem item = p.plan.decode_items[i / heads];  // of the last step, where there is none
+    const int32_t num_items = counters->num_decode * heads;
+    while (i < num_items) {
+      const int32_t next = thread.thread() == 0 ? thread.num_ctas() + thread.AtomicAdd(&counters->next, 1) : 0;
       RunItem(thread, p, item, i / heads, i % heads);
-      thread.Sync();  // before shared memory is written again
+      if (thread.thread() == 0) *shared_next = next;
+      thread.Sync();
+      i = *shared_next;
+      if (i < num_items) item = p.plan.decode_items[i / heads];
     }
     // The last to find nothing leaves the counters as they were for the next layer.
-    if (thread.thread() == 0 && thread.AtomicAdd(&p.plan.counters->num_done, 1) == thread.num_ctas() - 1) {
-      p.plan.counters->next = 0;
-      p.plan.counters->num_done = 0;
+    if (thread.thread() == 0 && thread.AtomicAdd(&counters->num_done, 1) == thread.num_ctas() - 1) {
+      counters->next = 0;
+      counters->num_done = 0;
     }
   }
 
@@ -98,7 +101,6 @@ struct DecodeKernel {
                                    int32_t head) {
     const int32_t kv_head = head / p.num_slices, first = head % p.num_slices * kHeads;  // head of the group
     const int32_t num_heads = Min(kHeads, p.group - first);
-    LoadQueries(thread, p, item.row, kv_head * p.group + first, num_heads);
 
     State state;
     QUIRE_UNROLL
@@ -114,11 +116,10 @@ struct DecodeKernel {
         for (int e = 0; e < 4; ++e) state.out[d][n][e] = 0;
       }
     }
-    thread.Sync();  // the queries are there
-    AttendItem(thread, p, item, kv_head, kv_head * p.group + first, state);
+    AttendItem(thread, p, item, kv_head, kv_head * p.group + first, num_heads, state);
     thread.template WaitForCopies<0>();
     thread.Sync();  // nobody reads the stages any more
-    StoreWarpResult(thread, state);
+    StoreWarpResult(thread, p, state);
     thread.Sync();
     Merge(thread, p, item, index, kv_head * p.group + first, num_heads);
   }
@@ -129,65 +130,53 @@ struct DecodeKernel {
     const float* q = p.q + row * p.q_stride + int64_t{q_head} * p.kv.head_dim;
     for (int i = thread.thread(); i < kHeads * kDim; i += kThreads) {
       const int h = i / kDim, d = i % kDim;
-      Tile::StoreElement(thread.shared(), h, d,
-                         h < num_heads && d < p.kv.head_dim ? q[int64_t{h} * p.kv.head_dim + d] : 0.0f);
+      Tiles::StoreQuery(thread.shared(), h, d, p.kv.head_dim,
+                        h < num_heads && d < p.kv.head_dim ? q[int64_t{h} * p.kv.head_dim + d] : 0.0f);
     }
   }
 
   // The positions that this warp owns of a tile begin here.
   template <typename Thread>
   static QUIRE_DEVICE int32_t WarpBegin(const Thread& thread, const DecodeItem& item, int32_t tile) {
-    return item.tile_begin + tile * kTileTokens + thread.warp() * kWarpRows;
+    return item.tile_begin + tile * kTileTokens + thread.warp() * kWarpTokens;
   }
 
   template <typename Thread>
   static QUIRE_DEVICE void AttendItem(const Thread& thread, const Params& p, const DecodeItem& item, int32_t kv_head,
-                                      int32_t q_head, State& state) {
+                                      int32_t q_head, int32_t num_heads, State& state) {
     const int32_t num_tiles = CeilDiv(item.end - item.tile_begin, kTileTokens);
     // Even lanes know where the warp's first eight positions of the next tile lie, odd lanes the other eight.
     const auto slots_of = [&](int32_t tile) {
-      return EightSlots(p.kv, item.block_table, kv_head, WarpBegin(thread, item, tile) + thread.lane() % 2 * 8,
-                        item.begin, item.end);
+      return Tiles::Slots(p.kv, item.block_table, kv_head, WarpBegin(thread, item, tile) + thread.lane() % 2 * 8,
+                          item.begin, item.end);
     };
     int64_t slots = slots_of(0);
     for (int s = 0; s < kStages - 1; ++s) {
       CopyTile(thread, p, item, s, num_tiles, slots);
       slots = slots_of(s + 1);
     }
+    LoadQueries(thread, p, item.row, q_head, num_heads);  // while keys and values are on their way
+    thread.Sync();
     for (int32_t tile = 0; tile < num_tiles; ++tile) {
       thread.template WaitForCopies<kStages - 2>();
       thread.SyncWarp();
       CopyTile(thread, p, item, tile + kStages - 1, num_tiles, slots);
       slots = slots_of(tile + kStages);
-      const char* stage = thread.shared() + kStagesOffset + tile % kStages * kStageBytes;
-      AttendTile(thread, p, item, stage, WarpBegin(thread, item, tile), q_head, state);
+      AttendTile(thread, p, item, Stage(thread, tile), WarpBegin(thread, item, tile), q_head, state);
     }
+  }
+
+  template <typename Thread>
+  static QUIRE_DEVICE char* Stage(const Thread& thread, int32_t tile) {
+    return thread.shared() + kStagesOffset + tile % kStages * Tiles::kStageBytes;
   }
 
   // Starts the copy of this warp's part of a tile, and commits it: a group of its own, be it empty.
   template <typename Thread>
   static QUIRE_DEVICE void CopyTile(const Thread& thread, const Params& p, const DecodeItem& item, int32_t tile,
                                     int32_t num_tiles, int64_t slots) {
-    if (tile < num_tiles) {
-      constexpr int kRowsAtOnce = kWarpSize / Tile::kUnits;
-      const int unit = thread.lane() % Tile::kUnits, first_row = thread.lane() / Tile::kUnits;
-      const bool has_unit = unit * Tile::kUnitElements < p.kv.head_dim;
-      const int32_t begin = WarpBegin(thread, item, tile);
-      char* stage = thread.shared() + kStagesOffset + tile % kStages * kStageBytes;
-      QUIRE_UNROLL
-      for (int eight = 0; eight < 2; ++eight) {
-        const int64_t from = thread.Shuffle(slots, eight) + unit * Tile::kUnitElements;
-        QUIRE_UNROLL
-        for (int r = 0; r < 8; r += kRowsAtOnce) {
-          const int row = eight * 8 + r + first_row;
-          const bool valid = begin + row >= item.begin && begin + row < item.end && has_unit;
-          const int64_t element = from + int64_t{r + first_row} * p.kv.head_dim;
-          char* to = stage + Tile::UnitOffset(thread.warp() * kWarpRows + row, unit);
-          thread.CopyAsync16(to, static_cast<const E*>(p.kv.k) + element, valid);
-          thread.CopyAsync16(to + kTileBytes, static_cast<const E*>(p.kv.v) + element, valid);
-        }
-      }
-    }
+    if (tile < num_tiles)
+      Tiles::Copy(thread, p.kv, {WarpBegin(thread, item, tile), item.begin, item.end}, slots, Stage(thread, tile));
     thread.CommitCopies();
   }
 
@@ -199,39 +188,33 @@ struct DecodeKernel {
   template <typename Thread>
   static QUIRE_DEVICE void AttendTile(const Thread& thread, const Params& p, const DecodeItem& item, const char* stage,
                                       int32_t begin, int32_t q_head, State& state) {
-    const int row = thread.warp() * kWarpRows;
     float scores[kTiles8][4];
     QUIRE_UNROLL
     for (int n = 0; n < kTiles8; ++n) {
       QUIRE_UNROLL
       for (int e = 0; e < 4; ++e) scores[n][e] = 0;
     }
-    QUIRE_UNROLL
-    for (int pair = 0; pair < kDimSteps / 2; ++pair) {
-      uint32_t keys[2][4];
-      Tile::LoadRows(thread, stage, row, 2 * pair, keys[0]);
-      Tile::LoadRows(thread, stage, row, 2 * pair + 1, keys[1]);
-      QUIRE_UNROLL
-      for (int n = 0; n < kTiles8; ++n) {
-        uint32_t queries[4];
-        Tile::LoadColumns(thread, thread.shared(), 8 * n, pair, queries);
-        thread.template MultiplyAdd<E>(scores[n], keys[0], queries[0], queries[1]);
-        thread.template MultiplyAdd<E>(scores[n], keys[1], queries[2], queries[3]);
-      }
-    }
+    Tiles::Scores(thread, p.kv, thread.shared(), stage, scores);
 
-    uint32_t weights[kTiles8][2];  // B fragments of P^T: positions by heads
     const int i = thread.lane() / 4;
+    const int32_t position = begin + Tiles::Position(i), next = begin + Tiles::NextPosition(i);
+    const bool sees = Sees(item, position), sees_next = Sees(item, next);
+    [[maybe_unused]] float scale = 0, next_scale = 0;  // of V
+    if constexpr (Tiles::kHasScales) {
+      if (sees) scale = Tiles::ValueScale(thread, p.kv, stage, Tiles::Position(i));
+      if (sees_next) next_scale = Tiles::ValueScale(thread, p.kv, stage, Tiles::NextPosition(i));
+    }
+    uint32_t weights[kTiles8][2];  // B fragments of P^T: positions by heads
     QUIRE_UNROLL
     for (int n = 0; n < kTiles8; ++n) {
       float alpha[2];
       QUIRE_UNROLL
       for (int e = 0; e < 2; ++e) {
-        float& low = scores[n][e];  // of position begin + i
-        float& high = scores[n][e + 2];
+        float& low = scores[n][e];                                                            // of position
+        float& high = scores[n][e + 2];                                                       // of next
         const int32_t head = Min(q_head + 8 * n + thread.lane() % 4 * 2 + e, p.q_heads - 1);  // or one that is dropped
-        low = Sees(item, begin + i) ? p.rule(low, begin + i, head) : kNegativeInfinity;
-        high = Sees(item, begin + i + 8) ? p.rule(high, begin + i + 8, head) : kNegativeInfinity;
+        low = sees ? p.rule(low, position, head) : kNegativeInfinity;
+        high = sees_next ? p.rule(high, next, head) : kNegativeInfinity;
         float max = Max(low, high);
         QUIRE_UNROLL
         for (int mask = 4; mask < kWarpSize; mask *= 2) max = Max(max, thread.ShuffleXor(max, mask));
@@ -242,10 +225,21 @@ struct DecodeKernel {
         low = Exp2(low - base);
         high = Exp2(high - base);
       }
-      const uint32_t low = Pack<E>(scores[n][0], scores[n][1]), high = Pack<E>(scores[n][2], scores[n][3]);
-      // The denominator sums what the numerator is multiplied by: the rounded weights.
-      state.sum[n][0] = state.sum[n][0] * alpha[0] + (UnpackLow<E>(low) + UnpackLow<E>(high));
-      state.sum[n][1] = state.sum[n][1] * alpha[1] + (UnpackHigh<E>(low) + UnpackHigh<E>(high));
+      uint32_t low, high;
+      QUIRE_UNROLL
+      for (int e = 0; e < 2; ++e) state.sum[n][e] *= alpha[e];
+      if constexpr (Tiles::kHasScales) {
+        QUIRE_UNROLL
+        for (int e = 0; e < 2; ++e) state.sum[n][e] += scores[n][e] + scores[n][e + 2];
+        low = Pack<E>(scores[n][0] * scale, scores[n][1] * scale);
+        high = Pack<E>(scores[n][2] * next_scale, scores[n][3] * next_scale);
+      } else {
+        low = Pack<E>(scores[n][0], scores[n][1]);
+        high = Pack<E>(scores[n][2], scores[n][3]);
+        // The denominator sums what the numerator is multiplied by: the rounded weights.
+        state.sum[n][0] += UnpackLow<E>(low) + UnpackLow<E>(high);
+        state.sum[n][1] += UnpackHigh<E>(low) + UnpackHigh<E>(high);
+      }
       QUIRE_UNROLL
       for (int d = 0; d < kDimSteps; ++d) {
         QUIRE_UNROLL
@@ -255,14 +249,7 @@ struct DecodeKernel {
       weights[n][1] = thread.Transpose(high);
     }
 
-    QUIRE_UNROLL
-    for (int d = 0; d < kDimSteps; ++d) {
-      uint32_t values[4];
-      Tile::LoadDims(thread, stage + kTileBytes, row, d, values);
-      QUIRE_UNROLL
-      for (int n = 0; n < kTiles8; ++n)
-        thread.template MultiplyAdd<E>(state.out[d][n], values, weights[n][0], weights[n][1]);
-    }
+    Tiles::AddValues(thread, p.kv, stage, weights, state.out);
   }
 
   static QUIRE_DEVICE WarpResult* Results(char* shared) {
@@ -270,7 +257,7 @@ struct DecodeKernel {
   }
 
   template <typename Thread>
-  static QUIRE_DEVICE void StoreWarpResult(const Thread& thread, const State& state) {
+  static QUIRE_DEVICE void StoreWarpResult(const Thread& thread, const Params& p, const State& state) {
     WarpResult& result = Results(thread.shared())[thread.warp()];
     const int i = thread.lane() / 4, j = thread.lane() % 4 * 2;
     QUIRE_UNROLL
@@ -288,7 +275,10 @@ struct DecodeKernel {
       QUIRE_UNROLL
       for (int d = 0; d < kDimSteps; ++d) {
         QUIRE_UNROLL
-        for (int e = 0; e < 4; ++e) result.out[8 * n + j + e % 2][16 * d + i + e / 2 * 8] = state.out[d][n][e];
+        for (int e = 0; e < 4; ++e) {
+          const int dim = Tiles::Dim(d, i, e / 2, p.kv.head_dim);
+          if (dim < kDim) result.out[8 * n + j + e % 2][dim] = state.out[d][n][e];
+        }
       }
     }
   }
@@ -343,24 +333,48 @@ struct DecodeKernel {
     return *shared_is_last != 0;
   }
 
+  // Four dims to a thread, and the loads of several splits at once: they come from the L2, one after another would take
+  // longer than the splits saved.
   template <typename Thread>
   static QUIRE_DEVICE void MergeSplits(const Thread& thread, const Params& p, const DecodeItem& item, int32_t q_head,
                                        int32_t num_heads) {
-    for (int i = thread.thread(); i < num_heads * p.kv.head_dim; i += kThreads) {
-      const int h = i / p.kv.head_dim, d = i % p.kv.head_dim;
-      float max = kNegativeInfinity, sum = 0, out = 0;
-      for (int32_t s = 0; s < item.num_splits; ++s) {
-        const int64_t partial = int64_t{item.first_item + s} * p.q_heads + q_head + h;
-        const float split_max = p.plan.partial_max[partial];
-        const float new_max = Max(max, split_max);
-        const float base = new_max == kNegativeInfinity ? 0.0f : new_max;
-        const float before = Exp2(max - base), factor = Exp2(split_max - base);
-        sum = sum * before + factor * p.plan.partial_sum[partial];
-        out = out * before + factor * p.plan.partial_out[partial * p.kv.head_dim + d];
-        max = new_max;
+    constexpr int kDims = 4, kAtOnce = 4;
+    struct alignas(16) Dims {
+      float x[kDims];
+    };
+    const int32_t quarters = p.kv.head_dim / kDims;
+    for (int i = thread.thread(); i < num_heads * quarters; i += kThreads) {
+      const int h = i / quarters, d = i % quarters * kDims;
+      float max = kNegativeInfinity, sum = 0, out[kDims] = {};
+      for (int32_t begin = 0; begin < item.num_splits; begin += kAtOnce) {
+        float split_max[kAtOnce], split_sum[kAtOnce];
+        Dims split_out[kAtOnce];
+        QUIRE_UNROLL
+        for (int s = 0; s < kAtOnce; ++s) {
+          const int64_t partial =
+              int64_t{item.first_item + Min(begin + s, item.num_splits - 1)} * p.q_heads + q_head + h;
+          split_max[s] = begin + s < item.num_splits ? p.plan.partial_max[partial] : kNegativeInfinity;
+          split_sum[s] = p.plan.partial_sum[partial];
+          split_out[s] = *reinterpret_cast<const Dims*>(p.plan.partial_out + partial * p.kv.head_dim + d);
+        }
+        QUIRE_UNROLL
+        for (int s = 0; s < kAtOnce; ++s) {
+          if (begin + s >= item.num_splits) break;
+          const float new_max = Max(max, split_max[s]);
+          const float base = new_max == kNegativeInfinity ? 0.0f : new_max;
+          const float before = Exp2(max - base), factor = Exp2(split_max[s] - base);
+          sum = sum * before + factor * split_sum[s];
+          QUIRE_UNROLL
+          for (int e = 0; e < kDims; ++e) out[e] = out[e] * before + factor * split_out[s].x[e];
+          max = new_max;
+        }
       }
-      StoreOut(p.out, p.out_dtype, item.row * p.out_stride + int64_t{q_head + h} * p.kv.head_dim + d,
-               out / p.rule.WithSink(sum, max, q_head + h));
+      sum = p.rule.WithSink(sum, max, q_head + h);
+      QUIRE_UNROLL
+      for (int e = 0; e < kDims; ++e) {
+        StoreOut(p.out, p.out_dtype, item.row * p.out_stride + int64_t{q_head + h} * p.kv.head_dim + d + e,
+                 out[e] / sum);
+      }
     }
   }
 };

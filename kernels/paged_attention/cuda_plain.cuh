@@ -9,11 +9,34 @@
 #include "kernels/cuda/reduce.h"
 #include "kernels/paged_attention/cuda.h"
 #include "kernels/paged_attention/cuda_tile.cuh"
+#include "kernels/paged_attention/kv_codes.h"
 
 namespace quire::cuda {
 
+// A head's key or value, element by element. Query: what a query is rounded to.
 template <typename E>
+struct PlainElements {
+  using Query = E;
+  const E* head;
+  QUIRE_DEVICE PlainElements(const PagedKv& kv, const void* data, BlockId block, int32_t kv_head, int32_t slot)
+      : head(static_cast<const E*>(data) + kv.VIndex(block, kv_head, slot, 0)) {}
+  QUIRE_DEVICE float operator[](int dim) const { return Load(head + dim); }
+};
+
+template <KvQuantization kQuantization>
+struct PlainRecords {
+  using Query = BFloat16;
+  const char* record;
+  float scale;
+  QUIRE_DEVICE PlainRecords(const PagedKv& kv, const void* data, BlockId block, int32_t kv_head, int32_t slot)
+      : record(static_cast<const char*>(data) + kv.RecordBegin(block, kv_head, slot)),
+        scale(Load(reinterpret_cast<const BFloat16*>(record + kv.RecordBytes()) - 1)) {}
+  QUIRE_DEVICE float operator[](int dim) const { return kv::FromRecord(kQuantization, record, dim) * scale; }
+};
+
+template <typename Elements>
 struct PlainAttentionKernel {
+  using E = typename Elements::Query;
   struct Params {
     const float* q;  // [num_rows, q_heads, head_dim], rows q_stride apart
     int64_t q_stride;
@@ -68,12 +91,13 @@ struct PlainAttentionKernel {
     for (int32_t t = first / kWarps * kWarps + thread.warp(); t <= position; t += kWarps) {
       if (t < first) continue;
       const BlockId block = table[t / p.kv.block_size];
+      const Elements key(p.kv, p.kv.k, block, kv_head, t % p.kv.block_size);
+      const Elements value(p.kv, p.kv.v, block, kv_head, t % p.kv.block_size);
       float dot = 0;
       QUIRE_UNROLL
       for (int j = 0; j < kMaxDims; ++j) {
         const int d = thread.lane() + j * kWarpSize;
-        if (d < p.kv.head_dim)
-          dot += q[j] * Load(static_cast<const E*>(p.kv.k) + p.kv.KIndex(block, kv_head, t % p.kv.block_size, d));
+        if (d < p.kv.head_dim) dot += q[j] * key[d];
       }
       const float score = p.rule(ReduceWarp<Sum>(thread, dot), t, q_head);
       const float new_max = Max(max, score);
@@ -84,9 +108,7 @@ struct PlainAttentionKernel {
       QUIRE_UNROLL
       for (int j = 0; j < kMaxDims; ++j) {
         const int d = thread.lane() + j * kWarpSize;
-        if (d < p.kv.head_dim)
-          out[j] = out[j] * alpha +
-                   weight * Load(static_cast<const E*>(p.kv.v) + p.kv.VIndex(block, kv_head, t % p.kv.block_size, d));
+        if (d < p.kv.head_dim) out[j] = out[j] * alpha + weight * value[d];
       }
     }
     auto* results = reinterpret_cast<WarpResult*>(thread.shared());

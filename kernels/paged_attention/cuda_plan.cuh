@@ -31,7 +31,7 @@ struct AttentionPlanKernel {
 
   // How long an item may be at least and, where rows abound, at most, in tiles.
   static constexpr int32_t kMinSplitTiles = 2;
-  static constexpr int32_t kLongSplitTiles = 16;
+  static constexpr int32_t kLongSplitTiles = 4;
   static constexpr int32_t kWaves = 4;
 
   struct Shared {

@@ -14,6 +14,7 @@
 
 #include "kernels/cuda/numbers.h"
 #include "kernels/paged_attention/cuda.h"
+#include "kernels/paged_attention/cuda_prefill_tiles.cuh"
 #include "kernels/paged_attention/cuda_tile.cuh"
 
 namespace quire::cuda {
@@ -30,22 +31,25 @@ struct PrefillParams {
   const PrefillItem* items;  // [num_ctas / kv_heads]
 };
 
-template <typename E, int kDim>
+// Tiles: how the cache keeps its elements (cuda_prefill_tiles.cuh).
+template <typename Tiles>
 struct PrefillKernel {
   using Params = PrefillParams;
-  using Tile = KvTile<E, kDim>;
-  static constexpr int kThreads = 128;
+  using E = typename Tiles::Operand;
+  using Tile = typename Tiles::Tile;
+  static constexpr int kDim = Tiles::kDims;  // head_dim, rounded up
+  static constexpr int kThreads = kPrefillThreads;
   static constexpr int kMinCtas = kDim == 256 ? 1 : 2;
   static constexpr int kStages = 2;
   static constexpr int kDimSteps = kDim / 16;
   static constexpr int kTokenSteps = kTileTokens / 16;
   static_assert(kPrefillRows == kThreads / kWarpSize * 16);
 
-  static constexpr int kTileBytes = kTileTokens * Tile::kRowBytes;
-  static constexpr int kStageBytes = 2 * kTileBytes;                    // K, then V
-  static constexpr int kStagesOffset = kPrefillRows * Tile::kRowBytes;  // after the queries
-  static constexpr int kNotFiniteOffset = kStagesOffset + kStages * kStageBytes;
-  static constexpr int kSharedBytes = kNotFiniteOffset + kTileTokens * static_cast<int>(sizeof(int32_t));
+  // Shared memory: the queries, the stages, the tile made of one of them, its marks.
+  static constexpr int kStagesOffset = kPrefillRows * Tile::kRowBytes;
+  static constexpr int kPreparedOffset = kStagesOffset + kStages * Tiles::kStageBytes;
+  static constexpr int kMarksOffset = kPreparedOffset + Tiles::kPreparedBytes;
+  static constexpr int kSharedBytes = kMarksOffset + static_cast<int>(sizeof(TileMarks));
 
   // What a lane knows: rows i and i + 8 of its warp's 16, i = lane / 4.
   struct State {
@@ -80,22 +84,34 @@ struct PrefillKernel {
 
     const int32_t begin = FirstVisible(item.first_position, p.rule.window);
     const int32_t end = item.first_position + item.num_rows, num_tiles = CeilDiv(end, kTileTokens);
-    CopyTile(thread, p, item, kv_head, begin / kTileTokens, begin, end);
+    const auto tile_of = [&](int32_t tile) {
+      const int32_t position = tile * kTileTokens;
+      return ChunkTile{
+          kv_head, position, begin, end,
+          position + kTileTokens - 1 > item.first_position || position < FirstVisible(end - 1, p.rule.window)};
+    };
+    Tiles::Copy(thread, p.kv, item.block_table, tile_of(begin / kTileTokens), Stage(thread, begin / kTileTokens));
     thread.CommitCopies();
     for (int32_t tile = begin / kTileTokens; tile < num_tiles; ++tile) {
-      if (tile + 1 < num_tiles) CopyTile(thread, p, item, kv_head, tile + 1, begin, end);
+      if (tile + 1 < num_tiles) Tiles::Copy(thread, p.kv, item.block_table, tile_of(tile + 1), Stage(thread, tile + 1));
       thread.CommitCopies();  // of nothing after the last tile: there is always one group that need not have arrived
       thread.template WaitForCopies<1>();
       thread.Sync();
-      char* stage = thread.shared() + kStagesOffset + tile % kStages * kStageBytes;
-      // Some row does not see all of the tile.
-      const bool is_edge = (tile + 1) * kTileTokens - 1 > item.first_position ||
-                           tile * kTileTokens < FirstVisible(end - 1, p.rule.window);
-      if (is_edge) TakeOutNotFinite(thread, stage + kTileBytes);
-      AttendTile(thread, p, stage, tile * kTileTokens, is_edge, state);
+      const char* keys = Tiles::Prepare(thread, p.kv, tile_of(tile), Stage(thread, tile),
+                                        thread.shared() + kPreparedOffset, Marks(thread));
+      AttendTile(thread, p, keys, tile * kTileTokens, tile_of(tile).is_edge, state);
       thread.Sync();  // before the stage is written again
     }
     StoreRows(thread, p, item, state);
+  }
+
+  template <typename Thread>
+  static QUIRE_DEVICE char* Stage(const Thread& thread, int32_t tile) {
+    return thread.shared() + kStagesOffset + tile % kStages * Tiles::kStageBytes;
+  }
+  template <typename Thread>
+  static QUIRE_DEVICE TileMarks* Marks(const Thread& thread) {
+    return reinterpret_cast<TileMarks*>(thread.shared() + kMarksOffset);
   }
 
   template <typename Thread>
@@ -110,48 +126,9 @@ struct PrefillKernel {
     }
   }
 
-  // Starts the copy of a tile; positions outside [first, end) become zero.
-  template <typename Thread>
-  static QUIRE_DEVICE void CopyTile(const Thread& thread, const Params& p, const PrefillItem& item, int32_t kv_head,
-                                    int32_t tile, int32_t first, int32_t end) {
-    constexpr int kRowsAtOnce = kThreads / Tile::kUnits;
-    const int32_t begin = tile * kTileTokens;
-    const int64_t slots = EightSlots(p.kv, item.block_table, kv_head, begin + thread.lane() % 8 * 8, first, end);
-    const int unit = thread.thread() % Tile::kUnits;
-    const bool has_unit = unit * Tile::kUnitElements < p.kv.head_dim;
-    char* stage = thread.shared() + kStagesOffset + tile % kStages * kStageBytes;
-    QUIRE_UNROLL
-    for (int r = 0; r < kTileTokens; r += kRowsAtOnce) {
-      const int row = r + thread.thread() / Tile::kUnits;
-      const int64_t element =
-          thread.Shuffle(slots, row / 8) + int64_t{row % 8} * p.kv.head_dim + unit * Tile::kUnitElements;
-      const bool valid = begin + row >= first && begin + row < end && has_unit;
-      char* to = stage + Tile::UnitOffset(row, unit);
-      thread.CopyAsync16(to, static_cast<const E*>(p.kv.k) + element, valid);
-      thread.CopyAsync16(to + kTileBytes, static_cast<const E*>(p.kv.v) + element, valid);
-    }
-  }
-
-  static QUIRE_DEVICE int32_t* NotFinite(char* shared) { return reinterpret_cast<int32_t*>(shared + kNotFiniteOffset); }
-
-  // Sets to zero the values of positions that have one that is not finite, and marks them. Two threads for a position.
-  template <typename Thread>
-  static QUIRE_DEVICE void TakeOutNotFinite(const Thread& thread, char* values) {
-    const int row = thread.thread() / 2, half = thread.thread() % 2;
-    auto* pairs = reinterpret_cast<uint32_t*>(values + row * Tile::kRowBytes) + half * (kDim / 4);
-    bool found = false;
-    for (int i = 0; i < kDim / 4; ++i) found |= AnyNotFinite<E>(pairs[i]);
-    found |= thread.ShuffleXor(static_cast<int>(found), 1) != 0;
-    if (found) {
-      for (int i = 0; i < kDim / 4; ++i) pairs[i] = 0;
-    }
-    if (half == 0) NotFinite(thread.shared())[row] = found ? 1 : 0;
-    thread.Sync();
-  }
-
   // The positions [begin, begin + kTileTokens) for all rows: the online softmax (Milakov and Gimelshein 2018).
   template <typename Thread>
-  static QUIRE_DEVICE void AttendTile(const Thread& thread, const Params& p, const char* stage, int32_t begin,
+  static QUIRE_DEVICE void AttendTile(const Thread& thread, const Params& p, const char* keys_tile, int32_t begin,
                                       bool is_edge, State& state) {
     float scores[2 * kTokenSteps][4];  // rows by positions, eight of them each
     QUIRE_UNROLL
@@ -167,7 +144,7 @@ struct PrefillKernel {
       QUIRE_UNROLL
       for (int n = 0; n < 2 * kTokenSteps; ++n) {
         uint32_t keys[4];
-        Tile::LoadColumns(thread, stage, 8 * n, pair, keys);
+        Tile::LoadColumns(thread, keys_tile, 8 * n, pair, keys);
         thread.template MultiplyAdd<E>(scores[n], queries[0], keys[0], keys[1]);
         thread.template MultiplyAdd<E>(scores[n], queries[1], keys[2], keys[3]);
       }
@@ -181,7 +158,7 @@ struct PrefillKernel {
       QUIRE_UNROLL
       for (int t = 0; t < kTokenSteps; ++t) {
         uint32_t values[4];
-        Tile::LoadValues(thread, stage + kTileBytes, 16 * t, d, values);
+        Tile::LoadValues(thread, keys_tile + Tiles::kTileBytes, 16 * t, d, values);
         thread.template MultiplyAdd<E>(state.out[2 * d], weights[t], values[0], values[1]);
         thread.template MultiplyAdd<E>(state.out[2 * d + 1], weights[t], values[2], values[3]);
       }
@@ -191,18 +168,19 @@ struct PrefillKernel {
   template <typename Thread>
   static QUIRE_DEVICE void Scale(const Thread& thread, const Params& p, int32_t begin, bool is_edge, const State& state,
                                  float (&scores)[2 * kTokenSteps][4]) {
-    const int32_t* not_finite = NotFinite(thread.shared());
+    const TileMarks& marks = *Marks(thread);
     QUIRE_UNROLL
     for (int n = 0; n < 2 * kTokenSteps; ++n) {
       QUIRE_UNROLL
       for (int e = 0; e < 4; ++e) {
         float& score = scores[n][e];
         const int t = 8 * n + thread.lane() % 4 * 2 + e % 2;
+        if constexpr (Tiles::kHasScales) score *= marks.key_scale[t];
         score = p.rule(score, begin + t, state.q_head[e / 2]);
         if (!is_edge) continue;
         if (begin + t > state.position[e / 2] || begin + t < state.first_visible[e / 2]) {
           score = kNegativeInfinity;
-        } else if (not_finite[t] != 0) {
+        } else if (marks.not_finite[t] != 0) {
           score = kNaN;
         }
       }
@@ -235,9 +213,16 @@ struct PrefillKernel {
       QUIRE_UNROLL
       for (int f = 0; f < 4; ++f) {  // rows i, i + 8 of the first eight positions, then of the other eight
         const float* s = &scores[2 * t + f / 2][f % 2 * 2];
-        weights[t][f] = Pack<E>(Exp2(s[0] - base[f % 2]), Exp2(s[1] - base[f % 2]));
-        // The denominator sums what the numerator is multiplied by: the rounded weights.
-        state.sum[f % 2] += UnpackLow<E>(weights[t][f]) + UnpackHigh<E>(weights[t][f]);
+        const float low = Exp2(s[0] - base[f % 2]), high = Exp2(s[1] - base[f % 2]);
+        if constexpr (Tiles::kHasScales) {
+          const float* scales = &Marks(thread)->value_scale[16 * t + f / 2 * 8 + thread.lane() % 4 * 2];
+          weights[t][f] = Pack<E>(low * scales[0], high * scales[1]);
+          state.sum[f % 2] += low + high;
+        } else {
+          weights[t][f] = Pack<E>(low, high);
+          // The denominator sums what the numerator is multiplied by: the rounded weights.
+          state.sum[f % 2] += UnpackLow<E>(weights[t][f]) + UnpackHigh<E>(weights[t][f]);
+        }
       }
     }
   }

@@ -64,6 +64,15 @@ QUIRE_DEVICE int64_t EightSlots(const PagedKv& kv, const BlockId* block_table, i
   return kv.VIndex(block_table[position / kv.block_size], kv_head, position % kv.block_size, 0);
 }
 
+// The same of records (kv_record.h) of `record_bytes`, in bytes; kNoSlots where nothing is looked up.
+constexpr int64_t kNoSlots = -1;
+QUIRE_DEVICE int64_t RecordSlots(const PagedKv& kv, const BlockId* block_table, int32_t kv_head, int32_t position,
+                                 int32_t begin, int32_t end, int32_t record_bytes) {
+  if (position >= end || position + 8 <= begin) return kNoSlots;
+  const BlockId block = block_table[position / kv.block_size];
+  return ((int64_t{block} * kv.kv_heads + kv_head) * kv.block_size + position % kv.block_size) * record_bytes;
+}
+
 // From a dot product to a score, times log2(e), as paged_attention.h says: what families add is uniform over a launch.
 struct ScoreRule {
   float scale;

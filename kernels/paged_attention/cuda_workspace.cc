@@ -7,12 +7,11 @@
 namespace quire::cuda {
 namespace {
 
-constexpr int32_t kMaxCtasPerSm = 4;  // of any decode kernel
 constexpr int32_t kWaves = 4;         // as the planner splits where rows abound (cuda_plan.cuh)
 
 int64_t MaxDecodeItems(const WorkspaceShape& shape, int32_t num_sms) {
   // The planner gives each row its first split and, beyond, at most kWaves times the items that fill the device.
-  const int64_t max_items = CeilDiv<int64_t>(int64_t{num_sms} * kMaxCtasPerSm, shape.kv_heads);
+  const int64_t max_items = CeilDiv<int64_t>(int64_t{num_sms} * kMaxDecodeCtasPerSm, shape.kv_heads);
   return shape.max_sequences + kWaves * max_items + 1;
 }
 

@@ -72,7 +72,9 @@ class CudaDeviceTest : public testing::TestWithParam<Where> {
   static std::vector<float> Attend(Backend& backend, PagedAttentionProblem& problem) {
     return problem.Call([&](const PagedAttentionArgs& args) {
       const size_t cache_bytes =
-          static_cast<size_t>(args.kv.num_blocks * args.kv.BlockElements()) * DTypeBytes(args.kv.dtype);
+          args.kv.quantized()
+              ? static_cast<size_t>(args.kv.RecordBegin(args.kv.num_blocks, 0, 0))
+              : static_cast<size_t>(args.kv.num_blocks * args.kv.BlockElements()) * DTypeBytes(args.kv.dtype);
       const size_t q_bytes = static_cast<size_t>(args.q.rows * args.q.row_stride) * sizeof(float);
       const size_t out_bytes = static_cast<size_t>(args.out.rows * args.out.row_stride) * DTypeBytes(args.out.dtype);
       Buffer k = OnDevice(backend, args.kv.k, cache_bytes), v = OnDevice(backend, args.kv.v, cache_bytes);

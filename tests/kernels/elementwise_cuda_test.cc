@@ -222,5 +222,54 @@ TEST(ElementwiseCudaTest, RopeKvWriteHasTheBitsOfTheDefinition) {
   }
 }
 
+TEST(ElementwiseCudaTest, RopeWritesTheRecordsOfTheDefinition) {
+  constexpr int32_t kQHeads = 3, kKvHeads = 2, kBlocks = 3, kBlockSize = 8, kPositions = 90;
+  cuda::EmulatedDevice device;
+  for (const KvQuantization quantization : {KvQuantization::kFp8E4M3, KvQuantization::kInt8, KvQuantization::kInt4}) {
+    for (const auto& [head_dim, pairing, rotary_dim] : {std::tuple{2, RopePairing::kHalves, 0},
+                                                        {10, RopePairing::kInterleaved, 0},
+                                                        {128, RopePairing::kHalves, 96},
+                                                        {64, RopePairing::kNone, 0},
+                                                        {256, RopePairing::kInterleaved, 64}}) {
+      PagedKv kv{.dtype = DType::kBFloat16,
+                 .num_blocks = kBlocks,
+                 .block_size = kBlockSize,
+                 .kv_heads = kKvHeads,
+                 .head_dim = head_dim,
+                 .key_layout = KeyLayout::kRows,
+                 .quantization = quantization};
+      Matrix cos(DType::kFloat32, kPositions, head_dim / 2), sin(DType::kFloat32, kPositions, head_dim / 2);
+      Matrix q(DType::kFloat32, 4, kQHeads * head_dim, 4), q_want(DType::kFloat32, 4, kQHeads * head_dim, 4);
+      Matrix k(DType::kFloat32, 4, kKvHeads * head_dim, 1), v(DType::kFloat32, 4, kKvHeads * head_dim, 2);
+      cos.FillRandom(1);
+      sin.FillRandom(2);
+      q.FillRandom(3);
+      q_want.FillRandom(3);
+      k.FillRandom(4);
+      v.FillRandom(5);
+      for (int32_t d = 0; d < head_dim; ++d) v.tensor().Row<float>(2)[d] *= 1e-30f;
+      v.tensor().Row<float>(0)[1] = NAN;
+      v.tensor().Row<float>(0)[head_dim] = -INFINITY;  // the other head's
+      for (int32_t d = 0; d < head_dim; ++d) k.tensor().Row<float>(1)[d] = 0;
+      std::vector<char> got(2 * kv.RecordBegin(kBlocks, 0, 0), 0x77), want = got;
+      const int32_t positions[] = {0, 89, 7, 0};
+      const int64_t slots[] = {23, 0, 9, kNoSlot};
+      const auto in = [&](std::vector<char>& bytes) {
+        kv.k = bytes.data();
+        kv.v = bytes.data() + bytes.size() / 2;
+        return kv;
+      };
+      const Tensor q3 = q_want.tensor().Rows(0, 3), k3 = k.tensor().Rows(0, 3), v3 = v.tensor().Rows(0, 3);
+      RefRopeKvWrite({q3, k3, v3, positions, slots, cos.tensor().Row<float>(0), sin.tensor().Row<float>(0), in(want),
+                      pairing, rotary_dim});
+      cuda::RopeKvWrite({q.tensor(), k.tensor(), v.tensor(), positions, slots, cos.tensor().Row<float>(0),
+                         sin.tensor().Row<float>(0), in(got), pairing, rotary_dim},
+                        device);
+      EXPECT_TRUE(SameBits(q, q_want)) << "head_dim " << head_dim;
+      EXPECT_EQ(got, want) << KvTypeName(kv.dtype, quantization) << " head_dim " << head_dim;
+    }
+  }
+}
+
 }  // namespace
 }  // namespace quire

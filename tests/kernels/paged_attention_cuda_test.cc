@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cmath>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "kernels/paged_attention/cuda.cuh"
@@ -61,10 +62,11 @@ class PagedAttentionCudaTest : public testing::TestWithParam<EmulationOptions> {
     PagedAttentionProblem problem(shape, chunks);
     const std::vector<float> expected = problem.Ref();
     const float tolerance = shape.dtype == DType::kFloat32 ? 1e-5f : shape.dtype == DType::kFloat16 ? 1e-3f : 4e-3f;
+    const std::string_view type = KvTypeName(shape.dtype, shape.quantization);
     for (const bool deterministic : {false, true}) {
       EXPECT_LE(MaxDifference(Cuda(problem, deterministic), expected), tolerance)
           << shape.q_heads << " over " << shape.kv_heads << " heads of " << shape.head_dim << ", block "
-          << shape.block_size << " " << std::string(DTypeName(shape.dtype)) << " deterministic " << deterministic;
+          << shape.block_size << " " << type << " deterministic " << deterministic;
     }
   }
 
@@ -130,6 +132,67 @@ TEST_P(PagedAttentionCudaTest, WhatFamiliesAddIsNearTheDefinition) {
   }
 }
 
+constexpr KvQuantization kAllQuantizations[] = {KvQuantization::kFp8E4M3, KvQuantization::kInt8, KvQuantization::kInt4};
+
+AttentionShape Quantized(KvQuantization quantization, int32_t q_heads, int32_t kv_heads, int32_t head_dim,
+                         int32_t block_size = 16) {
+  return {.q_heads = q_heads,
+          .kv_heads = kv_heads,
+          .head_dim = head_dim,
+          .block_size = block_size,
+          .dtype = DType::kBFloat16,
+          .quantization = quantization};
+}
+
+TEST_P(PagedAttentionCudaTest, EveryShapeOfAQuantizedCacheIsNearTheDefinition) {
+  const std::vector<ChunkOf> chunks = {{0, 70, 1}, {1, 0, 9}, {2, 15, 1}, {3, 60, 7}};
+  for (const KvQuantization quantization : kAllQuantizations) {
+    for (const int32_t group : {1, 3, 8, 12, 32, 64}) ExpectNearRef(Quantized(quantization, group, 1, 64), chunks);
+    for (const int32_t head_dim : {32, 64, 96, 128, 192, 256})
+      ExpectNearRef(Quantized(quantization, 4, 2, head_dim), {{0, 76, 1}, {1, 3, 4}});
+    for (const int32_t head_dim : {2, 36, 80})  // not for tensor cores
+      ExpectNearRef(Quantized(quantization, 4, 2, head_dim), {{0, 20, 1}, {1, 3, 4}});
+    for (const int32_t block_size : {8, 24, 256})
+      ExpectNearRef(Quantized(quantization, 4, 2, 64, block_size), {{0, 130, 1}, {1, 62, 4}, {2, 300, 1}});
+  }
+}
+
+TEST_P(PagedAttentionCudaTest, ContextsOfAQuantizedCacheAroundEveryEdge) {
+  for (const KvQuantization quantization : kAllQuantizations) {
+    for (const int32_t position : {0, 7, 8, 63, 64, 129, 256, 700}) {
+      ExpectNearRef(Quantized(quantization, 8, 1, 64), {{0, position, 1}});
+      ExpectNearRef(Quantized(quantization, 4, 1, 64, 8), {{0, std::max(0, position - 2), 3}});
+    }
+    AttentionShape shape = Quantized(quantization, 6, 2, 64);
+    for (const int32_t window : {1, 33, 70}) {
+      shape.window = window;
+      shape.softcap = window == 33 ? 3.0f : 0.0f;
+      shape.sinks = window != 70;
+      shape.alibi = window == 1;
+      ExpectNearRef(shape, {{0, 210, 1}, {1, 0, 9}, {2, 5, 1}, {3, 110, 33}});
+    }
+  }
+}
+
+TEST_P(PagedAttentionCudaTest, LaterRecordsOfTheSameChunkDoNotTouchEarlierRows) {
+  for (const KvQuantization quantization : kAllQuantizations) {
+    for (const int32_t head_dim : {64, 36}) {
+      AttentionShape shape = Quantized(quantization, 2, 2, head_dim);
+      shape.key_layout = KeyLayout::kRows;
+      PagedAttentionProblem clean(shape, {{0, 0, 20}}), poisoned(shape, {{0, 0, 20}});
+      const std::vector<float> nan(head_dim, NAN), one(head_dim, 1), infinite(head_dim, INFINITY);
+      poisoned.SetHeads(0, 11, 0, nan, infinite);
+      poisoned.SetHeads(0, 12, 1, one, nan);
+      const std::vector<float> expected = Cuda(clean), found = Cuda(poisoned);
+      EXPECT_TRUE(std::equal(found.begin(), found.begin() + 11 * clean.RowElements(), expected.begin()));
+      for (int32_t row = 12; row < 20; ++row) {
+        EXPECT_FALSE(std::isfinite(found[row * clean.RowElements()])) << row;
+        EXPECT_FALSE(std::isfinite(found[row * clean.RowElements() + head_dim])) << row;
+      }
+    }
+  }
+}
+
 TEST_P(PagedAttentionCudaTest, LaterRowsOfTheSameChunkDoNotTouchEarlierOnes) {
   const AttentionShape shape{.q_heads = 2, .dtype = DType::kBFloat16, .key_layout = KeyLayout::kRows};
   PagedAttentionProblem clean(shape, {{0, 0, 20}}), poisoned(shape, {{0, 0, 20}});
@@ -150,20 +213,23 @@ TEST_P(PagedAttentionCudaTest, LaterRowsOfTheSameChunkDoNotTouchEarlierOnes) {
 
 // Laws 4, 5 and 7 on the device: under --deterministic a row has the same bits in every company, chunk and block size.
 TEST_P(PagedAttentionCudaTest, DeterministicRowsHaveTheSameBitsInAnyCompany) {
-  AttentionShape shape{.q_heads = 8, .dtype = DType::kBFloat16, .key_layout = KeyLayout::kRows};
-  PagedAttentionProblem together(shape, {{0, 90, 50}, {1, 300, 1}, {2, 0, 3}});
-  const std::vector<float> rows = Cuda(together, true);
-  shape.block_size = 40;
-  for (int32_t i : {0, 1, 37, 38, 49}) {
-    PagedAttentionProblem alone(shape, {{0, 90 + i, 1}}, 5);
-    const std::vector<float> row = Cuda(alone, true);
-    EXPECT_TRUE(std::equal(row.begin(), row.end(), rows.begin() + i * together.RowElements())) << i;
+  for (const KvQuantization quantization : {KvQuantization::kNone, KvQuantization::kFp8E4M3, KvQuantization::kInt8}) {
+    AttentionShape shape{
+        .q_heads = 8, .dtype = DType::kBFloat16, .key_layout = KeyLayout::kRows, .quantization = quantization};
+    PagedAttentionProblem together(shape, {{0, 90, 50}, {1, 300, 1}, {2, 0, 3}});
+    const std::vector<float> rows = Cuda(together, true);
+    shape.block_size = 40;
+    for (int32_t i : {0, 1, 37, 38, 49}) {
+      PagedAttentionProblem alone(shape, {{0, 90 + i, 1}}, 5);
+      const std::vector<float> row = Cuda(alone, true);
+      EXPECT_TRUE(std::equal(row.begin(), row.end(), rows.begin() + i * together.RowElements())) << i;
+    }
+    PagedAttentionProblem split(shape, {{0, 90, 17}, {9, 5, 1}, {1, 300, 1}}, 7);
+    const std::vector<float> parts = Cuda(split, true);
+    EXPECT_TRUE(std::equal(parts.begin(), parts.begin() + 17 * together.RowElements(), rows.begin()));
+    EXPECT_TRUE(std::equal(parts.begin() + 18 * together.RowElements(), parts.end(),
+                           rows.begin() + 50 * together.RowElements()));
   }
-  PagedAttentionProblem split(shape, {{0, 90, 17}, {9, 5, 1}, {1, 300, 1}}, 7);
-  const std::vector<float> parts = Cuda(split, true);
-  EXPECT_TRUE(std::equal(parts.begin(), parts.begin() + 17 * together.RowElements(), rows.begin()));
-  EXPECT_TRUE(
-      std::equal(parts.begin() + 18 * together.RowElements(), parts.end(), rows.begin() + 50 * together.RowElements()));
 }
 
 }  // namespace
