@@ -1,6 +1,6 @@
-// Company, chunks, preemption, prefix hits, pauses and cancels of others, workers and a restart are invisible, all at
-// once: mixed traffic in a cache that is too small for it, then every request alone in another engine, compared
-// bitwise.
+// Company, siblings, chunks, preemption, prefix hits, pauses and cancels of others, workers and a restart are
+// invisible, all at once: mixed traffic in a cache that is too small for it, then every request alone in another
+// engine, compared bitwise.
 //
 // The suite takes a thousand requests on cpu. ref with more than a handful:
 //
@@ -61,6 +61,7 @@ class Traffic {
     }
     if (Chance(60)) request->num_logprobs = OneOf<uint32_t>({0, 3, 20});
     if (Chance(10)) request->num_prompt_logprobs = 2;
+    if (Chance(15)) request->num_outputs = OneOf<uint32_t>({2, 3, 5});
     return request;
   }
 
@@ -137,7 +138,14 @@ void Soak(BackendKind backend, const Sizes& sizes, int num_requests) {
     engine->Cancel(id, Ending::kCancelled);
   }
   for (const RequestId id : paused) engine->Resume(id);
-  for (const auto& request : kept) together.Wait(request->id);
+  const auto keys_of = [](const Request& request) {
+    std::vector<RequestId> keys;
+    for (uint32_t i = 0; i < request.num_outputs; ++i) keys.push_back(OutputKey(request.id, i));
+    return keys;
+  };
+  for (const auto& request : kept) {
+    for (const RequestId key : keys_of(*request)) together.Wait(key);
+  }
   engine->Shutdown();
   const SchedulerStats stats = engine->snapshot().scheduler;
   if (num_requests >= 200) {  // a handful may meet nothing
@@ -153,11 +161,13 @@ void Soak(BackendKind backend, const Sizes& sizes, int num_requests) {
   int num_tokens = 0;
   for (const auto& request : kept) {
     ASSERT_TRUE(engine->Submit(request).ok());
-    const Output want = alone.Wait(request->id);
-    const Output got = together.Wait(request->id);
-    EXPECT_EQ(want.ending, Ending::kNone);
-    EXPECT_TRUE(got == want) << "request " << request->id << " differs in company";
-    num_tokens += static_cast<int>(want.tokens.size());
+    for (const RequestId key : keys_of(*request)) {
+      const Output want = alone.Wait(key);
+      const Output got = together.Wait(key);
+      EXPECT_EQ(want.ending, Ending::kNone);
+      EXPECT_TRUE(got == want) << "output " << (key >> 32) << " of request " << request->id << " differs in company";
+      num_tokens += static_cast<int>(want.tokens.size());
+    }
   }
   testing::Test::RecordProperty("tokens", num_tokens);
   testing::Test::RecordProperty("preemptions", static_cast<int>(stats.preemptions));
