@@ -60,8 +60,10 @@ BackendModelRunner::BackendModelRunner(const MemoryPlan& plan, std::unique_ptr<B
   sampled_.resize(max_head_rows_);
   top_.resize(size_t(max_head_rows_) * kMaxTop);
   targets_.reserve(max_head_rows_);
-  result_.sampled.reserve(max_chunks);
-  result_.top.reserve(max_chunks * kMaxTop);
+  for (StepResult& result : results_) {
+    result.sampled.reserve(max_chunks);
+    result.top.reserve(max_chunks * kMaxTop);
+  }
 }
 
 absl::Status BackendModelRunner::Launch(const Batch& batch) {
@@ -80,6 +82,7 @@ absl::Status BackendModelRunner::Launch(const Batch& batch) {
                           .copies = batch.copies.data(),
                           .num_copies = static_cast<int32_t>(batch.copies.size())});
   }
+  ++num_launched_;
   FlattenRows(batch);
   ChooseKeptRows(batch);
   model_.Forward({.num_rows = static_cast<int64_t>(ids_.size()),
@@ -89,8 +92,8 @@ absl::Status BackendModelRunner::Launch(const Batch& batch) {
                   .kept_rows = kept_rows_},
                  cache_, activations_);
   Sample(batch);
-  result_.prompt_logprobs.clear();
-  result_.prompt_top.clear();
+  result().prompt_logprobs.clear();
+  result().prompt_top.clear();
   for (size_t c = 0; c < batch.chunks.size(); ++c) {
     if (batch.chunks[c].scores_prompt) ScorePrompt(batch.chunks[c], kept_ends_[c] - batch.chunks[c].count);
   }
@@ -111,7 +114,7 @@ void BackendModelRunner::FlattenRows(const Batch& batch) {
     const int32_t end = chunk.begin + chunk.count;
     const absl::Span<const uint32_t> tokens = chunk.sequence->tokens();
     for (int32_t position = chunk.begin; position < end; ++position) {
-      ids_.push_back(tokens[position]);
+      ids_.push_back(chunk.takes_drawn ? previous_result().sampled[chunk.source].id : tokens[position]);
       positions_.push_back(position);
     }
     for (size_t g = 0; g < groups_.size(); ++g) {
@@ -149,9 +152,9 @@ void BackendModelRunner::Sample(const Batch& batch) {
     for (int32_t output = 0; output < batch.chunks[c].num_draws; ++output)
       draws_.push_back({.chunk = static_cast<int32_t>(c), .output = static_cast<uint32_t>(output)});
   }
-  result_.sampled.resize(batch.chunks.size());
-  result_.more_sampled.clear();
-  result_.top.clear();
+  result().sampled.resize(batch.chunks.size());
+  result().more_sampled.clear();
+  result().top.clear();
   const absl::Span<const Draw> all = draws_;
   for (size_t begin = 0; begin < all.size(); begin += max_head_rows_)
     SampleSlice(all.subspan(begin, max_head_rows_), batch);
@@ -167,9 +170,10 @@ void BackendModelRunner::SampleSlice(absl::Span<const Draw> slice, const Batch& 
     head_rows_.push_back(kept_ends_[draw.chunk] - 1);
     params_.push_back(request.sampling);
     params_.back().seed += sequence.index() + draw.output;
-    const bool bans = sequence.BansStopIds();
+    const int32_t position = batch.chunks[draw.chunk].begin + batch.chunks[draw.chunk].count;
+    const bool bans = sequence.BansStopIdsAt(position);
     sample_rows_.push_back({.params = &params_.back(),  // has room for all: it stays where it is
-                            .position = sequence.tokens().size(),
+                            .position = static_cast<uint64_t>(position),
                             .allowed = request.allowed_ids,
                             .banned = bans ? absl::MakeConstSpan(request.stop_ids) : absl::Span<const uint32_t>(),
                             .bias = request.logit_bias,
@@ -189,12 +193,12 @@ void BackendModelRunner::SampleSlice(absl::Span<const Draw> slice, const Batch& 
                     .top_stride = kMaxTop});
   for (size_t r = 0; r < slice.size(); ++r) {
     if (slice[r].output == 0) {
-      result_.sampled[slice[r].chunk] = sampled_[r];
+      result().sampled[slice[r].chunk] = sampled_[r];
     } else {
-      result_.more_sampled.push_back(sampled_[r]);
+      result().more_sampled.push_back(sampled_[r]);
     }
     const auto top = top_.begin() + static_cast<int64_t>(r) * kMaxTop;
-    result_.top.insert(result_.top.end(), top, top + sample_rows_[r].num_top);
+    result().top.insert(result().top.end(), top, top + sample_rows_[r].num_top);
   }
 }
 
@@ -212,14 +216,14 @@ void BackendModelRunner::ScorePrompt(const Chunk& chunk, int32_t first_row) {
       targets_.push_back(tokens[position + 1]);
     }
     const Tensor logits = model_.Logits(head_rows_, activations_);
-    const size_t num_logprobs = result_.prompt_logprobs.size(), num_tops = result_.prompt_top.size();
-    result_.prompt_logprobs.resize(num_logprobs + count);
-    result_.prompt_top.resize(num_tops + size_t(count) * num_top);
+    const size_t num_logprobs = result().prompt_logprobs.size(), num_tops = result().prompt_top.size();
+    result().prompt_logprobs.resize(num_logprobs + count);
+    result().prompt_top.resize(num_tops + size_t(count) * num_top);
     backend_->Score({.logits = logits,
                      .targets = targets_.data(),
                      .num_top = num_top,
-                     .logprobs = result_.prompt_logprobs.data() + num_logprobs,
-                     .top = result_.prompt_top.data() + num_tops});
+                     .logprobs = result().prompt_logprobs.data() + num_logprobs,
+                     .top = result().prompt_top.data() + num_tops});
   }
 }
 

@@ -4,13 +4,14 @@
 // model over them, draws tokens from the last row of each chunk that samples and scores the prompt rows that a request
 // asked for. The head runs over slices of at most max_head_rows rows, so that logits never need more memory than
 // planned. Everything that a step touches is allocated at start; only prompt log-probabilities, and many outputs of one
-// prompt, may grow their result.
+// prompt, may grow their result. The results of two batches are kept: that of the one before feeds the next.
 //
 // Thread: the engine thread.
 
 #ifndef QUIRE_ENGINE_BACKEND_MODEL_RUNNER_H_
 #define QUIRE_ENGINE_BACKEND_MODEL_RUNNER_H_
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -34,7 +35,7 @@ class BackendModelRunner : public ModelRunner {
                                                                     Weights weights, std::unique_ptr<Backend> backend);
 
   absl::Status Launch(const Batch& batch) override;
-  absl::StatusOr<const StepResult*> Collect() override { return &result_; }
+  absl::StatusOr<const StepResult*> Collect() override { return &results_[num_collected_++ % results_.size()]; }
 
   const KvCache& kv_cache() const { return cache_; }
 
@@ -42,6 +43,10 @@ class BackendModelRunner : public ModelRunner {
   BackendModelRunner(const MemoryPlan& plan, std::unique_ptr<Backend> backend, Model model, KvCache cache,
                      Activations activations);
 
+  // Of the batch launched last.
+  StepResult& result() { return results_[(num_launched_ - 1) % results_.size()]; }
+  // Of the one before.
+  const StepResult& previous_result() const { return results_[num_launched_ % results_.size()]; }
   // Fills ids_, positions_ and groups_ from the batch.
   void FlattenRows(const Batch& batch);
   // Fills kept_rows_ and kept_ends_ from the batch.
@@ -52,10 +57,10 @@ class BackendModelRunner : public ModelRunner {
     uint32_t output;
   };
 
-  // Draws the tokens of each chunk that samples: result_.sampled, .more_sampled and .top.
+  // Draws the tokens of each chunk that samples: .sampled, .more_sampled and .top of the result.
   void Sample(const Batch& batch);
   void SampleSlice(absl::Span<const Draw> slice, const Batch& batch);
-  // Scores the rows of a chunk whose successor is a prompt token: appends to result_.prompt_logprobs and .prompt_top.
+  // Scores the rows of a chunk whose successor is a prompt token: appends to .prompt_logprobs and .prompt_top.
   // Its first row is the model's kept row `first_row`.
   void ScorePrompt(const Chunk& chunk, int32_t first_row);
 
@@ -89,7 +94,10 @@ class BackendModelRunner : public ModelRunner {
   std::vector<TokenLogprob> top_;       // [max_head_rows, kMaxTop]
   std::vector<uint32_t> targets_;       // [<= max_head_rows]
 
-  StepResult result_;
+  // Of batch number b, from 0: results_[b % 2].
+  std::array<StepResult, 2> results_;
+  uint64_t num_launched_ = 0;
+  uint64_t num_collected_ = 0;
 };
 
 }  // namespace quire

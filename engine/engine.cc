@@ -61,8 +61,7 @@ void Engine::Run() {
 }
 
 bool Engine::TakeInbox() {
-  // An empty batch means that nothing can run until somebody says so or a deadline passes.
-  const absl::Time wait_until = batch_.empty() ? scheduler_.NextDeadline() : absl::InfinitePast();
+  const absl::Time wait_until = is_idle_ ? scheduler_.NextDeadline() : absl::InfinitePast();
   if (!inbox_.Take(wait_until, commands_)) return false;
   CarryOut(commands_);
   return true;
@@ -70,29 +69,44 @@ bool Engine::TakeInbox() {
 
 absl::Status Engine::Step() {
   const absl::Time begin = absl::Now();
+  Batch& batch = batches_[num_in_flight_];
   scheduler_.Expire(begin, events_);
-  scheduler_.Schedule(begin, batch_, events_);
+  scheduler_.Schedule(begin, batch, events_);
   ++progress_.turns;
-  const bool was_idle = !std::exchange(progress_.has_work, !batch_.empty());
-  if (batch_.empty()) return absl::OkStatus();
+  is_idle_ = batch.empty() && num_in_flight_ == 0;
+  const bool was_idle = !std::exchange(progress_.has_work, !is_idle_);
+  if (is_idle_) return absl::OkStatus();
   if (was_idle || !events_.empty()) Deliver();  // who starts or ends here need not wait for the step
 
   const absl::Time scheduled = absl::Now();
-  if (absl::Status status = runner_->Launch(batch_); !status.ok()) return status;
+  progress_.schedule_time += scheduled - begin;
+  if (!batch.empty()) {
+    if (absl::Status status = runner_->Launch(batch); !status.ok()) return status;
+    progress_.compute_time += absl::Now() - scheduled;
+    if (++num_in_flight_ <= scheduler_.options().run_ahead) return absl::OkStatus();
+  }
+  return CollectOldest();
+}
+
+absl::Status Engine::CollectOldest() {
+  const absl::Time begin = absl::Now();
   const absl::StatusOr<const StepResult*> result = runner_->Collect();
   if (!result.ok()) return result.status();
 
   const absl::Time computed = absl::Now();
-  scheduler_.Commit(computed, batch_, **result, events_);
+  scheduler_.Commit(computed, batches_[0], **result, events_);
   progress_.last_step = absl::Now();
-  progress_.step_tokens += batch_.num_tokens;
-  progress_.schedule_time += scheduled - begin;
-  progress_.compute_time += computed - scheduled;
+  progress_.step_tokens += batches_[0].num_tokens;
+  progress_.compute_time += computed - begin;
   progress_.commit_time += progress_.last_step - computed;
+  std::swap(batches_[0], batches_[1]);
+  --num_in_flight_;
   return absl::OkStatus();
 }
 
-void Engine::Finish(const absl::Status& status) {
+void Engine::Finish(absl::Status status) {
+  // What is under way may still be told to those who get it.
+  while (status.ok() && num_in_flight_ > 0) status = CollectOldest();
   if (!status.ok()) inbox_.Close(absl::UnavailableError(absl::StrCat("the engine failed: ", status.message())));
   inbox_.TakeRest(commands_);
   CarryOut(commands_);

@@ -1,6 +1,9 @@
 // Engine: the inbox, the scheduler, the runner and the thread that turns them.
 //
-//   inbox -> Expire -> Schedule -> Launch -> Collect -> Commit -> events
+//   inbox -> Expire -> Schedule -> Launch -> Collect (previous) -> Commit -> events
+//
+// Where the device works by itself (SchedulerOptions::run_ahead) the host schedules and launches a batch while the one
+// before it runs, and collects that one then; else it collects what it has just launched. The loop is the same.
 //
 // Any thread may Submit, Cancel or Stop; none of them waits for a step. The engine thread alone touches the scheduler
 // and the blocks, and blocks in one place: on the inbox, when nothing can run.
@@ -8,6 +11,7 @@
 #ifndef QUIRE_ENGINE_ENGINE_H_
 #define QUIRE_ENGINE_ENGINE_H_
 
+#include <array>
 #include <atomic>
 #include <cstdint>
 #include <memory>
@@ -47,7 +51,7 @@ struct EngineSnapshot {
   int32_t num_blocks = 0;
   uint64_t step_tokens = 0;      // rows computed so far, all steps
   absl::Duration schedule_time;  // spent so far, by phase of the loop
-  absl::Duration compute_time;
+  absl::Duration compute_time;   // launching, and waiting for the device
   absl::Duration commit_time;
   absl::Time last_step;        // when one was last committed; the epoch before the first
   absl::Duration retry_delay;  // the estimate until one more waiting request is admitted
@@ -100,10 +104,12 @@ class Engine {
   void Run();
   // Carries out what others asked for; waits for it when the last batch was empty. False when the engine is to end.
   bool TakeInbox();
-  // One step; without effect when nothing can run. An error is the device's.
+  // One turn: launches a batch if anything can run, collects one if it is time. An error is the device's.
   absl::Status Step();
+  // Waits for the oldest batch in flight and takes in what it brought.
+  absl::Status CollectOldest();
   // Ends what is left; tells the sink if `status` is an error.
-  void Finish(const absl::Status& status);
+  void Finish(absl::Status status);
 
   void CarryOut(std::vector<Command>& commands);
   // Publishes the snapshot, then hands the events to the sink.
@@ -122,7 +128,10 @@ class Engine {
   std::unique_ptr<ModelRunner> runner_;
   Scheduler scheduler_;
   std::vector<Command> commands_;
-  Batch batch_;  // of the last step
+  // Batches in flight, the oldest first, and behind them the one that is being made.
+  std::array<Batch, 2> batches_;
+  int32_t num_in_flight_ = 0;
+  bool is_idle_ = true;  // nothing can run until somebody says so or a deadline passes
   std::vector<TokenEvent> events_;
   EngineSnapshot progress_;                   // what the next snapshot will say
   absl::flat_hash_set<RequestId> unstarted_;  // requests taken from the inbox and not yet admitted

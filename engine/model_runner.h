@@ -1,7 +1,8 @@
-// ModelRunner: computes a batch. Launch starts it, Collect waits for it and hands over what came out.
+// ModelRunner: computes batches. Launch starts one, Collect waits for it and hands over what came out.
 //
-// On `cpu` and `ref` Launch computes at once; on `cuda` it returns while the device works. A test drives the engine
-// with a fake one.
+// On `cpu` and `ref` Launch computes at once. On `cuda` it returns while the device works, and the next batch may be
+// launched before this one is collected: SchedulerOptions::run_ahead says how many. A chunk that takes_drawn begins
+// with a token that only the device has seen. A test drives the engine with a fake one.
 //
 // Thread: the engine thread.
 
@@ -20,10 +21,12 @@ class ModelRunner {
  public:
   virtual ~ModelRunner() = default;
 
-  // REQUIRES: batch.num_tokens <= max_num_batched_tokens; the sequences live until Collect returns.
+  // REQUIRES: batch.num_tokens <= max_num_batched_tokens; at most run_ahead batches are not collected; the
+  // sequences live until this one is.
   virtual absl::Status Launch(const Batch& batch) = 0;
 
-  // The result of the batch launched last; valid until the next Launch. An error is the device's: nothing can go on.
+  // The result of the oldest batch that is not collected; valid until the next Collect or, without run-ahead, Launch.
+  // An error is the device's: nothing can go on.
   virtual absl::StatusOr<const StepResult*> Collect() = 0;
 };
 

@@ -97,11 +97,14 @@ void BlockTables::Publish(int32_t index, const BlockHash& hash) {
   }
 }
 
-void BlockTables::Unpublish(std::vector<BlockId>& suspects) {
+void BlockTables::Unpublish() {
   for (const BlockTable& table : tables_) {
     for (const BlockId block : table.blocks()) pool_->Unpublish(block);
-    suspects.insert(suspects.end(), table.blocks().begin(), table.blocks().end());
   }
+}
+
+void BlockTables::AppendTo(std::vector<BlockId>& blocks) const {
+  for (const BlockTable& table : tables_) blocks.insert(blocks.end(), table.blocks().begin(), table.blocks().end());
 }
 
 void BlockTables::ReleasePassed(int64_t next) {

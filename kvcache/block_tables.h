@@ -56,8 +56,10 @@ class BlockTables {
 
   // Names the blocks at `index` for the cache.
   void Publish(int32_t index, const BlockHash& hash);
-  // Takes all blocks out of the cache: their contents are suspect. Appends them to `suspects`.
-  void Unpublish(std::vector<BlockId>& suspects);
+  // Takes all blocks out of the cache: their contents are suspect.
+  void Unpublish();
+  // Appends the blocks that it holds.
+  void AppendTo(std::vector<BlockId>& blocks) const;
 
   // Gives back what the rows at positions `next`, next + 1, ... do not see.
   void ReleasePassed(int64_t next);

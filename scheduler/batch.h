@@ -12,12 +12,16 @@
 
 namespace quire {
 
-// Runs positions [begin, begin + count) of a sequence. REQUIRES: begin == sequence->num_computed() when scheduled.
+// Runs positions [begin, begin + count) of a sequence, those after the ones that it has run.
 struct Chunk {
   const Sequence* sequence = nullptr;  // alive until the batch is committed
   int32_t begin = 0;
   int32_t count = 0;
-  // begin + count == tokens().size(): the last row feeds the head and tokens are drawn from it, for the outputs
+  // count == 1, and the host has not seen the token at `begin`: it is the one that chunk `source` of the batch before
+  // draws.
+  bool takes_drawn = false;
+  int32_t source = 0;
+  // begin + count == len(): the last row feeds the head and tokens are drawn from it, for the outputs
   // sequence->index() and following: one, but all n where the prompt of a request of n outputs is complete.
   bool samples = false;
   int32_t num_draws = 1;  // if it samples

@@ -18,10 +18,11 @@ Scheduler::SequenceList::iterator Scheduler::PlaceOf(const Sequence& sequence) {
 
 void Scheduler::CommitFork(absl::Time now, const ChunkResult& result, Sequence& sequence,
                            std::vector<TokenEvent>& events) {
-  // All share the blocks before the first can be over and give them back.
-  num_seats_ -= NumSeats(sequence) - 1;
+  // All share the blocks before the first can be over and give them back. If it was preempted meanwhile, it holds
+  // neither seats nor blocks, and all wait.
+  if (sequence.running_) num_seats_ -= NumSeats(sequence) - 1;
   sequence.num_outputs_ = 1;
-  sequence.may_share_next_ = true;
+  sequence.may_share_next_ = sequence.running_;
   absl::InlinedVector<Sequence*, 16> outputs = {&sequence};
   for (size_t i = 1; i <= result.more.size(); ++i) outputs.push_back(&Fork(sequence, static_cast<uint32_t>(i)));
 
@@ -33,7 +34,7 @@ void Scheduler::CommitFork(absl::Time now, const ChunkResult& result, Sequence& 
 }
 
 Sequence& Scheduler::Fork(Sequence& first, uint32_t index) {
-  const bool runs = num_seats_ < MaxSeats();
+  const bool runs = first.running_ && num_seats_ < MaxSeats();
   SequenceList& list = runs ? running_ : waiting_;
   // Behind the outputs before it: those that run stand one after another.
   Outputs& outputs = by_id_.find(first.request().id)->second;

@@ -25,9 +25,10 @@ Scheduler::Scheduler(const SchedulerOptions& options)
       shares_(options.max_tenants, options.tenant_weights),
       queue_(options.policy, shares_) {
   Check(options.block_size >= 1 && !options.kv_windows.empty() && options.max_num_seqs >= 1 &&
-            options.max_num_batched_tokens >= 1 && options.chunked_prefill_size >= 1,
+            options.max_num_batched_tokens >= 1 && options.chunked_prefill_size >= 1 && options.run_ahead >= 0 &&
+            options.run_ahead <= kMaxRunAhead,
         "scheduler options out of range");
-  in_flight_.reserve(options.max_num_seqs);
+  for (InFlight& batch : in_flight_) batch.sequences.reserve(options.max_num_seqs);
 }
 
 Scheduler::~Scheduler() = default;
@@ -204,13 +205,14 @@ void Scheduler::Remove(Sequence& sequence) {
   }
   if (sequence.running_) num_seats_ -= NumSeats(sequence);
   blocked_ = nullptr;
-  PublishBlocks(sequence, sequence.blocks_.size());
 
   SequenceList& list = sequence.running_ ? running_ : waiting_;
-  if (sequence.in_flight_) {
+  if (sequence.num_launched_ > 0) {
     sequence.ended_ = true;
+    LeaveLater(sequence);
     ended_.splice(ended_.end(), list, it);
   } else {
+    ReleaseBlocks(sequence);
     list.erase(it);
   }
 }
@@ -219,10 +221,10 @@ void Scheduler::Remove(Sequence& sequence) {
 // Schedule
 
 void Scheduler::Schedule(absl::Time now, Batch& batch, std::vector<TokenEvent>& events) {
-  Check(in_flight_.empty(), "the previous batch is not committed");
+  Check(num_in_flight_ <= options_.run_ahead, "the previous batch is not committed");
+  in_flight_[num_in_flight_].scheduled_at = now;
   batch.clear();
   if (!suspects_.empty()) ScrubSuspects(batch);
-  scheduled_at_ = now;
   num_admitted_ = 0;
   num_chunked_ = 0;
   if (std::exchange(must_park_, false)) ParkPaused();
@@ -231,7 +233,9 @@ void Scheduler::Schedule(absl::Time now, Batch& batch, std::vector<TokenEvent>& 
   // preemption.
   if (ScheduleRunning(batch)) AdmitWaiting(now, batch, events);
   load_.OnScheduled(now, num_admitted_, !queue_.empty());
-  if (!batch.empty()) suspects_.clear();  // an empty one is not run
+  if (batch.empty()) return;  // it is not run
+  ++num_in_flight_;
+  suspects_.clear();
 }
 
 void Scheduler::ParkPaused() {
@@ -245,19 +249,23 @@ void Scheduler::ParkPaused() {
 bool Scheduler::ScheduleRunning(Batch& batch) {
   num_running_tokens_ = 0;
   auto num_behind = static_cast<int32_t>(running_.size());  // `it` and those after it
-  bool preempted = false;
+  bool all_had_blocks = true;
   for (auto it = running_.begin(); it != running_.end(); ++it, --num_behind) {
-    while (!HasBlocks(NumBlocksNow(*it))) {
+    if (it->AwaitsToken()) continue;
+    bool has_blocks = HasBlocks(NumBlocksNow(*it));
+    for (; !has_blocks; has_blocks = HasBlocks(NumBlocksNow(*it))) {
+      all_had_blocks = false;
       const bool is_last = std::next(it) == running_.end();
+      // What a batch in flight keeps comes back with its commit; of the only one, what its windows have passed.
+      if (num_leaving_ > 0 || (is_last && it == running_.begin() && num_in_flight_ > 0)) break;
       PreemptLast();
       --num_behind;
-      preempted = true;
       if (is_last) return false;
     }
     // Nobody is admitted without a token of the budget for himself, and those behind keep theirs.
-    AddChunk(*it, num_behind - 1, batch);
+    if (has_blocks) AddChunk(*it, num_behind - 1, batch);
   }
-  return !preempted;
+  return all_had_blocks;
 }
 
 bool Scheduler::HasBlocks(int64_t count) const {
@@ -289,8 +297,12 @@ void Scheduler::AdmitBeforeRunning(absl::Time now, std::vector<TokenEvent>& even
   while (!running_.empty() && !queue_.empty() && queue_.Front().rank() < running_.back().rank()) {
     Sequence* const sequence = NextToAdmit(now, events);
     if (sequence == nullptr || !(sequence->rank() < running_.back().rank())) return;
-    if (HasSeats(*sequence) && TakePrefix(*sequence, NumReservedBlocks())) {
+    if (sequence->num_launched_ > 0) return;
+    const bool has_seats = HasSeats(*sequence);
+    if (has_seats && TakePrefix(*sequence, NumReservedBlocks())) {
       Admit(*sequence, now, events);
+    } else if (has_seats && num_leaving_ > 0) {
+      return;  // more blocks come with a commit
     } else {
       PreemptLast();
     }
@@ -307,7 +319,7 @@ void Scheduler::AdmitWaiting(absl::Time now, Batch& batch, std::vector<TokenEven
   while (may_admit()) {
     Sequence* const sequence = NextToAdmit(now, events);
     if (sequence == nullptr) return;
-    if (!HasSeats(*sequence) || !TakePrefix(*sequence, reserved)) {
+    if (sequence->num_launched_ > 0 || !HasSeats(*sequence) || !TakePrefix(*sequence, reserved)) {
       blocked_ = sequence;
       return;
     }
@@ -342,7 +354,8 @@ bool Scheduler::TakePrefix(Sequence& sequence, int64_t reserved) {
     sequence.blocks_.AppendHit(name, max_blocks);
   }
   // Alone it is admitted whatever it needs: Add has seen to it that it fits.
-  if (!running_.empty() && !HasBlocks(reserved + sequence.NumBlocksSoon())) {
+  const bool is_alone = running_.empty() && num_leaving_ == 0;
+  if (!is_alone && !HasBlocks(reserved + sequence.NumBlocksSoon())) {
     sequence.blocks_.Clear();
     return false;
   }
@@ -364,11 +377,15 @@ void Scheduler::Start(Sequence& sequence, absl::Time now, std::vector<TokenEvent
 }
 
 void Scheduler::StopRunning(SequenceList::iterator it) {
-  ReleaseBlocks(*it);
+  if (it->num_launched_ > 0) {
+    LeaveLater(*it);
+  } else {
+    ReleaseBlocks(*it);
+  }
   it->running_ = false;
   it->may_share_next_ = false;
   num_seats_ -= NumSeats(*it);
-  it->expected_tokens_ = it->num_pending();
+  it->expected_tokens_ = it->len();
   waiting_.splice(waiting_.end(), running_, it);
   blocked_ = nullptr;
 }
@@ -407,6 +424,8 @@ void Scheduler::AddChunk(Sequence& sequence, int32_t num_behind, Batch& batch) {
       .sequence = &sequence,
       .begin = begin,
       .count = count,
+      .takes_drawn = sequence.num_in_flight_ > 0,
+      .source = sequence.last_chunk_,
       .samples = count == num_pending,
       .num_draws = sequence.num_outputs_,
       .scores_prompt =
@@ -415,8 +434,12 @@ void Scheduler::AddChunk(Sequence& sequence, int32_t num_behind, Batch& batch) {
   batch.num_tokens += count;
   if (num_pending > 1) num_chunked_ += count;
   num_running_tokens_ += num_pending - count;
-  sequence.in_flight_ = true;
-  in_flight_.push_back(&sequence);
+  sequence.num_computed_ = end;
+  if (count == num_pending) ++sequence.num_in_flight_;
+  ++sequence.num_launched_;
+  std::vector<Sequence*>& in_flight = in_flight_[num_in_flight_].sequences;
+  sequence.last_chunk_ = static_cast<int32_t>(in_flight.size());
+  in_flight.push_back(&sequence);
 }
 
 int32_t Scheduler::AppendBlocks(Sequence& sequence, int32_t count) {
@@ -431,16 +454,19 @@ int32_t Scheduler::AppendBlocks(Sequence& sequence, int32_t count) {
 // Commit
 
 void Scheduler::Commit(absl::Time now, const Batch& batch, const StepResult& result, std::vector<TokenEvent>& events) {
-  Check(batch.chunks.size() == in_flight_.size(), "another batch than the one in flight is committed");
   if (batch.empty()) return;
-  StepReader reader(result, in_flight_.size());
+  InFlight& in_flight = in_flight_[0];
+  Check(num_in_flight_ > 0 && batch.chunks.size() == in_flight.sequences.size(),
+        "another batch than the oldest in flight is committed");
+  StepReader reader(result, batch.chunks.size());
   int32_t num_draws = 0;
-  for (size_t i = 0; i < in_flight_.size(); ++i) {
-    Sequence& sequence = *in_flight_[i];
+  for (size_t i = 0; i < batch.chunks.size(); ++i) {
+    Sequence& sequence = *in_flight.sequences[i];
     const Chunk& chunk = batch.chunks[i];
-    Check(chunk.sequence == &sequence, "another batch than the one in flight is committed");
+    Check(chunk.sequence == &sequence, "another batch than the oldest in flight is committed");
     const ChunkResult chunk_result = reader.Next(chunk);
-    sequence.in_flight_ = false;
+    --sequence.num_launched_;
+    if (chunk.samples) --sequence.num_in_flight_;
     if (chunk.begin < sequence.max_computed_) {
       const int32_t num_again = std::min(chunk.begin + chunk.count, sequence.max_computed_) - chunk.begin;
       counters_.recomputed_tokens += num_again;
@@ -450,15 +476,31 @@ void Scheduler::Commit(absl::Time now, const Batch& batch, const StepResult& res
     if (sequence.ended_) {
       counters_.computed_tokens += chunk.samples ? chunk.num_draws : 0;
       counters_.discarded_tokens += chunk.samples ? chunk.num_draws : 0;
-      if (chunk.samples && !chunk_result.IsFinite()) sequence.blocks_.Unpublish(suspects_);
+      if (chunk.samples && !chunk_result.IsFinite()) Distrust(sequence);
     } else {
       CommitChunk(now, chunk_result, sequence, events);
     }
   }
-  in_flight_.clear();
-  ended_.clear();  // nothing names them any more: their blocks go back
+  const absl::Time scheduled_at = in_flight.scheduled_at;
+  in_flight.sequences.clear();
+  std::swap(in_flight_[0], in_flight_[1]);
+  --num_in_flight_;
+  EraseEnded();
   ++counters_.steps;
-  load_.OnStep(now, now - scheduled_at_, batch.num_tokens, batch.num_tokens - num_draws);
+  // It began when it was scheduled, or when the batch before it was done.
+  const absl::Time begin = std::max(scheduled_at, std::exchange(committed_at_, now));
+  load_.OnStep(now, now - begin, batch.num_tokens, batch.num_tokens - num_draws);
+}
+
+void Scheduler::EraseEnded() {
+  for (auto it = ended_.begin(); it != ended_.end();) {
+    const auto next = std::next(it);
+    if (it->num_launched_ == 0) {
+      ReleaseBlocks(*it);
+      ended_.erase(it);
+    }
+    it = next;
+  }
 }
 
 void Scheduler::CommitChunk(absl::Time now, const ChunkResult& result, Sequence& sequence,
@@ -467,11 +509,15 @@ void Scheduler::CommitChunk(absl::Time now, const ChunkResult& result, Sequence&
   if (chunk.samples && !result.IsFinite()) return Fail(now, sequence, events);
   if (chunk.scores_prompt) EmitPromptLogprobs(now, result, sequence, events);
 
-  sequence.num_computed_ = chunk.begin + chunk.count;
-  sequence.max_computed_ = std::max(sequence.max_computed_, sequence.num_computed_);
-  // A prompt is published while it runs, so that others with the same beginning find it; an output when it ends.
-  PublishBlocks(sequence, sequence.num_prompt_hashes_);
-  if (has_windows_) sequence.blocks_.ReleasePassed(sequence.num_computed_);
+  const int32_t end = chunk.begin + chunk.count;
+  sequence.max_computed_ = std::max(sequence.max_computed_, end);
+  if (sequence.leaving_) {
+    ReleaseBlocks(sequence);
+  } else {
+    // A prompt is published while it runs, so that others with the same beginning find it; an output when it ends.
+    PublishBlocks(sequence, std::min(sequence.num_prompt_hashes_, end / options_.block_size));
+    if (has_windows_) sequence.blocks_.ReleasePassed(end);
+  }
   if (!chunk.samples) return;
 
   if (chunk.num_draws > 1) {
@@ -499,17 +545,30 @@ void Scheduler::CommitToken(absl::Time now, const SampledToken& sampled, absl::S
 
 void Scheduler::PublishBlocks(Sequence& sequence, int32_t end) {
   if (end <= sequence.num_published_ || !options_.enable_prefix_caching || !sequence.FeedsPrefixCache()) return;
-  end = std::min(end, sequence.num_computed_ / options_.block_size);
+  // A token that was drawn in vain may have run; nobody knows its name.
+  const auto num_known = static_cast<int32_t>(sequence.tokens_.size());
+  end = std::min(end, std::min(sequence.num_computed_, num_known) / options_.block_size);
   for (int32_t& index = sequence.num_published_; index < end; ++index) {
     sequence.blocks_.Publish(index, sequence.HashOf(index));
   }
 }
 
 void Scheduler::ReleaseBlocks(Sequence& sequence) {
-  PublishBlocks(sequence, sequence.blocks_.size());
+  if (sequence.failed_) {
+    sequence.blocks_.AppendTo(suspects_);
+  } else {
+    PublishBlocks(sequence, sequence.blocks_.size());
+  }
   sequence.blocks_.Clear();
   sequence.num_published_ = 0;
   sequence.num_computed_ = 0;
+  if (!std::exchange(sequence.leaving_, false)) return;
+  --num_leaving_;
+  blocked_ = nullptr;
+}
+
+void Scheduler::LeaveLater(Sequence& sequence) {
+  if (!std::exchange(sequence.leaving_, true)) ++num_leaving_;
 }
 
 void Scheduler::EmitPromptLogprobs(absl::Time now, const ChunkResult& result, const Sequence& sequence,
@@ -528,12 +587,14 @@ void Scheduler::EmitPromptLogprobs(absl::Time now, const ChunkResult& result, co
 
 void Scheduler::Fail(absl::Time now, Sequence& sequence, std::vector<TokenEvent>& events) {
   const RequestId id = sequence.request().id;
-  for (const SequenceList::iterator it : by_id_.find(id)->second) {
-    it->blocks_.Unpublish(suspects_);
-    it->num_published_ = it->blocks_.size();  // and so they stay
-  }
+  for (const SequenceList::iterator it : by_id_.find(id)->second) Distrust(*it);
   AppendEvent(EventKind::kEnded, sequence, now, events).ending = Ending::kFailed;
   RemoveAll(id);
+}
+
+void Scheduler::Distrust(Sequence& sequence) {
+  sequence.failed_ = true;
+  sequence.blocks_.Unpublish();
 }
 
 void Scheduler::ScrubSuspects(Batch& batch) {

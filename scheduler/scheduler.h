@@ -16,6 +16,11 @@
 // n tokens are drawn from its last row and n sequences go on, which share the prompt's blocks; the last of them, if it
 // is not full, is copied before it is written (outputs.cc).
 //
+// Run-ahead: with SchedulerOptions::run_ahead the next batch is scheduled while the one before it still runs. A
+// sequence is then scheduled up to its tokens and the one in flight (sequence.h says when not); the token is fed on the
+// device. Its blocks stay its own until the last batch that names it is committed, whether it was cancelled, is
+// complete, or was preempted or paused; who needs such blocks waits for that commit and preempts nobody else meanwhile.
+//
 // Owns sequences, the block pool and the tables. Knows nothing of devices, text or gRPC; time is an argument.
 // Thread: the engine thread.
 
@@ -23,6 +28,7 @@
 #define QUIRE_SCHEDULER_SCHEDULER_H_
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <limits>
 #include <list>
@@ -57,6 +63,8 @@ struct SchedulerOptions {
   int32_t num_blocks = 0;                 // of the pool
   int32_t max_num_seqs = 128;             // sequences that run at once
   int32_t max_num_batched_tokens = 2048;  // token budget of one step
+  // Batches that may be in flight when the next is scheduled: 0, or 1 where the runner's device works by itself.
+  int32_t run_ahead = 0;
   // Tokens of a step that belong to sequences with more than one pending. Where a device is busy with fewer than the
   // whole budget, more only makes everybody wait for the end of the step.
   int32_t chunked_prefill_size = std::numeric_limits<int32_t>::max();
@@ -107,7 +115,7 @@ class Scheduler {
   void Submit(std::shared_ptr<const Request> request, absl::Time now, std::vector<TokenEvent>& events);
 
   // Ends a request now (client gone, Cancel) with one kEnded event of this ending, unless it is unknown (already over):
-  // then nothing. Its blocks are released at once, or, if the batch in flight names it, when that batch is committed.
+  // then nothing. Its blocks are released at once, or, if batches in flight name it, when the last is committed.
   void End(RequestId id, Ending ending, std::vector<TokenEvent>& events);
 
   // Ends one output of a request without an event: somebody else has told the client already (a stop string). Unknown
@@ -125,14 +133,14 @@ class Scheduler {
   // The earliest of them all; InfiniteFuture if there is none.
   absl::Time NextDeadline() const { return timers_.Next(); }
 
-  // Fills `batch` with the next step; empty exactly when no sequence is runnable. Appends kStarted events, and kEnded
-  // events of those whose turn has come too late for their deadline (kDeadlineUnreachable).
-  // REQUIRES: the previous batch is committed (Check).
+  // Fills `batch` with the next step. Empty when no sequence is runnable, or those that are need what a batch in flight
+  // brings; an empty one is not in flight. Appends kStarted events, and kEnded events of those whose turn has come too
+  // late for their deadline (kDeadlineUnreachable). REQUIRES: at most run_ahead batches are not committed (Check).
   void Schedule(absl::Time now, Batch& batch, std::vector<TokenEvent>& events);
 
   // Takes in what the runner computed for `batch`: advances sequences, publishes full blocks, appends tokens, ends what
   // is complete (one kToken event each, its `finish` set on the last). A row that is not finite ends its request with
-  // kFailed and its blocks leave the prefix index. REQUIRES: `batch` is what Schedule filled last (Check).
+  // kFailed and its blocks leave the prefix index. REQUIRES: `batch` is the oldest in flight, or empty (Check).
   void Commit(absl::Time now, const Batch& batch, const StepResult& result, std::vector<TokenEvent>& events);
 
   // Ends every request (device error, shutdown), in order of arrival.
@@ -163,7 +171,7 @@ class Scheduler {
 
   // Running sequences that were paused give up their seats and blocks.
   void ParkPaused();
-  // Gives each running sequence a chunk, preempting from the back where blocks lack. False when it preempted.
+  // Gives each running sequence a chunk, preempting from the back where blocks lack. False when they did.
   bool ScheduleRunning(Batch& batch);
   // The waiting sequence whose turn it is; nullptr if none is or can be. Ends those that would be too late.
   Sequence* NextToAdmit(absl::Time now, std::vector<TokenEvent>& events);
@@ -191,7 +199,7 @@ class Scheduler {
   // Takes what the cache has of a waiting sequence's prefix. False, and takes nothing, if then the blocks that it needs
   // soon would not be available beside `reserved` others.
   bool TakePrefix(Sequence& sequence, int64_t reserved);
-  // A running sequence runs no more, and begins anew if it runs again: what it holds goes back.
+  // A running sequence runs no more, and begins anew if it runs again: what it holds goes back, if need be later.
   void StopRunning(SequenceList::iterator it);
   // The last of the running ones waits again.
   void PreemptLast();
@@ -216,16 +224,24 @@ class Scheduler {
   SequenceList::iterator PlaceOf(const Sequence& sequence);
   // Publishes the full blocks before index `end` that are not published yet.
   void PublishBlocks(Sequence& sequence, int32_t end);
-  // Publishes what it has computed and gives its blocks back; it is to run again from the beginning.
+  // Publishes what it has computed, unless it failed, and gives its blocks back; if it runs again, from the beginning.
+  // REQUIRES: no batch in flight names it.
   void ReleaseBlocks(Sequence& sequence);
+  // Batches in flight name it: its blocks go back with the commit of the last.
+  void LeaveLater(Sequence& sequence);
   void EmitPromptLogprobs(absl::Time now, const ChunkResult& result, const Sequence& sequence,
                           std::vector<TokenEvent>& events);
   // Ends a request of which logits were not finite.
   void Fail(absl::Time now, Sequence& sequence, std::vector<TokenEvent>& events);
 
+  // What the sequence holds leaves the prefix index, and will be scrubbed.
+  void Distrust(Sequence& sequence);
+
   // Takes out all sequences of a request.
   void RemoveAll(RequestId id);
-  // Takes out a sequence that is over; it lives on in `ended_` while the batch in flight names it.
+  // Of those that are over, the ones that no batch in flight names are no more.
+  void EraseEnded();
+  // Takes out a sequence that is over; it lives on in `ended_` while a batch in flight names it.
   void Remove(Sequence& sequence);
 
   SchedulerOptions options_;
@@ -233,10 +249,19 @@ class Scheduler {
   bool has_windows_;
   BlockPool pool_;  // before the sequences: their tables refer to both
 
-  SequenceList running_;              // in the order in which they are served
-  SequenceList waiting_;              // all others, in no order: queue_ has it
-  SequenceList ended_;                // over, but named by the batch in flight
-  std::vector<Sequence*> in_flight_;  // of each chunk of the batch in flight
+  SequenceList running_;     // in the order in which they are served
+  SequenceList waiting_;     // all others, in no order: queue_ has it
+  SequenceList ended_;       // over, but named by a batch in flight
+  int32_t num_leaving_ = 0;  // sequences of which a batch in flight keeps the blocks
+  // Batches that are not committed, the oldest first.
+  static constexpr int32_t kMaxRunAhead = 1;
+  struct InFlight {
+    std::vector<Sequence*> sequences;  // of each chunk
+    absl::Time scheduled_at;
+  };
+  std::array<InFlight, kMaxRunAhead + 1> in_flight_;
+  int32_t num_in_flight_ = 0;
+  absl::Time committed_at_ = absl::InfinitePast();  // the last
   absl::flat_hash_map<RequestId, Outputs> by_id_;
   int32_t num_seats_ = 0;  // taken by running sequences: one for each output that they stand for
   FairShare shares_;
@@ -245,7 +270,6 @@ class Scheduler {
   LoadEstimate load_;
   uint64_t num_enqueued_ = 0;
   // Of the last batch.
-  absl::Time scheduled_at_;
   int32_t num_admitted_ = 0;
   int32_t num_chunked_ = 0;  // tokens of its sequences with more than one pending
   // Positions of prompts that running sequences had yet to run after the last batch.

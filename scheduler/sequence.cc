@@ -42,9 +42,9 @@ const BlockHash& Sequence::HashOf(int32_t block) {
 
 int64_t Sequence::NumBlocksSoon() const {
   // The last token is drawn but never run.
-  const int64_t len = std::min(static_cast<int64_t>(tokens_.size()) + layout_->block_size, max_len() - 1);
+  const int64_t soon = std::min(int64_t{len()} + layout_->block_size, max_len() - 1);
   // Outputs that it stands for share the prompt, but not what follows.
-  return blocks_.NumMissing(len) + int64_t{num_outputs_ - 1} * layout_->num_groups();
+  return blocks_.NumMissing(soon) + int64_t{num_outputs_ - 1} * layout_->num_groups();
 }
 
 void Sequence::Reserve() {

@@ -5,8 +5,9 @@
 // preemption are one act: run tokens [begin, begin + count). There is no phase flag.
 //
 // tokens() is prompt, then output. K and V of positions [0, num_computed) are in the blocks of block_table(), in a
-// group with a sliding window those that a row still to come sees. A chunk that reaches tokens().size() yields one new
-// token.
+// group with a sliding window those that a row still to come sees; or they will be when the batches in flight have run.
+// A chunk that reaches len() yields one new token: len() counts those of tokens() and the one that a batch in flight
+// draws and the host has not seen.
 //
 // Owned by the Scheduler, which alone changes it. Thread: the engine thread.
 
@@ -44,6 +45,9 @@ class Sequence {
   int32_t num_prompt() const { return num_prompt_; }
   int32_t num_output() const { return static_cast<int32_t>(tokens_.size()) - num_prompt_; }
   int32_t num_computed() const { return num_computed_; }
+  // Drawn by batches in flight, not yet seen by the host: at most one when it is scheduled, at position tokens().size().
+  int32_t num_in_flight() const { return num_in_flight_; }
+  int32_t len() const { return static_cast<int32_t>(tokens_.size()) + num_in_flight_; }
   // Of all tokens, if the request has penalties; else empty.
   absl::Span<const TokenCount> counts() const { return seen_.counts(); }
   // Of a group of layers, numbered as in KvCacheSpec.
@@ -58,14 +62,22 @@ class Sequence {
   // Outputs that it stands for: tokens to draw when it has run what it has.
   int32_t num_outputs() const { return num_outputs_; }
 
-  // Tokens that have yet to run; at least one while the sequence is alive.
-  int32_t num_pending() const { return static_cast<int32_t>(tokens_.size()) - num_computed_; }
+  // Tokens that have yet to run; at least one while the sequence is alive, but for one that AwaitsToken.
+  int32_t num_pending() const { return len() - num_computed_; }
+
+  // Nothing of it can run before the host has seen the token in flight: it is the last that it may have; or outputs
+  // begin with it, which are sequences of their own from then on; or the draw after it asks how often it was drawn. (A
+  // stop id does not hold it up: what runs after one is discarded.)
+  bool AwaitsToken() const {
+    return num_in_flight_ > 0 &&
+           (num_output() + num_in_flight_ == int64_t{max_tokens_} || num_outputs_ > 1 || has_penalties_);
+  }
 
   // The longest that it can get, prompt and output.
   int64_t max_len() const { return int64_t{num_prompt()} + max_tokens_; }
 
-  // The token drawn next may not be a stop id: with it the output would be shorter than min_tokens.
-  bool BansStopIds() const { return num_output() + 1 < int64_t{min_tokens_}; }
+  // The token drawn for `position` may not be a stop id: with it the output would be shorter than min_tokens.
+  bool BansStopIdsAt(int32_t position) const { return position - num_prompt_ + 1 < int64_t{min_tokens_}; }
 
   // Log-probabilities to report beside that of a generated token.
   int32_t num_top() const { return num_top_; }
@@ -114,7 +126,8 @@ class Sequence {
   // what they repeat of the request spares the step a look at it.
   std::vector<uint32_t> tokens_;
   int32_t num_computed_ = 0;
-  // The largest value that num_computed had: positions below it that run again are recomputed, and their prompt
+  int32_t num_in_flight_ = 0;
+  // Where the chunks that were committed reached: positions below it that run again are recomputed, and their prompt
   // log-probabilities are out.
   int32_t max_computed_ = 0;
   int32_t num_prompt_;
@@ -131,8 +144,11 @@ class Sequence {
   bool has_penalties_;
   // The block that its next position lies in is one that the outputs of its request began to share.
   bool may_share_next_ = false;
-  bool in_flight_ = false;  // the batch in flight names it
-  bool ended_ = false;      // over, but kept for the batch in flight
+  int8_t num_launched_ = 0;  // batches in flight that name it
+  int32_t last_chunk_ = 0;   // the index of its chunk in the last of them
+  bool ended_ = false;       // over, but kept for the batches in flight
+  bool leaving_ = false;     // runs no more; its blocks go back when no batch in flight names it
+  bool failed_ = false;      // its blocks' contents are suspect
   absl::InlinedVector<uint32_t, 4> stop_ids_;
   const KvTableLayout* layout_;
   BlockTables blocks_;
@@ -140,7 +156,7 @@ class Sequence {
   std::shared_ptr<const Request> request_;
   bool feeds_prefix_cache_;
   bool reads_prefix_cache_;
-  bool running_ = false;  // admitted and not preempted since: only then it holds blocks
+  bool running_ = false;  // admitted and not preempted since: only then, or while it is leaving, it holds blocks
   bool started_ = false;  // it was admitted once
   bool queued_ = false;   // it waits for its turn
   bool paused_ = false;   // its client does not read: it is not runnable

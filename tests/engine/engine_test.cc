@@ -1,7 +1,9 @@
-// The engine thread with a runner that computes nothing: endings, deadlines, failure, shutdown, the bounded queue.
+// The engine thread with a runner that computes nothing: endings, deadlines, failure, shutdown, the bounded queue; each
+// waiting for a batch before it makes the next, and running ahead.
 
 #include "engine/engine.h"
 
+#include <array>
 #include <condition_variable>
 #include <limits>
 #include <memory>
@@ -66,39 +68,52 @@ class CountingRunner : public ModelRunner {
 
   absl::Status Launch(const Batch& batch) override {
     if (options_.gate != nullptr) options_.gate->Pass();
-    if (++num_steps_ == options_.fails_in_launch) return absl::InternalError("launch");
-    result_.sampled.clear();
-    result_.more_sampled.clear();
+    if (++num_launched_ == options_.fails_in_launch) return absl::InternalError("launch");
+    StepResult& result = results_[num_launched_ % 2];
+    result.sampled.clear();
+    result.more_sampled.clear();
     for (const Chunk& chunk : batch.chunks) {
-      const SampledToken token{.id = static_cast<uint32_t>(chunk.sequence->tokens().size())};
-      result_.sampled.push_back(token);
-      if (chunk.samples) result_.more_sampled.insert(result_.more_sampled.end(), chunk.num_draws - 1, token);
+      const SampledToken token{.id = static_cast<uint32_t>(chunk.begin + chunk.count)};
+      result.sampled.push_back(token);
+      if (chunk.samples) result.more_sampled.insert(result.more_sampled.end(), chunk.num_draws - 1, token);
     }
     return absl::OkStatus();
   }
   absl::StatusOr<const StepResult*> Collect() override {
-    if (num_steps_ == options_.fails_in_collect) return absl::InternalError("collect");
-    return &result_;
+    if (++num_collected_ == options_.fails_in_collect) return absl::InternalError("collect");
+    return &results_[num_collected_ % 2];
   }
 
  private:
   const Options options_;
-  int num_steps_ = 0;
-  StepResult result_;
+  int num_launched_ = 0, num_collected_ = 0;
+  std::array<StepResult, 2> results_;
 };
 
-SchedulerOptions SmallOptions() {
-  return {.block_size = 8, .num_blocks = 64, .max_num_seqs = 2, .max_num_batched_tokens = 16, .max_model_len = 512};
-}
+// By run-ahead.
+class EngineTest : public testing::TestWithParam<int32_t> {
+ protected:
+  static SchedulerOptions SmallOptions() {
+    return {.block_size = 8,
+            .num_blocks = 64,
+            .max_num_seqs = 2,
+            .max_num_batched_tokens = 16,
+            .run_ahead = GetParam(),
+            .max_model_len = 512};
+  }
 
-std::unique_ptr<Engine> MakeEngine(CountingRunner::Options runner, EventSink* sink, int32_t max_waiting = 1000) {
-  return std::make_unique<Engine>(SmallOptions(), max_waiting, 1'000'000, std::make_unique<CountingRunner>(runner),
-                                  sink);
-}
+  static std::unique_ptr<Engine> MakeEngine(CountingRunner::Options runner, EventSink* sink,
+                                            int32_t max_waiting = 1000) {
+    return std::make_unique<Engine>(SmallOptions(), max_waiting, 1'000'000, std::make_unique<CountingRunner>(runner),
+                                    sink);
+  }
+};
+
+INSTANTIATE_TEST_SUITE_P(RunAhead, EngineTest, testing::Values(0, 1));
 
 constexpr uint32_t kLong = 500;  // tokens of output: does not end by itself in these tests
 
-TEST(Engine, RunsARequestToItsEnd) {
+TEST_P(EngineTest, RunsARequestToItsEnd) {
   CollectingSink sink;
   const auto engine = MakeEngine({}, &sink);
   ASSERT_TRUE(engine->Submit(MakeRequest(7, {1, 2, 3}, 4)).ok());
@@ -116,7 +131,7 @@ TEST(Engine, RunsARequestToItsEnd) {
   EXPECT_EQ(engine->num_waiting(), 0);
 }
 
-TEST(Engine, EndsWithFailedWhatCanNeverRun) {
+TEST_P(EngineTest, EndsWithFailedWhatCanNeverRun) {
   CollectingSink sink;
   const auto engine = MakeEngine({}, &sink);
   ASSERT_TRUE(engine->Submit(MakeRequest(1, {}, 1)).ok());
@@ -126,7 +141,7 @@ TEST(Engine, EndsWithFailedWhatCanNeverRun) {
   EXPECT_EQ(engine->num_waiting(), 0);
 }
 
-TEST(Engine, CancelEndsWhatRunsAndWhatWaitsAndIgnoresTheUnknown) {
+TEST_P(EngineTest, CancelEndsWhatRunsAndWhatWaitsAndIgnoresTheUnknown) {
   Gate gate;
   CollectingSink sink;
   const auto engine = MakeEngine({.gate = &gate}, &sink);
@@ -147,7 +162,7 @@ TEST(Engine, CancelEndsWhatRunsAndWhatWaitsAndIgnoresTheUnknown) {
   for (const auto& [id, output] : sink.outputs()) EXPECT_EQ(output.num_endings, 1) << id;
 }
 
-TEST(Engine, StopEndsWithoutAnEventAndFreesTheBlocks) {
+TEST_P(EngineTest, StopEndsWithoutAnEventAndFreesTheBlocks) {
   Gate gate;
   CollectingSink sink;
   const auto engine = MakeEngine({.gate = &gate}, &sink);
@@ -163,7 +178,7 @@ TEST(Engine, StopEndsWithoutAnEventAndFreesTheBlocks) {
   EXPECT_EQ(sink.outputs().at(1).num_endings, 0);
 }
 
-TEST(Engine, StopOfAWaitingRequestGivesItsPlaceBack) {
+TEST_P(EngineTest, StopOfAWaitingRequestGivesItsPlaceBack) {
   Gate gate;
   CollectingSink sink;
   const auto engine = MakeEngine({.gate = &gate}, &sink, /*max_waiting=*/3);
@@ -175,7 +190,7 @@ TEST(Engine, StopOfAWaitingRequestGivesItsPlaceBack) {
   EXPECT_EQ(engine->num_waiting(), 0);
 }
 
-TEST(Engine, ExpiresWhatRuns) {
+TEST_P(EngineTest, ExpiresWhatRuns) {
   CollectingSink sink;
   const auto engine = MakeEngine({}, &sink);
   auto request = MakeRequest(1, {1}, kLong);
@@ -184,7 +199,7 @@ TEST(Engine, ExpiresWhatRuns) {
   EXPECT_EQ(sink.Wait(1).ending, Ending::kExpired);
 }
 
-TEST(Engine, ExpiresWhatWaitsWhileAnotherRuns) {
+TEST_P(EngineTest, ExpiresWhatWaitsWhileAnotherRuns) {
   Gate gate;
   CollectingSink sink;
   const auto engine = MakeEngine({.gate = &gate}, &sink);
@@ -199,7 +214,7 @@ TEST(Engine, ExpiresWhatWaitsWhileAnotherRuns) {
   gate.Open();
 }
 
-TEST(Engine, AFailureEndsEverythingOnceAndClosesTheDoor) {
+TEST_P(EngineTest, AFailureEndsEverythingOnceAndClosesTheDoor) {
   for (const bool in_launch : {true, false}) {
     Gate gate;
     CollectingSink sink;
@@ -220,7 +235,7 @@ TEST(Engine, AFailureEndsEverythingOnceAndClosesTheDoor) {
   }
 }
 
-TEST(Engine, ShutdownEndsWhatIsLeftAndIsIdempotent) {
+TEST_P(EngineTest, ShutdownEndsWhatIsLeftAndIsIdempotent) {
   Gate gate;
   CollectingSink sink;
   const auto engine = MakeEngine({.gate = &gate}, &sink);
@@ -241,7 +256,7 @@ TEST(Engine, ShutdownEndsWhatIsLeftAndIsIdempotent) {
   EXPECT_TRUE(sink.failures().empty());
 }
 
-TEST(Engine, EndAllEndsWhatCameBeforeAndGoesOn) {
+TEST_P(EngineTest, EndAllEndsWhatCameBeforeAndGoesOn) {
   Gate gate;
   CollectingSink sink;
   const auto engine = MakeEngine({.gate = &gate}, &sink);
@@ -253,7 +268,7 @@ TEST(Engine, EndAllEndsWhatCameBeforeAndGoesOn) {
   EXPECT_EQ(sink.Wait(4).finish, FinishReason::kLength);
 }
 
-TEST(Engine, TheQueueIsBoundedAndCancelGetsInWhenItIsFull) {
+TEST_P(EngineTest, TheQueueIsBoundedAndCancelGetsInWhenItIsFull) {
   Gate gate;
   CollectingSink sink;
   const auto engine = MakeEngine({.gate = &gate}, &sink, /*max_waiting=*/2);
@@ -277,7 +292,7 @@ TEST(Engine, TheQueueIsBoundedAndCancelGetsInWhenItIsFull) {
 
 // Clients that come, cancel and stop from several threads while the engine runs dry again and again: nobody is
 // forgotten, nobody hangs.
-TEST(Engine, LosesNoWakeUpAndGivesOneEndingEach) {
+TEST_P(EngineTest, LosesNoWakeUpAndGivesOneEndingEach) {
   constexpr int kThreads = 3, kRequests = 150;
   CollectingSink sink;
   const auto engine = MakeEngine({}, &sink, std::numeric_limits<int32_t>::max());
@@ -301,7 +316,7 @@ TEST(Engine, LosesNoWakeUpAndGivesOneEndingEach) {
 
 // Threads of clients that give up at random moments: before their request is taken, while it waits, in its prompt, in
 // the middle of one of its outputs, after its end.
-TEST(Engine, TenThousandCancelsLeaveEveryBlockFreeOrCached) {
+TEST_P(EngineTest, TenThousandCancelsLeaveEveryBlockFreeOrCached) {
   constexpr int kThreads = 2, kRequests = 5000;  // of each thread
   CollectingSink sink;
   SchedulerOptions options = SmallOptions();
@@ -339,6 +354,7 @@ TEST(Engine, TenThousandCancelsLeaveEveryBlockFreeOrCached) {
     for (const auto& [key, output] : outputs) ended += key < kThreads * kRequests && output.num_endings == 1;
     return ended == kThreads * kRequests;
   });
+  engine.Shutdown();  // what is in flight then comes in
   const EngineSnapshot snapshot = engine.snapshot();
   EXPECT_EQ(snapshot.scheduler.blocks_held, 0);
   EXPECT_EQ(snapshot.scheduler.blocks_free + snapshot.scheduler.blocks_cached, options.num_blocks);

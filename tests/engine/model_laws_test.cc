@@ -124,10 +124,11 @@ class ModelLaws : public testing::TestWithParam<Case> {
   }
 
   std::map<RequestId, Output> Run(const EngineOptions& options, const Requests& requests, bool poison = false,
-                                  SchedulerStats* stats = nullptr) const {
+                                  SchedulerStats* stats = nullptr, int32_t run_ahead = 0) const {
     absl::StatusOr<LoadedModel> model = LoadModel(options);
     EXPECT_TRUE(model.ok()) << model.status();
     if (!model.ok()) return {};
+    model->plan.scheduler.run_ahead = run_ahead;
     if (poison) model->runner = std::make_unique<PoisoningRunner>(std::move(model->runner));
     return RunAll(model->plan.scheduler, std::move(model->runner), requests, stats);
   }
@@ -159,6 +160,32 @@ TEST_P(ModelLaws, PreemptionIsInvisibleAndNoStepReadsWhatItDoesNotOwn) {
   SchedulerStats stats;
   ExpectSame(Run(Tight(), requests, /*poison=*/true, &stats), Run(Options(), requests));
   EXPECT_GT(stats.preemptions, 0u);  // so blocks changed hands
+}
+
+// A step that is made before the host has seen the tokens of the last one: also where sequences preempt each other,
+// have several outputs, penalties, or end with a stop id that the step after it had to run in vain.
+TEST_P(ModelLaws, RunningAheadIsInvisible) {
+  Requests requests = Company();
+  auto many = MakeRequest(100, RandomPrompt(31, 21, kVocab), 12);
+  many->sampling.temperature = 1.0f;
+  many->num_outputs = 3;
+  auto penalized = MakeRequest(101, RandomPrompt(7, 5, kVocab), 12);
+  penalized->sampling.repetition_penalty = 1.3f;
+  penalized->sampling.frequency_penalty = 0.5f;
+  auto stopped = MakeRequest(102, requests[1]->prompt, 20);
+  stopped->stop_ids = {RunAlone(Options(), {requests[1]}).at(1).tokens[3]};
+  requests.insert(requests.end(), {many, penalized, stopped});
+  for (const bool tight : {false, true}) {
+    const EngineOptions options = tight ? Tight() : Options();
+    SchedulerStats waiting, ahead;
+    const auto want = Run(options, requests, /*poison=*/false, &waiting);
+    ExpectSame(Run(options, requests, /*poison=*/false, &ahead, /*run_ahead=*/1), want);
+    EXPECT_EQ(want.at(102).finish, FinishReason::kStop);
+    EXPECT_GT(ahead.discarded_tokens, 0u);
+    EXPECT_EQ(waiting.discarded_tokens, 0u);
+    EXPECT_EQ(ahead.computed_tokens, ahead.sampled_tokens + ahead.recomputed_tokens + ahead.discarded_tokens);
+    EXPECT_TRUE(!tight || ahead.preemptions > 0);
+  }
 }
 
 TEST_P(ModelLaws, APrefixHitIsInvisible) {

@@ -28,6 +28,7 @@ uint64_t FingerprintOfSalt(const Request& request) {
 
 FakeRunner::FakeRunner(const SchedulerOptions& options)
     : layout_{.block_size = options.block_size, .windows = options.kv_windows},
+      run_ahead_(options.run_ahead),
       slots_(size_t(options.num_blocks) * options.block_size, 0),
       suspect_(options.num_blocks) {}
 
@@ -62,6 +63,7 @@ FakeRunner::Output FakeRunner::OutputOf(const Request& request, uint32_t index) 
 }
 
 void FakeRunner::Run(const Batch& batch, StepResult& result) {
+  not_finite_.emplace_back();
   ScrubBlocks(batch);
   CopyBlocks(batch);
   result.sampled.resize(batch.chunks.size());
@@ -89,15 +91,31 @@ void FakeRunner::Run(const Batch& batch, StepResult& result) {
         // For it as well the prompt has run.
         max_end_[{request.id, index}] = last_end_[{request.id, index}] = position;
       }
-      if (!sampled.finite) not_finite_.push_back(chunk.sequence);
+      if (!sampled.finite) not_finite_.back().push_back(chunk.sequence);
       for (uint32_t k = 0; k < request.num_logprobs.value_or(0); ++k) {
         result.top.push_back({k, LogprobAt(request, position) - static_cast<float>(k)});
       }
     }
   }
-  // Whoever was scheduled in the same step could not know.
-  for (const Sequence* sequence : not_finite_) SuspectBlocks(*sequence);
-  not_finite_.clear();
+  if (run_ahead_ == 0) Collect();
+  before_.clear();
+  for (size_t i = 0; i < batch.chunks.size(); ++i) {
+    const Chunk& chunk = batch.chunks[i];
+    before_.push_back(
+        {chunk.sequence, chunk.begin, chunk.samples ? std::optional<uint32_t>(result.sampled[i].id) : std::nullopt});
+  }
+}
+
+void FakeRunner::Collect() {
+  for (const Sequence* sequence : not_finite_.front()) SuspectBlocks(*sequence);
+  not_finite_.pop_front();
+}
+
+bool FakeRunner::TakesItsOwn(const Chunk& chunk) const {
+  if (run_ahead_ == 0 || chunk.source < 0 || size_t(chunk.source) >= before_.size()) return false;
+  const Before& source = before_[chunk.source];
+  return source.sequence == chunk.sequence && source.drawn.has_value() && chunk.count == 1 &&
+         chunk.begin == static_cast<int32_t>(chunk.sequence->tokens().size());
 }
 
 void FakeRunner::ScrubBlocks(const Batch& batch) {
@@ -142,11 +160,13 @@ void FakeRunner::RunChunk(const Chunk& chunk) {
   const Sequence& sequence = *chunk.sequence;
   const Request& request = sequence.request();
   const int32_t end = chunk.begin + chunk.count;
-  const auto num_tokens = static_cast<int32_t>(sequence.tokens().size());
-  if (chunk.begin != sequence.num_computed()) Violation(chunk, "begins elsewhere than at num_computed");
+  const auto num_tokens = static_cast<int32_t>(sequence.tokens().size()) + (chunk.takes_drawn ? 1 : 0);
+  if (chunk.takes_drawn && !TakesItsOwn(chunk)) return Violation(chunk, "takes a token that was not drawn for it");
+  if (end != sequence.num_computed()) Violation(chunk, "ends elsewhere than at num_computed");
   if (chunk.count < 1 || end > num_tokens) return Violation(chunk, "is empty or runs past the tokens");
   if (chunk.samples != (end == num_tokens)) Violation(chunk, "samples though it is not the last, or does not");
-  if (sequence.BansStopIds() != BansStopIdsAt(request, num_tokens)) Violation(chunk, "bans stop ids wrongly");
+  if (sequence.BansStopIdsAt(num_tokens) != BansStopIdsAt(request, num_tokens))
+    Violation(chunk, "bans stop ids wrongly");
   const bool stands_for_all = sequence.num_output() == 0 && sequence.index() == 0;
   if (chunk.num_draws != (stands_for_all ? static_cast<int32_t>(request.num_outputs) : 1)) {
     Violation(chunk, "draws for more or fewer outputs than it stands for");
@@ -169,13 +189,21 @@ void FakeRunner::RunChunkInGroup(const Chunk& chunk, int32_t group) {
   const int32_t window = layout_.windows[group], block_size = layout_.block_size;
   const int32_t end = chunk.begin + chunk.count;
   if (table.size() * block_size < end) return Violation(chunk, "has not blocks enough");
-  if (table.num_absent() != layout_.NumPassed(window, chunk.begin)) {
+  // What the batch before sees is there until that one is committed.
+  int32_t oldest_begin = chunk.begin;
+  for (const Before& before : before_) {
+    if (run_ahead_ > 0 && before.sequence == &sequence) oldest_begin = std::min(oldest_begin, before.begin);
+  }
+  if (table.num_absent() > layout_.NumPassed(window, chunk.begin) ||
+      table.num_absent() < layout_.NumPassed(window, oldest_begin)) {
     return Violation(chunk, absl::StrCat("keeps ", table.num_absent(), " blocks too many or too few of group ", group));
   }
   const int32_t first_seen = window == 0 ? 0 : std::max(0, chunk.begin - window + 1);
   uint64_t fingerprint = FingerprintOfSalt(sequence.request()) + static_cast<uint64_t>(group);
   for (int32_t position = 0; position < end; ++position) {
-    fingerprint = TestRandom::Mix(fingerprint + sequence.tokens()[position] + 1);
+    const bool is_drawn = chunk.takes_drawn && position == chunk.begin;
+    const uint32_t token = is_drawn ? *before_[chunk.source].drawn : sequence.tokens()[position];
+    fingerprint = TestRandom::Mix(fingerprint + token + 1);
     if (position < first_seen) continue;
     const BlockId block = table[position / block_size];
     uint64_t& slot = slots_[size_t(block) * block_size + position % block_size];

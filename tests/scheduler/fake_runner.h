@@ -5,14 +5,20 @@
 // the group of layers. A chunk first verifies the slots of all earlier positions of its sequence, in a group with a
 // window of those that its first row sees, then writes its own. So a stale block, a wrong prefix hit, a block reused
 // too early or a wrong num_computed is found in the step in which a real kernel would have read it. A block that the
-// window has passed must be gone. The blocks of a sequence whose row was not finite are suspect until somebody begins
-// to write them or they are scrubbed: whoever finds one in the prefix cache is a violation.
+// window has passed must be gone, or wait for the commit of the batch before. The blocks of a sequence whose row was
+// not finite are suspect, from when the host is told until somebody begins to write them or they are scrubbed: whoever
+// finds one in the prefix cache is a violation.
+//
+// With run_ahead a chunk may begin with a token that the host has not seen: as a device does, the fake remembers what
+// the batch before drew.
 
 #ifndef QUIRE_TESTS_SCHEDULER_FAKE_RUNNER_H_
 #define QUIRE_TESTS_SCHEDULER_FAKE_RUNNER_H_
 
 #include <cstdint>
+#include <deque>
 #include <map>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -48,7 +54,11 @@ class FakeRunner {
 
   explicit FakeRunner(const SchedulerOptions& options);
 
+  // As a device launches it: with what the scheduler knows now, after all batches before. `result` is what Commit is to
+  // be given.
   void Run(const Batch& batch, StepResult& result);
+  // With run_ahead, before that Commit: the host sees the result of the oldest batch.
+  void Collect();
 
   // The definition: the token of output `index` at `position`, drawn under the request's ban of stop ids; its
   // log-probability; whether its row is finite.
@@ -78,6 +88,8 @@ class FakeRunner {
   void ScrubBlocks(const Batch& batch);
   void CopyBlocks(const Batch& batch);
   void RunChunk(const Chunk& chunk);
+  // Whether the chunk's token is one that the batch before drew for it.
+  bool TakesItsOwn(const Chunk& chunk) const;
   void RunChunkInGroup(const Chunk& chunk, int32_t group);
   // The chunk's sequence begins with what it has from the prefix cache.
   void CheckHit(const Chunk& chunk);
@@ -85,13 +97,22 @@ class FakeRunner {
   void Score(const Chunk& chunk, StepResult& result);
   void Violation(const Chunk& chunk, const std::string& what);
 
+  // A chunk of the batch before.
+  struct Before {
+    const Sequence* sequence;
+    int32_t begin;
+    std::optional<uint32_t> drawn;
+  };
+
   KvTableLayout layout_;
+  const int32_t run_ahead_;
+  std::vector<Before> before_;
   std::vector<uint64_t> slots_;  // [num_blocks, block_size]: fingerprints; 0: never written
   // Of each output: the end of what has run.
   std::map<std::pair<RequestId, uint32_t>, int32_t> max_end_;
   std::map<std::pair<RequestId, uint32_t>, int32_t> last_end_;  // of the last chunk that ran
   std::vector<bool> suspect_;                                   // [num_blocks]
-  std::vector<const Sequence*> not_finite_;                     // of the step
+  std::deque<std::vector<const Sequence*>> not_finite_;         // of each batch that was not collected
   uint64_t recomputed_tokens_ = 0;
   uint64_t partial_chunks_ = 0;  // chunks that do not sample
   uint64_t block_copies_ = 0;

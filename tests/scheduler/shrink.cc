@@ -21,8 +21,8 @@ std::string Shrunk(const Life& life) {
   };
   Broken smallest = live(life);
   if (smallest.violations.empty()) return "no violation";
-  std::string text = absl::StrCat("seed ", life.seed, ", stress ", static_cast<int>(life.stress), ":\n",
-                                  absl::StrJoin(smallest.violations, "\n"));
+  std::string text = absl::StrCat("seed ", life.seed, ", stress ", static_cast<int>(life.stress), ", run-ahead ",
+                                  life.run_ahead, ":\n", absl::StrJoin(smallest.violations, "\n"));
   const auto leave_out = [&](std::set<int32_t> Life::*what, int32_t Broken::*count) {
     for (int32_t size = std::max(1, smallest.*count / 2); size >= 1; size /= 2) {
       for (int32_t begin = 0; begin < smallest.*count; begin += size) {

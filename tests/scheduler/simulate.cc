@@ -17,7 +17,11 @@ int main(int argc, char** argv) {
   uint64_t num_lives = 0;
   for (; tally.events < num_events; ++seed) {
     for (int stress = 0; stress < kNumStresses; ++stress, ++num_lives) {
-      const Life life = {.seed = seed, .stress = static_cast<Stress>(stress), .no_requests = {}, .no_acts = {}};
+      const Life life = {.seed = seed,
+                         .stress = static_cast<Stress>(stress),
+                         .run_ahead = static_cast<int32_t>((seed + static_cast<uint64_t>(stress)) % 2),
+                         .no_requests = {},
+                         .no_acts = {}};
       Simulation simulation(life);
       const bool held = simulation.Run().empty();
       tally += simulation.tally();

@@ -31,8 +31,10 @@ int64_t MaxBlocks(const SchedulerOptions& options, int32_t len) {
 }
 
 // Pools from one that just holds the longest sequence to one in which nothing lacks.
-SchedulerOptions RandomOptions(Stress stress, TestRandom& random) {
+SchedulerOptions RandomOptions(const Life& life, TestRandom& random) {
+  const Stress stress = life.stress;
   SchedulerOptions options;
+  options.run_ahead = life.run_ahead;
   options.max_model_len = kMaxModelLen;
   options.enable_prefix_caching = random.Percent(70);
   options.max_num_seqs = random.Between(1, 16);
@@ -86,6 +88,7 @@ Tally& Tally::operator+=(const Tally& other) {
   ended += other.ended;
   dropped += other.dropped;
   ended_in_flight += other.ended_in_flight;
+  drawn_taken += other.drawn_taken;
   partial_chunks += other.partial_chunks;
   preemptions += other.preemptions;
   block_copies += other.block_copies;
@@ -98,7 +101,7 @@ Simulation::Simulation(Life life)
     : life_(std::move(life)),
       random_(TestRandom::Mix(life_.seed + 1)),
       stress_(life_.stress),
-      options_(RandomOptions(stress_, random_)),
+      options_(RandomOptions(life_, random_)),
       scheduler_(options_),
       runner_(options_),
       num_to_come_(random_.Between(1, IsPreemption(stress_) ? 24 : 12)),
@@ -124,12 +127,13 @@ std::vector<std::string> Simulation::Run() {
       return fails;
     });
   }
-  for (int32_t steps = 0; violations_.empty() && (num_to_come_ > 0 || !alive_.empty()); ++steps) {
+  for (int32_t steps = 0; violations_.empty() && (num_to_come_ > 0 || !alive_.empty() || !flights_.empty()); ++steps) {
     Require(steps < kMaxSteps, "law 2, progress", "a life does not end");
     while (num_to_come_ > 0 && random_.Percent(arrival_percent)) AddRandomRequest();
     Disturb();
     Step();
     CheckAccounts();
+    if (has_failed_) break;  // what is in flight never comes
     now_ += absl::Microseconds(random_.Between(0, 300));
   }
   if (violations_.empty()) CheckAtEnd();
@@ -276,7 +280,7 @@ void Simulation::Close(Client& client, uint32_t index, uint64_t& tally) {
   client.over = true;
   std::erase(alive_, client.request->id);
   ++tally;
-  if (&tally != &tally_.finished) tally_.ended_in_flight += client.in_flight ? 1 : 0;
+  if (&tally != &tally_.finished) tally_.ended_in_flight += client.num_in_flight > 0 ? 1 : 0;
 }
 
 void Simulation::Pause(Client& client) {
@@ -314,54 +318,84 @@ void Simulation::Expire() {
 // A step
 
 void Simulation::Step() {
-  scheduler_.Schedule(now_, batch_, events_);
+  Batch& batch = flights_.emplace_back().batch;
+  scheduler_.Schedule(now_, batch, events_);
   TakeEvents();
   CheckBatch();
-  std::vector<OutputId> ids;
-  bool forks = false;
-  for (const Chunk& chunk : batch_.chunks) {
-    ids.emplace_back(chunk.sequence->request().id, chunk.sequence->index());
-    clients_[ids.back().first].in_flight = true;
-    forks = forks || (chunk.samples && chunk.num_draws > 1);
+  const bool is_empty = batch.empty();
+  if (is_empty) {
+    flights_.pop_back();
+    if (random_.Percent(50)) Disturb();
+    now_ += absl::Microseconds(400);
+  } else {
+    Launch();
+    if (has_failed_) return;
   }
-  CheckConservation();  // whoever runs is in the batch; nobody else holds a block
+  if (flights_.size() > size_t(is_empty ? 0 : options_.run_ahead)) CommitOldest();
+}
+
+void Simulation::Launch() {
+  Flight& flight = flights_.back();
+  for (const Chunk& chunk : flight.batch.chunks) {
+    const OutputId id = flight.ids.emplace_back(chunk.sequence->request().id, chunk.sequence->index());
+    Client& client = clients_[id.first];
+    ++client.num_in_flight;
+    client.outputs[id.second].num_computed = chunk.begin + chunk.count;
+    client.outputs[id.second].sequence = chunk.sequence;
+    tally_.drawn_taken += chunk.takes_drawn ? 1 : 0;
+    const KvTableLayout layout{.block_size = options_.block_size, .windows = options_.kv_windows};
+    for (int32_t group = 0; group < layout.num_groups(); ++group) {
+      const BlockTable& table = chunk.sequence->block_table(group);
+      const int32_t first = layout.NumPassed(layout.windows[group], chunk.begin);
+      for (int32_t i = first; i < table.size(); ++i) flight.blocks.push_back(table[i]);
+    }
+  }
+  CheckConservation(flight);
 
   if (random_.Percent(50)) Disturb();
-  if (!batch_.empty() && Acts(error_percent_)) return FailStep();
+  if (Acts(error_percent_)) return FailStep();
   if (Acts(slow_percent_)) {
     now_ += absl::Milliseconds(random_.Between(1, 100));
     ++tally_.slow_steps;
   }
-  runner_.Run(batch_, result_);
+  runner_.Run(flight.batch, flight.result);
   ++tally_.events;
-  now_ += absl::Microseconds(400 + 20 * batch_.num_tokens);
+  now_ += absl::Microseconds(400 + 20 * flight.batch.num_tokens);
   for (const std::string& violation : runner_.violations()) Require(false, "what the runner was given", violation);
-  const auto is_over = [&](const OutputId& id) {
-    return clients_[id.first].over || clients_[id.first].outputs[id.second].over;
-  };
+}
+
+void Simulation::CommitOldest() {
+  const Flight flight = std::move(flights_.front());
+  flights_.pop_front();
   std::set<RequestId> failed;  // of requests that fail in this step, the outputs behind are over too
-  for (size_t i = 0; i < ids.size(); ++i) {
-    const Chunk& chunk = batch_.chunks[i];
+  bool forks = false;
+  for (size_t i = 0; i < flight.ids.size(); ++i) {
+    const Chunk& chunk = flight.batch.chunks[i];
     if (!chunk.samples) continue;
-    if (is_over(ids[i]) || failed.contains(ids[i].first)) {
+    forks = forks || chunk.num_draws > 1;
+    if (IsOver(flight.ids[i]) || failed.contains(flight.ids[i].first)) {
       expected_discarded_ += chunk.num_draws;
-    } else if (!FakeRunner::IsFiniteAt(chunk.sequence->request(), chunk.begin + chunk.count, ids[i].second)) {
-      failed.insert(ids[i].first);
+    } else if (!FakeRunner::IsFiniteAt(chunk.sequence->request(), chunk.begin + chunk.count, flight.ids[i].second)) {
+      failed.insert(flight.ids[i].first);
       ++tally_.failed_rows;
     }
   }
-
-  scheduler_.Commit(now_, batch_, result_, events_);
+  if (options_.run_ahead > 0) runner_.Collect();
+  scheduler_.Commit(now_, flight.batch, flight.result, events_);
   TakeEvents();
-  for (size_t i = 0; i < ids.size(); ++i) {
-    clients_[ids[i].first].in_flight = false;
-    if (is_over(ids[i])) {
-      batch_.chunks[i].sequence = nullptr;  // it is gone
-    } else {
-      clients_[ids[i].first].outputs[ids[i].second].num_computed = batch_.chunks[i].sequence->num_computed();
-    }
-  }
-  if (!forks) CheckConservation();  // else there are sequences that no batch has named yet
+  for (const OutputId& id : flight.ids) --clients_[id.first].num_in_flight;
+  if (!forks) CheckConservation(flight);  // else there are sequences that no batch has named yet
+}
+
+bool Simulation::IsOver(const OutputId& id) const {
+  const Client& client = clients_.at(id.first);
+  return client.over || client.outputs[id.second].over;
+}
+
+bool Simulation::IsInFlight(const OutputId& id) const {
+  return std::any_of(flights_.begin(), flights_.end(), [&](const Flight& flight) {
+    return std::find(flight.ids.begin(), flight.ids.end(), id) != flight.ids.end();
+  });
 }
 
 void Simulation::FailStep() {
@@ -371,7 +405,7 @@ void Simulation::FailStep() {
   has_failed_ = true;
   num_to_come_ = 0;
   Require(alive_.empty(), "law 3, one ending", "a request outlives the engine");
-  CheckConservation();  // what the batch names stays
+  CheckConservation(flights_.back());  // what the batch names stays
 }
 
 }  // namespace quire

@@ -2,9 +2,9 @@
 //
 // Clients of several tenants and priorities come with random prompts (some share a prefix, some continue an earlier
 // conversation), limits, stop ids and deadlines, stop reading for a while, and leave at random moments, also while a
-// batch is in flight; the pool fails to give a block, rows are not finite, steps are slow, the device fails and all
-// ends in the middle of a step. After each act every law is checked against a plain model: the list of requests that
-// are alive, in order of arrival, and what each of them has been told.
+// batch is in flight, or two; the pool fails to give a block, rows are not finite, steps are slow, the device fails and
+// all ends in the middle of a step. After each act every law is checked against a plain model: the list of requests
+// that are alive, in order of arrival, and what each of them has been told.
 //
 // A life that breaks a law can be shrunk: requests and acts are left out one after another, as long as it still does.
 
@@ -13,6 +13,7 @@
 
 #include <cstdint>
 #include <limits>
+#include <list>
 #include <map>
 #include <memory>
 #include <set>
@@ -51,6 +52,7 @@ struct Tally {
   uint64_t unreachable = 0, queue_times = 0, time_limits = 0, pauses = 0;
   uint64_t engine_ends = 0, runner_errors = 0, block_faults = 0, slow_steps = 0, failed_rows = 0;
   uint64_t ended_in_flight = 0;
+  uint64_t drawn_taken = 0;  // chunks that begin with a token that the host has not seen
   uint64_t partial_chunks = 0;
   uint64_t preemptions = 0;
   uint64_t block_copies = 0;
@@ -64,6 +66,7 @@ struct Tally {
 struct Life {
   uint64_t seed = 0;
   Stress stress = Stress::kNothing;
+  int32_t run_ahead = 0;
   // What is left out, by number: requests, and acts of clients and faults (Disturb).
   std::set<int32_t> no_requests, no_acts;
   // A law that no scheduler keeps, to try what follows: no request of `planted_fault` tokens of prompt or more starts.
@@ -85,9 +88,10 @@ class Simulation {
   // One output of a request.
   struct Output {
     FakeRunner::Output expected;
-    bool over = false;             // complete, dropped, or ended with its request
-    int32_t num_computed = 0;      // after the last commit that named it
-    std::vector<uint32_t> tokens;  // so far
+    bool over = false;                   // complete, dropped, or ended with its request
+    int32_t num_computed = 0;            // after the last batch that named it
+    std::vector<uint32_t> tokens;        // so far
+    const Sequence* sequence = nullptr;  // since a batch named it, until it is over
   };
   // A request as its client sees it.
   struct Client {
@@ -100,10 +104,17 @@ class Simulation {
     int32_t num_pauses = 0;
     bool over = false;  // all outputs are, or it got its ending, or was refused
     absl::Time last_event;
-    bool in_flight = false;
+    int32_t num_in_flight = 0;          // chunks
     uint32_t next_prompt_position = 1;  // whose log-probability comes next
   };
   using OutputId = std::pair<RequestId, uint32_t>;
+  // A batch that is not committed.
+  struct Flight {
+    Batch batch;
+    StepResult result;
+    std::vector<OutputId> ids;    // of the chunks
+    std::vector<BlockId> blocks;  // that it reads or writes
+  };
 
   std::shared_ptr<const Request> RandomRequest();
   std::vector<uint32_t> RandomPrompt();
@@ -121,6 +132,9 @@ class Simulation {
   void ResumeSome();
   void Expire();
   void Step();
+  // Runs what was scheduled.
+  void Launch();
+  void CommitOldest();
   // The runner fails instead of bringing a result.
   void FailStep();
 
@@ -129,7 +143,13 @@ class Simulation {
   // Those that can run, as the policy orders them (kFair: in order of arrival).
   std::vector<OutputId> Runnable() const;
   void CheckOrder(const std::vector<OutputId>& runnable);
-  void CheckConservation();
+  bool IsOver(const OutputId& id) const;
+  bool IsInFlight(const OutputId& id) const;
+  // Why a sequence may be passed over although its turn has come: a batch in flight names it, or keeps the blocks of
+  // somebody who runs no more.
+  bool IsExcused(const OutputId& id) const;
+  // Nobody holds a block but those that the batch names; while others are in flight, also those who wait for them.
+  void CheckConservation(const Flight& flight);
   // The sequences of all requests that are alive, in the order in which they are served.
   std::vector<OutputId> AliveSequences() const;
   void CheckAccounts();
@@ -161,8 +181,7 @@ class Simulation {
   std::map<RequestId, Client> clients_;  // by id, that is in order of arrival
   std::vector<RequestId> alive_;         // in order of arrival
   OutputId oldest_ = {0, 0};             // of the last batch
-  Batch batch_;
-  StepResult result_;
+  std::list<Flight> flights_;            // the oldest first; the last may be one that is being made
   std::vector<TokenEvent> events_;
   uint64_t num_told_ = 0;  // tokens that clients got
   uint64_t expected_discarded_ = 0;
