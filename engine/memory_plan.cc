@@ -113,14 +113,18 @@ absl::Status PlanWeights(const ModelConfig& config, const EngineOptions& options
   plan.weight_dtype = options.quantization == BlockFormat::kQ8_0   ? "int8"
                       : options.quantization == BlockFormat::kQ4_0 ? "int4"
                                                                    : std::string(DTypeName(plan.dtype));
+  const auto keeps = [&](BlockFormat blocks) {
+    if (blocks == BlockFormat::kNone || !KeepsBlocks(format)) return;
+    plan.weight_dtype = std::string(InfoOf(blocks).name);
+    plan.has_quantized_weights = true;
+  };
+  if (config.moe.has_value() && config.moe->layout == ExpertLayout::kStackedMxfp4) keeps(BlockFormat::kMxfp4);
   std::optional<Checkpoint> stored;
   if (options.load_format != LoadFormat::kDummy && IsGgufPath(options.model)) {
     absl::StatusOr<Checkpoint> checkpoint = Checkpoint::Open(options.model);
     if (!checkpoint.ok()) return checkpoint.status();
     stored = *std::move(checkpoint);
-    const BlockFormat most = stored->MostBlocks();
-    if (most != BlockFormat::kNone) plan.weight_dtype = std::string(InfoOf(most).name);
-    plan.has_quantized_weights |= most != BlockFormat::kNone;
+    keeps(stored->MostBlocks());
   }
   plan.weight_bytes = WeightBytes(config, format, backend, stored.has_value() ? &*stored : nullptr);
   return absl::OkStatus();

@@ -78,6 +78,16 @@ void ReadQuantization(KeyReader& keys, ModelConfig& config) {
   config.moe->layout = ExpertLayout::kStackedMxfp4;
 }
 
+// tensor_layout is no key of Hugging Face: what a GGUF file's metadata becomes (engine/gguf_model.h) has it.
+void ReadTensorLayout(KeyReader& keys, ModelConfig& config) {
+  const std::string layout = keys.Text("tensor_layout", {"transformers", "gguf", "gguf_split_kv_b"}, "transformers");
+  if (layout == "transformers") return;
+  config.plain_layout = true;
+  if (config.qkv_layout == QkvLayout::kByKvHead) config.qkv_layout = QkvLayout::kFused;
+  if (config.moe.has_value()) config.moe->layout = ExpertLayout::kSeparate;
+  if (config.latent.has_value()) config.latent->split_kv_b = layout == "gguf_split_kv_b";
+}
+
 // Bounds what a config alone makes the program allocate: the description of each matrix of each layer.
 void CheckNumMatrices(KeyReader& keys, const ModelConfig& config) {
   constexpr int64_t kMax = 1 << 17;  // DeepSeek-V3 has 61 * (256 + 128)
@@ -120,6 +130,7 @@ absl::StatusOr<ModelConfig> ModelConfigFromJson(const json& object, absl::string
   config.dtype = ReadDType(keys);
   family->read(keys, config);
   ReadQuantization(keys, config);
+  ReadTensorLayout(keys, config);
   CheckNumMatrices(keys, config);
   if (config.embedding_size == 0) config.embedding_size = config.hidden_size;
   config.max_scaled_len = std::max(config.max_scaled_len, config.max_position_embeddings);

@@ -50,12 +50,14 @@ struct LatentConfig {
   int32_t nope_dim = 0;  // of a head: q and k without position
   int32_t rope_dim = 0;  // of a head: q and k with position; k's is shared by all heads
   int32_t v_dim = 0;     // of a head
+  // W_uk transposed and W_uv are tensors of their own, [heads, kv_rank, nope_dim] and [heads, v_dim, kv_rank].
+  bool split_kv_b = false;
 
   int32_t CacheDim() const { return kv_rank + rope_dim; }  // elements per token and layer
 };
 
 enum class ExpertLayout {
-  kSeparate,     // each expert's matrices by name
+  kSeparate,     // each expert's matrices by name; biases of gate, up and down as [experts, rows]
   kStacked,      // one tensor [experts, in, out] of all, gate and up in alternate columns (gpt-oss)
   kStackedMxfp4  // the same as [experts, out, in], 32 values of 4 bits to a scale of 8 (OCP MX)
 };
@@ -106,6 +108,9 @@ struct ModelConfig {
   bool final_norm = true;
   bool shares_norm = false;  // kParallel: the MLP reads attention's norm
 
+  // Matrices are [out, in] and fused ones in plain order, whatever the family's tensors are like elsewhere: llama.cpp's
+  // converter makes them so.
+  bool plain_layout = false;
   QkvLayout qkv_layout = QkvLayout::kSeparate;
   bool qkv_bias = false, o_bias = false, mlp_bias = false;
   bool qk_norm = false;                // RMSNorm of each head of q and k (Qwen3, Gemma 3)

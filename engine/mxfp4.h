@@ -1,27 +1,25 @@
-// MXFP4 (OCP Microscaling Formats 1.0, §5.3): 32 values of 4 bits, FP4 E2M1, share a scale of 8 bits, E8M0.
-//
-//   value = E2M1 * 2^(scale - 127)        E2M1: sign, two exponent bits, one of mantissa: 0, .5, 1, 1.5, 2, 3, 4, 6
-//
-// As gpt-oss stores it: the low half of a byte comes before the high one. A scale of 255 stands for NaN.
+// MXFP4 (OCP Microscaling Formats 1.0, §5.3) as gpt-oss stores it: 32 values of 4 bits, FP4 E2M1, in sixteen bytes, the
+// low half of a byte before the high one; their scale of 8 bits, E8M0, in a tensor of its own. What the values stand
+// for is kernels/linear's: BlockFormat::kMxfp4.
 
 #ifndef QUIRE_ENGINE_MXFP4_H_
 #define QUIRE_ENGINE_MXFP4_H_
 
-#include <cmath>
 #include <cstdint>
-#include <limits>
+
+#include "kernels/linear/weight_format.h"
 
 namespace quire {
 
 constexpr int64_t kMxfp4Group = 32;  // values to a scale
 
-// Value `i` of a tensor whose last dimension is a multiple of kMxfp4Group.
-inline float Mxfp4Value(const uint8_t* blocks, const uint8_t* scales, int64_t i) {
-  constexpr float kE2M1[16] = {0.0f,  0.5f,  1.0f,  1.5f,  2.0f,  3.0f,  4.0f,  6.0f,
-                               -0.0f, -0.5f, -1.0f, -1.5f, -2.0f, -3.0f, -4.0f, -6.0f};
-  const uint8_t byte = blocks[i / 2], scale = scales[i / kMxfp4Group];
-  if (scale == 255) return std::numeric_limits<float>::quiet_NaN();
-  return std::ldexp(kE2M1[i % 2 == 0 ? byte & 15 : byte >> 4], scale - 127);
+// A group as BlockFormat::kMxfp4 lays it: the scale, then bytes of value j in the low half and j + 16 in the high one.
+inline void ToMxfp4Block(const uint8_t* codes, uint8_t scale, uint8_t* block) {
+  constexpr int kHalf = kMxfp4Group / 2;
+  static_assert(InfoOf(BlockFormat::kMxfp4).bytes == 1 + kHalf && InfoOf(BlockFormat::kMxfp4).len == kMxfp4Group);
+  const auto code = [codes](int i) { return static_cast<uint8_t>(codes[i / 2] >> (i % 2 * 4) & 15); };
+  block[0] = scale;
+  for (int j = 0; j < kHalf; ++j) block[1 + j] = static_cast<uint8_t>(code(j) | code(j + kHalf) << 4);
 }
 
 }  // namespace quire

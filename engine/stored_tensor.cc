@@ -21,6 +21,17 @@ int64_t InterleavedRow(int64_t row, int64_t half) {
   return head * 2 * half + in_head % half * 2 + in_head / half;
 }
 
+// The bias of such a matrix, whose elements are permuted as its rows are.
+MatrixSource InterleavedVector(const StoredTensor& tensor) {
+  const int64_t size = tensor.shape[0], half = size / tensor.interleaved_heads / 2;
+  const auto bytes = static_cast<int64_t>(DTypeBytes(tensor.dtype));
+  const auto read_row = [=, data = tensor.data](int64_t row, void* to) {
+    for (int64_t i = 0; i < size; ++i)
+      std::memcpy(static_cast<std::byte*>(to) + i * bytes, data + InterleavedRow(i, half) * bytes, bytes);
+  };
+  return {.format = tensor.dtype, .rows = 1, .cols = size, .read_row = read_row};
+}
+
 // Sign, four bits of exponent with a bias of 7, three of mantissa; no infinity, NaN where all bits are set.
 float FromE4M3(uint8_t bits) {
   const int exponent = bits >> 3 & 15, mantissa = bits & 7;
@@ -47,6 +58,7 @@ float Fp8Value(const StoredTensor& tensor, int64_t index) {
 }
 
 MatrixSource RowsOf(const StoredTensor& tensor, int64_t rows, int64_t cols, std::function<int64_t(int64_t row)> index) {
+  if (tensor.interleaved_heads > 0 && tensor.shape.size() == 1) return InterleavedVector(tensor);
   const int64_t row_bytes = RowBytes(tensor.format(), cols);
   const auto begin_of = [&tensor, index = std::move(index)](int64_t row) {  // in bytes
     const int64_t at = index(row), tensor_cols = tensor.shape.back();

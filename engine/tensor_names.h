@@ -55,6 +55,8 @@ struct TensorNames {
   const char* kv_a = "self_attn.kv_a_proj_with_mqa";
   const char* kv_a_norm = "self_attn.kv_a_layernorm";
   const char* kv_b = "self_attn.kv_b_proj";
+  const char* k_b = "self_attn.k_b_proj";  // the two parts of it where they are tensors of their own
+  const char* v_b = "self_attn.v_b_proj";
 
   bool is_transposed = false;  // matrices of the layers are [in, out] (GPT-2's Conv1D)
 };

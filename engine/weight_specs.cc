@@ -28,6 +28,14 @@ TensorPart Vector(std::string name, int64_t size) {
   return {.name = std::move(name), .shape = {size}, .rows = 1, .cols = size, .run = 1};
 }
 
+// Matrix `index` of a stack of shape [count, rows, cols].
+TensorPart Slice(std::string name, std::vector<int64_t> shape, int64_t index) {
+  TensorPart part = Matrix(std::move(name), shape[1], shape[2]);
+  part.offset = index * shape[1] * shape[2];
+  part.shape = std::move(shape);
+  return part;
+}
+
 // Every `step` rows of a tensor the `run` rows from `begin` on, `rows` in all.
 TensorPart Rows(std::string name, std::vector<int64_t> shape, int64_t begin, int64_t rows, int64_t run, int64_t step) {
   const int64_t cols = shape.size() == 2 ? shape[1] : 1;
@@ -60,7 +68,7 @@ class Builder {
                      int64_t cols, bool has_bias) {
     std::vector<TensorPart> matrices, biases;
     for (size_t i = 0; i < names.size(); ++i) {
-      matrices.push_back(Matrix(names[i] + ".weight", rows[i], cols, names_.is_transposed));
+      matrices.push_back(Matrix(names[i] + ".weight", rows[i], cols, names_.is_transposed && !config_.plain_layout));
       biases.push_back(Vector(names[i] + ".bias", rows[i]));
     }
     AddMatrix(to.weight, std::move(matrices));
@@ -189,14 +197,19 @@ void Builder::AddLatent(LatentWeights& latent) {
   latent.v_up.resize(heads);
   const int64_t step = c.nope_dim + c.v_dim;  // rows of a head: W_uk, W_uv
   for (int64_t head = 0; head < heads; ++head) {
-    const TensorPart all = Matrix(Layer(names_.kv_b) + ".weight", heads * step, c.kv_rank);
-    TensorPart k_up = all, v_up = all;
-    k_up.offset = head * step * c.kv_rank;
-    k_up.rows = k_up.run = c.kv_rank;
-    k_up.cols = c.nope_dim;
-    std::swap(k_up.row_stride, k_up.col_stride);
-    v_up.offset = (head * step + c.nope_dim) * c.kv_rank;
-    v_up.rows = v_up.run = c.v_dim;
+    TensorPart k_up, v_up;
+    if (c.split_kv_b) {
+      k_up = Slice(Layer(names_.k_b) + ".weight", {heads, c.kv_rank, c.nope_dim}, head);
+      v_up = Slice(Layer(names_.v_b) + ".weight", {heads, c.v_dim, c.kv_rank}, head);
+    } else {
+      k_up = v_up = Matrix(Layer(names_.kv_b) + ".weight", heads * step, c.kv_rank);
+      k_up.offset = head * step * c.kv_rank;
+      k_up.rows = k_up.run = c.kv_rank;
+      k_up.cols = c.nope_dim;
+      std::swap(k_up.row_stride, k_up.col_stride);
+      v_up.offset = (head * step + c.nope_dim) * c.kv_rank;
+      v_up.rows = v_up.run = c.v_dim;
+    }
     AddMatrix(latent.k_up[head], {k_up}, Packing::kNumbers);
     AddMatrix(latent.v_up[head], {v_up}, Packing::kNumbers);
   }
@@ -261,11 +274,22 @@ void Builder::AddExpert(int32_t expert, MoeWeights& moe) {
   AddMatrix(moe.down[expert], {slice(names_.expert_down, hidden, inner)});
 }
 
-// Biases of stacked experts: [experts, 2 * intermediate] with gate and up alternating, and [experts, hidden].
+// Biases of stacked experts: [experts, 2 * intermediate] with gate and up alternating, and [experts, hidden]. Else
+// those of gate and up are apart.
 void Builder::AddExpertBiases(MoeWeights& moe) {
   const MoeConfig& c = *config_.moe;
   const int64_t experts = c.num_experts, inner = c.intermediate_size;
   const std::string name = Layer(names_.experts) + ".";
+  if (c.layout == ExpertLayout::kSeparate) {
+    std::vector<TensorPart> gate_up;
+    for (int64_t e = 0; e < experts; ++e) {
+      for (const char* each : {names_.expert_gate, names_.expert_up})
+        gate_up.push_back(Rows(absl::StrCat(name, each, ".bias"), {experts, inner}, e, 1, 1, 1));
+    }
+    AddVector(moe.gate_up_bias, std::move(gate_up));
+    return AddVector(moe.down_bias,
+                     {Matrix(absl::StrCat(name, names_.expert_down, ".bias"), experts, config_.hidden_size)});
+  }
   AddVector(moe.gate_up_bias, {{.name = absl::StrCat(name, names_.expert_gate_up, "_bias"),
                                 .shape = {experts, 2 * inner},
                                 .rows = 2 * experts,

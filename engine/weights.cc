@@ -5,6 +5,8 @@
 #include <cstring>
 #include <functional>
 #include <map>
+#include <memory>
+#include <mutex>
 #include <numeric>
 #include <utility>
 
@@ -20,6 +22,7 @@
 #include "engine/mxfp4.h"
 #include "engine/stored_tensor.h"
 #include "engine/weight_specs.h"
+#include "kernels/linear/blocks.h"
 
 namespace quire {
 namespace {
@@ -38,7 +41,7 @@ absl::Status PackMatrix(const WeightSpec& spec, WeightFormat format, const PartS
   std::vector<MatrixSource> parts;
   for (const TensorPart& part : spec.parts) {
     parts.push_back(source(spec, part));
-    if (spec.packing == Packing::kNumbers) parts.back() = AsNumbers(std::move(parts.back()));
+    if (spec.packing == Packing::kNumbers || !KeepsBlocks(format)) parts.back() = AsNumbers(std::move(parts.back()));
   }
   absl::StatusOr<LinearWeight> weight = backend.PackLinear(parts, FormatFor(spec, format));
   if (weight.ok()) *spec.matrix = *std::move(weight);
@@ -56,7 +59,8 @@ absl::Status FillVector(const WeightSpec& spec, const PartSource& source, Backen
     std::vector<std::byte> row(static_cast<size_t>(RowBytes(from.format, from.cols)));
     for (int64_t r = 0; r < from.rows; ++r) {
       from.read_row(r, row.data());
-      for (int64_t c = 0; c < from.cols; ++c) values.push_back(LoadFloat(row.data(), from.format.dtype, c) + spec.addend);
+      for (int64_t c = 0; c < from.cols; ++c)
+        values.push_back(LoadFloat(row.data(), from.format.dtype, c) + spec.addend);
     }
   }
   const absl::Status status = backend.CopyToDevice(buffer->data(), values.data(), values.size() * sizeof(float));
@@ -78,19 +82,45 @@ absl::StatusOr<Weights> BuildWeights(const ModelConfig& config, absl::string_vie
   return weights;
 }
 
+// Each group of 32 values with its scale, as block formats lie.
 MatrixSource FromMxfp4(const Checkpoint& checkpoint, const TensorPart& part) {
   const auto bytes = [&](const char* suffix) {
     return reinterpret_cast<const uint8_t*>(checkpoint.tensors().at(part.name + suffix).tensor.data);
   };
-  const auto read_row = [part, blocks = bytes("_blocks"), scales = bytes("_scales")](int64_t row, void* to) {
-    for (int64_t c = 0; c < part.cols; ++c)
-      static_cast<BFloat16*>(to)[c] = ToBFloat16(Mxfp4Value(blocks, scales, part.Index(row, c)));  // exact
+  const auto read_row = [part, codes = bytes("_blocks"), scales = bytes("_scales")](int64_t row, void* to) {
+    const int64_t first = part.Index(row, 0) / kMxfp4Group;
+    for (int64_t g = 0; g < part.cols / kMxfp4Group; ++g) {
+      ToMxfp4Block(codes + (first + g) * (kMxfp4Group / 2), scales[first + g],
+                   static_cast<uint8_t*>(to) + g * InfoOf(BlockFormat::kMxfp4).bytes);
+    }
   };
-  return {.format = DType::kBFloat16, .rows = part.rows, .cols = part.cols, .read_row = read_row};
+  return {
+      .format = {DType::kBFloat16, BlockFormat::kMxfp4}, .rows = part.rows, .cols = part.cols, .read_row = read_row};
 }
 
-// Columns apart in the file, one by one.
+// Small parts only: all rows of the file that the part touches are unpacked at once, by whoever reads first.
+MatrixSource GatherQuantized(const StoredTensor& stored, const TensorPart& part) {
+  struct Unpacked {
+    std::once_flag once;
+    std::vector<float> values;
+  };
+  const int64_t cols = stored.shape.back(), row_bytes = RowBytes(stored.format(), cols);
+  const int64_t begin = part.offset / cols, end = part.Index(part.rows - 1, part.cols - 1) / cols + 1;
+  const auto read_row = [=, &stored, unpacked = std::make_shared<Unpacked>()](int64_t row, void* to) {
+    std::call_once(unpacked->once, [&] {
+      unpacked->values.resize(static_cast<size_t>((end - begin) * cols));
+      for (int64_t r = begin; r < end; ++r)
+        DequantizeRow(stored.blocks, stored.data + r * row_bytes, cols, unpacked->values.data() + (r - begin) * cols);
+    });
+    for (int64_t c = 0; c < part.cols; ++c)
+      static_cast<float*>(to)[c] = unpacked->values[static_cast<size_t>(part.Index(row, c) - begin * cols)];
+  };
+  return {.format = DType::kFloat32, .rows = part.rows, .cols = part.cols, .read_row = read_row};
+}
+
+// Columns apart in the file, one by one; of a quantised tensor once all of its rows that the part touches are numbers.
 MatrixSource Gather(const StoredTensor& stored, const TensorPart& part) {
+  if (stored.blocks != BlockFormat::kNone) return GatherQuantized(stored, part);
   const auto bytes = static_cast<int64_t>(DTypeBytes(stored.dtype));
   const auto read_row = [part, bytes, data = stored.data](int64_t row, void* to) {
     for (int64_t c = 0; c < part.cols; ++c)
@@ -108,6 +138,40 @@ MatrixSource FromFp8(const StoredTensor& stored, const TensorPart& part) {
   };
   return {.format = DType::kFloat32, .rows = part.rows, .cols = part.cols, .read_row = read_row};
 }
+
+// What packing finds wrong in the rows that it reads, from any of its threads.
+class RowErrors {
+ public:
+  explicit RowErrors(const Checkpoint& checkpoint) : checkpoint_(checkpoint) {}
+
+  // `source`, whose rows are looked over for scales that are no numbers.
+  MatrixSource Watched(MatrixSource source, const std::string& tensor) {
+    if (!source.format.quantized()) return source;
+    auto read_row = [this, tensor, blocks = source.format.blocks, cols = source.cols,
+                     read = std::move(source.read_row)](int64_t row, void* to) {
+      read(row, to);
+      if (const int64_t bad = FindBadScale(blocks, to, cols); bad >= 0) Report(tensor, row, bad);
+    };
+    source.read_row = std::move(read_row);
+    return source;
+  }
+  absl::Status status() {
+    const std::lock_guard lock(mutex_);
+    return status_;
+  }
+
+ private:
+  void Report(const std::string& tensor, int64_t row, int64_t block) {
+    const std::lock_guard lock(mutex_);
+    status_.Update(absl::InvalidArgumentError(
+        absl::StrCat(checkpoint_.tensors().at(tensor).file, ": tensor ", Quoted(tensor),
+                     ": found a scale that is no finite number in row ", row, ", block ", block, ", allowed: finite")));
+  }
+
+  const Checkpoint& checkpoint_;
+  std::mutex mutex_;
+  absl::Status status_;
+};
 
 // A checkpoint's tensor, or part of it.
 MatrixSource FromCheckpoint(const Checkpoint& checkpoint, const TensorPart& part) {
@@ -142,10 +206,28 @@ void FillRandom(uint64_t key, float bound, int64_t begin, int64_t count, BFloat1
   }
 }
 
+// Random codes; the scale that brings their variance, 8.6, next to 1 / cols.
+MatrixSource RandomMxfp4(uint64_t key, const TensorPart& part) {
+  constexpr int64_t kBytes = InfoOf(BlockFormat::kMxfp4).bytes, kBias = 127;
+  const auto scale = static_cast<uint8_t>(kBias - std::lround(std::log2(8.6 * static_cast<double>(part.cols)) / 2));
+  const auto read_row = [=, groups = part.cols / kMxfp4Group](int64_t row, void* to) {
+    auto* block = static_cast<uint8_t*>(to);
+    for (int64_t g = 0; g < groups; ++g, block += kBytes) {
+      const auto word = key + static_cast<uint64_t>(2 * (row * groups + g));
+      const uint64_t codes[2] = {Mix(word), Mix(word + 1)};
+      block[0] = scale;
+      std::memcpy(block + 1, codes, sizeof codes);
+    }
+  };
+  return {
+      .format = {DType::kBFloat16, BlockFormat::kMxfp4}, .rows = part.rows, .cols = part.cols, .read_row = read_row};
+}
+
 MatrixSource RandomPart(uint64_t seed, const WeightSpec& spec, const TensorPart& part) {
   uint64_t key = Mix(seed);
   for (const char c : part.name) key = Mix(key ^ static_cast<uint8_t>(c));
   key += static_cast<uint64_t>(part.offset);
+  if (part.encoding == TensorEncoding::kMxfp4) return RandomMxfp4(key, part);
   const float bound = std::sqrt(3.0f / static_cast<float>(part.cols));  // variance bound^2 / 3 = 1 / cols
   const bool is_vector = spec.vector != nullptr;
   const auto read_row = [=, fill = ToBFloat16(spec.fill), cols = part.cols](int64_t row, void* to) {
@@ -222,17 +304,6 @@ absl::Status CheckTensors(const ModelConfig& config, const Checkpoint& checkpoin
                                                      " of dtype U8"));
     }
   }
-  Weights unused;
-  for (const WeightSpec& spec : WeightSpecs(config, prefix, unused)) {
-    for (const TensorPart& part : spec.parts) {
-      if (part.HasPlainRows() || part.encoding != TensorEncoding::kPlain) continue;
-      const Checkpoint::Entry& entry = checkpoint.tensors().at(part.name);
-      if (entry.tensor.blocks == BlockFormat::kNone) continue;
-      return absl::InvalidArgumentError(absl::StrCat(entry.file, ": tensor ", Quoted(part.name), ": found ",
-                                                     std::string(InfoOf(entry.tensor.blocks).name),
-                                                     ", allowed: numbers, as it is read by columns"));
-    }
-  }
   for (const auto& [name, entry] : checkpoint.tensors()) {
     if (expected.contains(name) || IsIgnored(config, prefix, name) ||
         IsCopyOfEmbedding(config, checkpoint, prefix, name)) {
@@ -247,8 +318,15 @@ absl::Status CheckTensors(const ModelConfig& config, const Checkpoint& checkpoin
 
 absl::StatusOr<Weights> LoadWeights(const ModelConfig& config, WeightFormat format, const Checkpoint& checkpoint,
                                     Backend& backend, const LoadProgress& progress) {
-  const auto source = [&](const WeightSpec&, const TensorPart& part) { return FromCheckpoint(checkpoint, part); };
-  return BuildWeights(config, PrefixOf(config, checkpoint), format, source, backend, progress);
+  RowErrors errors(checkpoint);
+  const auto source = [&](const WeightSpec&, const TensorPart& part) {
+    const bool is_mxfp4 = part.encoding == TensorEncoding::kMxfp4;
+    return errors.Watched(FromCheckpoint(checkpoint, part), is_mxfp4 ? part.name + "_scales" : part.name);
+  };
+  absl::StatusOr<Weights> weights =
+      BuildWeights(config, PrefixOf(config, checkpoint), format, source, backend, progress);
+  if (const absl::Status status = errors.status(); !status.ok()) return status;
+  return weights;
 }
 
 absl::StatusOr<Weights> DummyWeights(const ModelConfig& config, WeightFormat format, uint64_t seed, Backend& backend,
@@ -269,7 +347,9 @@ uint64_t WeightBytes(const ModelConfig& config, WeightFormat format, const Backe
     std::vector<MatrixSource> parts;
     for (const TensorPart& part : spec.parts) {
       parts.push_back({.format = format.dtype, .rows = part.rows, .cols = part.cols, .read_row = nullptr});
-      if (checkpoint == nullptr || spec.packing == Packing::kNumbers) continue;
+      if (spec.packing == Packing::kNumbers || !KeepsBlocks(format)) continue;
+      if (part.encoding == TensorEncoding::kMxfp4) parts.back().format.blocks = BlockFormat::kMxfp4;
+      if (checkpoint == nullptr) continue;
       const auto stored = checkpoint->tensors().find(part.name);
       if (stored != checkpoint->tensors().end()) parts.back().format = stored->second.tensor.format();
     }

@@ -96,6 +96,10 @@ struct Weights {
 // what is allowed.
 absl::Status CheckTensors(const ModelConfig& config, const Checkpoint& checkpoint);
 
+// Whether what a checkpoint has quantised stays so, to be multiplied by integer dot products: unless float32 is asked
+// for of all that enters one.
+constexpr bool KeepsBlocks(WeightFormat format) { return format.dtype != DType::kFloat32 || format.quantized(); }
+
 // Called by the loading thread with the device bytes of the weights packed so far.
 using LoadProgress = std::function<void(uint64_t bytes)>;
 

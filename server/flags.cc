@@ -241,7 +241,8 @@ constexpr Flag kFlags[] = {
      "loops, the definition",
      SetBackend},
     {"dtype", "TYPE", "auto",
-     "float32, bfloat16, float16: of weights and of activations entering a dot product; auto: the checkpoint's",
+     "float32, bfloat16, float16: of weights and of activations entering a dot product (float32 also unpacks what a "
+     "file has quantised, unless --quantization is given); auto: the checkpoint's",
      [](Options& o, absl::string_view v) { return SetDType(v, o.engine.dtype); }},
     {"quantization", "KIND", "none",
      "none, int8, int4: weights stored as numbers are repacked so at load, symmetric in groups of 32 with a scale each "

@@ -113,6 +113,30 @@ void DecodeMxfp4(const uint8_t* from, DecodedBlock* block) {
   Nibbles(from + 1, block->codes);
 }
 
+// Where the halves d and dmin lie in a block; -1: none.
+struct ScalePlace {
+  int d = 0;
+  int dmin = -1;
+};
+
+ScalePlace ScalePlaceOf(BlockFormat blocks) {
+  switch (blocks) {
+    case BlockFormat::kQ4_1:
+    case BlockFormat::kQ5_1:
+    case BlockFormat::kQ4_K:
+    case BlockFormat::kQ5_K:
+      return {0, 2};
+    case BlockFormat::kQ2_K:
+      return {80, 82};
+    case BlockFormat::kQ3_K:
+      return {108};
+    case BlockFormat::kQ6_K:
+      return {208};
+    default:
+      return {0};
+  }
+}
+
 }  // namespace
 
 void DecodeBlock(BlockFormat blocks, const void* row, int64_t index, DecodedBlock* block) {
@@ -158,6 +182,22 @@ void DequantizeRow(BlockFormat blocks, const void* row, int64_t cols, float* val
       }
     }
   });
+}
+
+int64_t FindBadScale(BlockFormat blocks, const void* row, int64_t cols) {
+  const BlockInfo info = InfoOf(blocks);
+  const ScalePlace place = ScalePlaceOf(blocks);
+  const auto* block = static_cast<const uint8_t*>(row);
+  const auto is_finite = [&](int at) {
+    return (block[at + 1] & 0x7c) != 0x7c;
+  };  // of a half: not all exponent bits set
+  for (int64_t i = 0; i < NumBlocks(blocks, cols); ++i, block += info.bytes) {
+    const bool is_good = blocks == BlockFormat::kMxfp4
+                             ? block[0] != 255
+                             : is_finite(place.d) && (place.dmin < 0 || is_finite(place.dmin));
+    if (!is_good) return i;
+  }
+  return -1;
 }
 
 void QuantizeRow(BlockFormat blocks, const float* values, int64_t cols, void* row) {

@@ -28,6 +28,9 @@ void DecodeBlock(BlockFormat blocks, const void* row, int64_t index, DecodedBloc
 // The definition: `cols` elements of a row, as float32. Rounded after each operation.
 void DequantizeRow(BlockFormat blocks, const void* row, int64_t cols, float* values);
 
+// The first block of a row whose scale or minimum is no finite number (E8M0's 255 stands for none); -1 where all are.
+int64_t FindBadScale(BlockFormat blocks, const void* row, int64_t cols);
+
 // Quantises a row, symmetric, in groups of 32: kQ8_0 takes d = max |w| / 127 as a half, codes round(w / d); kQ4_0 takes
 // d = m / -8, m the element of largest magnitude. A group whose d would be no half above zero becomes zeroes; one whose
 // d would exceed the range is clamped. REQUIRES: blocks is kQ8_0 or kQ4_0.

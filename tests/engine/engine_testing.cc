@@ -168,8 +168,11 @@ std::string BundledModel() { return QUIRE_SOURCE_DIR "/deploy/models/tales-5m"; 
 
 std::vector<std::string> FamilyModels() {
   std::vector<std::string> names;
-  for (const auto& entry : std::filesystem::directory_iterator(FamilyModel("")))
-    names.push_back(entry.path().filename());
+  for (const auto& entry : std::filesystem::directory_iterator(FamilyModel(""))) {
+    const std::string name = entry.path().filename();
+    if (std::filesystem::exists(entry.path() / "config.json")) names.push_back(name);
+    if (std::filesystem::exists(entry.path() / "model.gguf")) names.push_back(name + "/model.gguf");
+  }
   std::sort(names.begin(), names.end());
   return names;
 }

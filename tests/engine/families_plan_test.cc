@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/gguf_model.h"
 #include "engine/memory_plan.h"
 #include "engine/weight_specs.h"
 #include "gtest/gtest.h"
@@ -177,6 +178,7 @@ TEST(FamiliesPlan, AWindowBoundsWhatASequenceKeeps) {
 
 TEST(FamiliesPlan, PlansWhatEveryFamilyAllocates) {
   for (const std::string& name : FamilyModels()) {
+    if (IsGgufPath(FamilyModel(name))) continue;  // its plan counts what the file has quantised
     const auto config = LoadModelConfig(FamilyModel(name));
     ASSERT_TRUE(config.ok()) << config.status();
     for (const BackendKind kind : {BackendKind::kRef, BackendKind::kCpu}) {

@@ -9,7 +9,7 @@ what is recorded is computed in float32. For prompts of 1 to 600 tokens: the log
 theirs, and by how much the best logit leads. Prompts come from the generator of tests/engine/engine_testing.cc, so they are not stored.
 The files of a family alternate between the keys and names that checkpoints on the hub have and those that transformers 5 saves.
 
-tests/engine/family_oracle_test.cc holds quire to them; tests/oracle/compare.py does the same live for any model directory.
+tests/oracle/make_gguf_fixtures.py adds GGUF files. tests/engine/family_oracle_test.cc holds quire to them; tests/oracle/compare.py does the same live for any model directory.
 """
 
 import argparse
@@ -67,8 +67,8 @@ def falcon(q_heads, hidden, vocab, **more):
     return {"vocab_size": vocab, "hidden_size": hidden, "num_hidden_layers": 2, "num_attention_heads": q_heads, "max_position_embeddings": 1024} | more
 
 
-def mla(heads=4, **more):
-    yarn = rope("yarn", 10000.0, factor=8.0, original_max_position_embeddings=128, beta_fast=32.0, beta_slow=1.0, mscale=1.0, mscale_all_dim=0.7)
+def mla(heads=4, mscale=1.0, **more):
+    yarn = rope("yarn", 10000.0, factor=8.0, original_max_position_embeddings=128, beta_fast=32.0, beta_slow=1.0, mscale=mscale, mscale_all_dim=0.7)
     return without(llama_like(heads, heads, 8, vocab=255, layers=3), "head_dim") | yarn | {
         "kv_lora_rank": 24,
         "q_lora_rank": 20,
@@ -93,11 +93,14 @@ RECIPES = {
     "llama-gqa4-bias": Recipe("Llama", llama_like(8, 2, 12, hidden=40, vocab=301, attention_bias=True, mlp_bias=True)),
     "llama3-tied": Recipe("Llama", llama_like(4, 2, 16, tie_word_embeddings=True, rms_norm_eps=1e-5) | rope(
         "llama3", 500000.0, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=128), hub=True),
+    "llama31": Recipe("Llama", llama_like(4, 2, 16, max_position_embeddings=16384, rms_norm_eps=1e-5) | rope(
+        "llama3", 500000.0, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=8192)),
     "llama-linear": Recipe("Llama", llama_like(4, 1, 14) | rope("linear", factor=4.0)),
     "llama-dynamic": Recipe("Llama", llama_like(4, 2, 16, max_position_embeddings=256) | rope("dynamic", factor=3.0), hub=True,
                             max_model_len=700, oracle_len=700),
     "mistral-window": Recipe("Mistral", llama_like(8, 1, 10, hidden=40, vocab=263, sliding_window=19), hub=True),
     "mixtral": Recipe("Mixtral", llama_like(4, 2, 16, num_local_experts=5, num_experts_per_tok=2, sliding_window=45) | rope(theta=1e6)),
+    "mixtral-full": Recipe("Mixtral", llama_like(4, 2, 16, num_local_experts=5, num_experts_per_tok=2) | rope(theta=1e6)),
     "qwen2": Recipe("Qwen2", without(llama_like(6, 2, 8, vocab=271, hidden=48), "head_dim") | rope(theta=1e6), hub=True),
     "qwen2-yarn-tied": Recipe("Qwen2", without(llama_like(4, 2, 12, hidden=48, tie_word_embeddings=True), "head_dim") | rope(
         "yarn", 1e6, factor=4.0, original_max_position_embeddings=256)),
@@ -108,8 +111,11 @@ RECIPES = {
                                                               beta_slow=2.0)),
     "qwen3-moe": Recipe("Qwen3Moe", llama_like(4, 1, 16, layers=3, num_experts=12, num_experts_per_tok=4, moe_intermediate_size=12,
                                                norm_topk_prob=True, mlp_only_layers=[1]), hub=True),
+    "qwen3-moe-all": Recipe("Qwen3Moe", llama_like(4, 1, 16, num_experts=12, num_experts_per_tok=4, moe_intermediate_size=12, norm_topk_prob=True)),
     "gemma2": Recipe("Gemma2", llama_like(4, 2, 16, layers=3, tie_word_embeddings=True, query_pre_attn_scalar=24, sliding_window=21,
                                           attn_logit_softcapping=4.0, final_logit_softcapping=9.0, pad_token_id=0), hub=True),
+    "gemma2-plain": Recipe("Gemma2", llama_like(4, 2, 16, layers=3, tie_word_embeddings=True, query_pre_attn_scalar=16, sliding_window=21,
+                                                attn_logit_softcapping=4.0, final_logit_softcapping=9.0, pad_token_id=0)),
     "gemma3": Recipe("Gemma3Text", llama_like(4, 1, 18, layers=4, tie_word_embeddings=True, query_pre_attn_scalar=20, sliding_window=26,
                                               pad_token_id=0, layer_types=["sliding_attention", "sliding_attention", "full_attention"] +
                                               ["sliding_attention"]) | {"rope_parameters": {
@@ -119,6 +125,10 @@ RECIPES = {
                                                    pad_token_id=0, layer_types=["full_attention", "sliding_attention", "full_attention"]) |
                           {"rope_parameters": {"sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
                                                "full_attention": {"rope_type": "default", "rope_theta": 1e6}}}),
+    "gemma3-six": Recipe("Gemma3Text", llama_like(4, 2, 12, hidden=24, inner=36, layers=7, tie_word_embeddings=True, query_pre_attn_scalar=12,
+                                                  sliding_window=40, pad_token_id=0) | {
+                                                      "rope_parameters": {"sliding_attention": {"rope_type": "default", "rope_theta": 2e4},
+                                                                          "full_attention": {"rope_type": "linear", "rope_theta": 1e6, "factor": 8.0}}}),
     "phi3-window": Recipe("Phi3", without(llama_like(4, 4, 12, hidden=40, sliding_window=37, pad_token_id=None), "head_dim"), hub=True),
     "phi3-partial": Recipe("Phi3", without(llama_like(6, 2, 8, hidden=48, pad_token_id=None), "head_dim") | rope(partial_rotary_factor=0.5)),
     "phi3-longrope": Recipe("Phi3", without(llama_like(3, 3, 16, hidden=48, original_max_position_embeddings=256, pad_token_id=None), "head_dim") | rope(
@@ -131,10 +141,10 @@ RECIPES = {
     "falcon-11b": Recipe("Falcon", falcon(4, 48, 265, new_decoder_architecture=True, num_kv_heads=1, num_ln_in_parallel_attn=1,
                                           ffn_hidden_size=100)),
     "falcon-rw": Recipe("Falcon", falcon(6, 48, 267, multi_query=False, parallel_attn=False, alibi=True, bias=True)),
-    "deepseek-v2-lite": Recipe("DeepseekV2", mla(q_lora_rank=None, n_routed_experts=8, topk_method="greedy", routed_scaling_factor=1.0), hub=True),
+    "deepseek-v2-lite": Recipe("DeepseekV2", mla(mscale=0.7, q_lora_rank=None, n_routed_experts=8, topk_method="greedy", routed_scaling_factor=1.0), hub=True),
     "deepseek-v2": Recipe("DeepseekV2", mla(n_routed_experts=16, num_experts_per_tok=4, topk_method="group_limited_greedy", n_group=8,
                                             topk_group=3, routed_scaling_factor=3.0)),
-    "deepseek-v3": Recipe("DeepseekV3", mla(n_routed_experts=16, n_group=4, topk_group=2, routed_scaling_factor=2.5, norm_topk_prob=True,
+    "deepseek-v3": Recipe("DeepseekV3", mla(mscale=0.7, n_routed_experts=16, n_group=4, topk_group=2, routed_scaling_factor=2.5, norm_topk_prob=True,
                                             n_shared_experts=1), hub=True),
     "deepseek-v3-halves": Recipe("DeepseekV3", mla(heads=2, n_routed_experts=8, n_group=2, topk_group=1, routed_scaling_factor=1.5,
                                                    norm_topk_prob=False, rope_interleave=False)),

@@ -221,5 +221,20 @@ TEST(FlagValuesTest, CpuListsAndAddresses) {
     EXPECT_FALSE(ParseListenAddress(bad).ok()) << bad;
 }
 
+// README.md's table of formats has the kinds that the flag takes, and no other.
+TEST(Readme, QuantizationsAreThoseOfTheFlag) {
+  std::ifstream file(QUIRE_SOURCE_DIR "/README.md");
+  std::string row, kinds;
+  while (std::getline(file, row) && row.rfind("| `--quantization` |", 0) != 0) {
+  }
+  row = row.substr(std::string("| `--quantization` |").size());
+  for (size_t at = row.find('`'); at != std::string::npos; at = row.find('`', at)) {
+    const size_t end = row.find('`', at + 1);
+    kinds += (kinds.empty() ? "" : ", ") + row.substr(at + 1, end - at - 1);
+    at = end + 1;
+  }
+  EXPECT_THAT(ErrorOf({"--quantization=no-such"}), testing::EndsWith("is not one of " + kinds));
+}
+
 }  // namespace
 }  // namespace quire
