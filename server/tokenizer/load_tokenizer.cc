@@ -11,6 +11,7 @@
 #include "engine/gguf.h"
 #include "engine/json_text.h"
 #include "engine/mapped_file.h"
+#include "server/tokenizer/added_tokens_files.h"
 #include "server/tokenizer/gguf_vocabulary.h"
 #include "server/tokenizer/json_value.h"
 #include "server/tokenizer/sentencepiece_model.h"
@@ -22,7 +23,6 @@ namespace {
 
 // The largest tokenizer.json in use has 35 MB.
 constexpr uint64_t kMaxFileBytes = uint64_t{256} << 20;
-constexpr uint64_t kMaxConfigBytes = uint64_t{16} << 20;
 
 absl::StatusOr<TokenizerSpec> ReadGguf(const std::string& path) {
   const absl::StatusOr<MappedFile> file = MappedFile::Open(path);
@@ -46,27 +46,19 @@ std::optional<uint32_t> ControlId(const SentencePieceModel& model, const std::st
   return found == model.pieces.end() ? std::nullopt : std::optional(uint32_t(found - model.pieces.begin()));
 }
 
-// tokenizer.model, and what tokenizer_config.json says is put around texts: BOS unless it says otherwise, as Llama's
-// tokenizer does.
+// tokenizer.model, the tokens that files beside it add, and what tokenizer_config.json says is put around texts: BOS
+// unless it says otherwise, as Llama's tokenizer does.
 absl::StatusOr<TokenizerSpec> ReadTokenizerModel(const std::string& model_dir, const std::string& path) {
   const absl::StatusOr<std::string> bytes = ReadTextFile(path, kMaxFileBytes);
   if (!bytes.ok()) {
     return bytes.status();
   }
-  Json config = Json::object();
-  const std::string config_path = absl::StrCat(model_dir, "/tokenizer_config.json");
-  const absl::StatusOr<std::string> config_text = ReadTextFile(config_path, kMaxConfigBytes);
-  if (config_text.ok()) {
-    absl::StatusOr<Json> parsed = ParseJsonObject(*config_text, config_path);
-    if (!parsed.ok()) {
-      return parsed.status();
-    }
-    config = *std::move(parsed);
-  } else if (!absl::IsNotFound(config_text.status())) {
-    return config_text.status();
+  const absl::StatusOr<Json> config = ReadJsonFileIfThere(absl::StrCat(model_dir, "/tokenizer_config.json"));
+  if (!config.ok()) {
+    return config.status();
   }
-  const absl::StatusOr<bool> add_bos = ConfigFlag(config, "add_bos_token", true);
-  const absl::StatusOr<bool> add_eos = ConfigFlag(config, "add_eos_token", false);
+  const absl::StatusOr<bool> add_bos = ConfigFlag(*config, "add_bos_token", true);
+  const absl::StatusOr<bool> add_eos = ConfigFlag(*config, "add_eos_token", false);
   if (!add_bos.ok() || !add_eos.ok()) {
     return add_bos.ok() ? add_eos.status() : add_bos.status();
   }
@@ -78,6 +70,9 @@ absl::StatusOr<TokenizerSpec> ReadTokenizerModel(const std::string& model_dir, c
   absl::StatusOr<TokenizerSpec> spec = MakeTokenizerSpec(*std::move(model));
   if (!spec.ok()) {
     return absl::InvalidArgumentError(absl::StrCat(path, ": ", spec.status().message()));
+  }
+  if (const absl::Status status = AddTokensOfFiles(model_dir, *config, *spec); !status.ok()) {
+    return status;
   }
   if (*add_bos && bos) {
     spec->prefix_ids.push_back(*bos);

@@ -250,5 +250,69 @@ TEST(TokenizerLoad, NamesTheFile) {
   std::filesystem::remove_all(dir);
 }
 
+// A tokenizer.model, and files beside it that add tokens.
+class AddedTokensFiles : public testing::Test {
+ protected:
+  void SetUp() override {
+    dir_ = testing::TempDir() + "/quire_added_" + testing::UnitTest::GetInstance()->current_test_info()->name();
+    std::filesystem::create_directories(dir_);
+    std::filesystem::copy_file(FixturePath("sp_bpe.tokenizer.model"), dir_ + "/tokenizer.model",
+                               std::filesystem::copy_options::overwrite_existing);
+    num_pieces_ = static_cast<uint32_t>(Tokenizer::Load(dir_).value()->vocab_size());
+  }
+  void TearDown() override { std::filesystem::remove_all(dir_); }
+
+  void Write(const std::string& name, const std::string& text) { std::ofstream(dir_ + "/" + name) << text; }
+  std::string Id(uint32_t offset) const { return std::to_string(num_pieces_ + offset); }
+  std::string Error() const { return std::string(Tokenizer::Load(dir_).status().message()); }
+  std::vector<uint32_t> Trusted(const std::string& text) const {
+    return Tokenizer::Load(dir_).value()->EncodeTrusted(text, false);
+  }
+  std::vector<uint32_t> Plain(const std::string& text) const {
+    return Tokenizer::Load(dir_).value()->Encode(text, false);
+  }
+
+  std::string dir_;
+  uint32_t num_pieces_ = 0;
+};
+
+TEST_F(AddedTokensFiles, DecoderSaysIdsAndFlags) {
+  Write("tokenizer_config.json", R"({"added_tokens_decoder": {")" + Id(0) +
+                                     R"(": {"content": "<|end|>", "special": true, "rstrip": true}, ")" + Id(2) +
+                                     R"(": {"content": "<tool>", "special": false}}})");
+  Write("added_tokens.json", R"({"<unread>": 7})");
+  EXPECT_EQ(Trusted("<|end|>  "), std::vector<uint32_t>{num_pieces_});
+  EXPECT_GT(Plain("<|end|>").size(), 1u);  // text of a special token stays text
+  EXPECT_EQ(Plain("<tool>"), std::vector<uint32_t>{num_pieces_ + 2});
+  EXPECT_EQ(Tokenizer::Load(dir_).value()->vocab_size(), num_pieces_ + 3);
+}
+
+TEST_F(AddedTokensFiles, OlderFilesSayIdsAndWhichAreSpecial) {
+  Write("added_tokens.json", R"({"<|end|>": )" + Id(0) + R"(, "<tool>": )" + Id(1) + "}");
+  Write("special_tokens_map.json", R"({"eos_token": {"content": "<|end|>"}, "additional_special_tokens": ["<x>"]})");
+  EXPECT_EQ(Trusted("<|end|>"), std::vector<uint32_t>{num_pieces_});
+  EXPECT_GT(Plain("<|end|>").size(), 1u);
+  EXPECT_EQ(Plain("<tool>"), std::vector<uint32_t>{num_pieces_ + 1});
+}
+
+TEST_F(AddedTokensFiles, WhatIsOutOfPlaceIsNamed) {
+  const auto decoder = [&](const std::string& text) {
+    Write("tokenizer_config.json", R"({"added_tokens_decoder": )" + text + "}");
+    return Error();
+  };
+  EXPECT_THAT(decoder("7"), HasSubstr("tokenizer_config.json: added_tokens_decoder is 7"));
+  EXPECT_THAT(decoder(R"({"x": {"content": "a"}})"), HasSubstr("allowed: ids as keys"));
+  EXPECT_THAT(decoder(R"({"99999999": {"content": "a"}})"), HasSubstr("allowed: ids below"));
+  EXPECT_THAT(decoder(R"({"5": {"content": ""}})"), HasSubstr("is not empty"));
+  EXPECT_THAT(decoder(R"({"5": {"content": "a", "special": 1}})"), HasSubstr("added_tokens_decoder[\"5\"].special"));
+  EXPECT_THAT(decoder(R"({"5": {"content": "a"}, "6": {"content": "a"}})"), HasSubstr("each text with one id"));
+  std::filesystem::remove(dir_ + "/tokenizer_config.json");
+  Write("added_tokens.json", R"({"a": -1})");
+  EXPECT_THAT(Error(), HasSubstr("added_tokens.json: "));
+  Write("added_tokens.json", "{}");
+  Write("special_tokens_map.json", R"({"bos_token": 3})");
+  EXPECT_THAT(Error(), HasSubstr("special_tokens_map.json: bos_token is 3"));
+}
+
 }  // namespace
 }  // namespace quire
