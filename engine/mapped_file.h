@@ -31,6 +31,9 @@ class MappedFile {
   size_t size_ = 0;
 };
 
+// Begins to read the pages of [begin, end), part of a mapped file, and does not wait for them. Any thread.
+void FetchPages(const std::byte* begin, const std::byte* end);
+
 // Gives back the memory of the whole pages within [begin, end), part of a mapped file: whoever reads them again waits
 // for the system's page cache or the disk. Any thread.
 void ReleasePages(const std::byte* begin, const std::byte* end);

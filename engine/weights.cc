@@ -20,6 +20,7 @@
 #include "engine/json_text.h"
 #include "engine/mapped_file.h"
 #include "engine/mxfp4.h"
+#include "engine/read_ahead.h"
 #include "engine/stored_tensor.h"
 #include "engine/weight_specs.h"
 #include "kernels/linear/blocks.h"
@@ -319,9 +320,18 @@ absl::Status CheckTensors(const ModelConfig& config, const Checkpoint& checkpoin
 absl::StatusOr<Weights> LoadWeights(const ModelConfig& config, WeightFormat format, const Checkpoint& checkpoint,
                                     Backend& backend, const LoadProgress& progress) {
   RowErrors errors(checkpoint);
+  std::vector<absl::Span<const std::byte>> regions;
+  std::map<std::string, size_t> region_of;
+  for (const TensorSpec& spec : ExpectedTensors(config, PrefixOf(config, checkpoint))) {
+    const StoredTensor& tensor = checkpoint.tensors().at(spec.name).tensor;
+    region_of[spec.name] = regions.size();
+    regions.push_back({tensor.data, tensor.bytes});
+  }
+  ReadAhead read_ahead(std::move(regions));
   const auto source = [&](const WeightSpec&, const TensorPart& part) {
-    const bool is_mxfp4 = part.encoding == TensorEncoding::kMxfp4;
-    return errors.Watched(FromCheckpoint(checkpoint, part), is_mxfp4 ? part.name + "_scales" : part.name);
+    const std::string name = part.encoding == TensorEncoding::kMxfp4 ? part.name + "_scales" : part.name;
+    read_ahead.Reached(region_of.at(name));
+    return errors.Watched(FromCheckpoint(checkpoint, part), name);
   };
   absl::StatusOr<Weights> weights =
       BuildWeights(config, PrefixOf(config, checkpoint), format, source, backend, progress);

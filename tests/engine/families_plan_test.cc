@@ -131,6 +131,47 @@ json Phi3Mini() {
   return config;
 }
 
+json Qwen3Moe30B() {
+  json config = Qwen3_8B();
+  config.merge_patch({{"architectures", json::array({"Qwen3MoeForCausalLM"})},
+                      {"hidden_size", 2048},
+                      {"intermediate_size", 6144},
+                      {"num_hidden_layers", 48},
+                      {"num_key_value_heads", 4},
+                      {"head_dim", 128},
+                      {"num_experts", 128},
+                      {"num_experts_per_tok", 8},
+                      {"moe_intermediate_size", 768}});
+  return config;
+}
+
+json Gemma3_1B() {
+  json config = Gemma2_2B();
+  config.merge_patch({{"architectures", json::array({"Gemma3ForCausalLM"})},
+                      {"hidden_size", 1152},
+                      {"intermediate_size", 6912},
+                      {"num_attention_heads", 4},
+                      {"num_key_value_heads", 1},
+                      {"vocab_size", 262144},
+                      {"max_position_embeddings", 32768},
+                      {"sliding_window", 512}});
+  return config;
+}
+
+json Falcon7B() {
+  return json::parse(R"({"architectures": ["FalconForCausalLM"], "hidden_size": 4544, "num_hidden_layers": 32,
+      "num_attention_heads": 71, "num_kv_heads": 71, "multi_query": true, "parallel_attn": true, "bias": false,
+      "alibi": false, "vocab_size": 65024, "torch_dtype": "bfloat16"})");
+}
+
+json GptOss20B() {
+  return json::parse(R"({"architectures": ["GptOssForCausalLM"], "hidden_size": 2880, "intermediate_size": 2880,
+      "num_hidden_layers": 24, "num_attention_heads": 64, "num_key_value_heads": 8, "head_dim": 64,
+      "num_local_experts": 32, "num_experts_per_tok": 4, "vocab_size": 201088, "max_position_embeddings": 131072,
+      "sliding_window": 128, "rms_norm_eps": 1e-5, "torch_dtype": "bfloat16",
+      "quantization_config": {"quant_method": "mxfp4"}})");
+}
+
 absl::StatusOr<MemoryPlan> PlanOf(const json& config, int32_t block_size = 16) {
   EngineOptions options;
   options.block_size = block_size;
@@ -147,6 +188,10 @@ TEST(FamiliesPlan, CountsTheParametersOfPublishedModels) {
   EXPECT_EQ(ConfigOf(Gemma2_2B()).NumParameters(), 2'614'341'888u);
   EXPECT_EQ(ConfigOf(Phi3Mini()).NumParameters(), 3'821'079'552u);
   EXPECT_EQ(ConfigOf(DeepseekV2Lite()).NumParameters(), 15'706'484'224u);
+  EXPECT_EQ(ConfigOf(Qwen3Moe30B()).NumParameters(), 30'532'122'624u);
+  EXPECT_EQ(ConfigOf(Gemma3_1B()).NumParameters(), 999'885'952u);
+  EXPECT_EQ(ConfigOf(Falcon7B()).NumParameters(), 6'921'720'704u);
+  EXPECT_EQ(ConfigOf(GptOss20B()).NumParameters(), 20'914'757'184u);
   EXPECT_EQ(ConfigOf(Gpt2()).NumParameters(), 124'439'808u);
   EXPECT_EQ(ConfigOf(Opt125M()).NumParameters(), 125'239'296u);
 }
@@ -161,9 +206,26 @@ TEST(FamiliesPlan, GroupingDividesTheCacheByEight) {
 }
 
 TEST(FamiliesPlan, LatentsAreWhatTheCacheKeepsOfDeepseek) {
-  EXPECT_EQ(BytesPerToken(DeepseekV3()), 70'272u);  // 61 * 576 * 2: the extra layer is not counted
+  EXPECT_EQ(BytesPerToken(DeepseekV3()), 70'272u);   // 61 * 576 * 2: the extra layer is not counted
+  EXPECT_EQ(61 * 128 * (192 + 128) * 2, 4'997'120);  // what the heads of all layers would take
+  EXPECT_EQ(4'997'120 / 70'272, 71);
   EXPECT_EQ(BytesPerToken(DeepseekV2()), 69'120u);
   EXPECT_EQ(BytesPerToken(DeepseekV2Lite()), 31'104u);
+}
+
+TEST(FamiliesPlan, OneHeadServesAllOfFalcon7B) { EXPECT_EQ(BytesPerToken(Falcon7B()), 2u * 32 * 64 * 2); }
+
+// 4.25 bits each, 19.1 billion of them; --dtype float32 unpacks them.
+TEST(FamiliesPlan, ExpertsInMxfp4StayInFourBits) {
+  const auto plan = [](std::optional<DType> dtype) {
+    EngineOptions options;
+    options.dtype = dtype;
+    return *MakeMemoryPlan(ConfigOf(GptOss20B()), options, *MakeBackend(BackendKind::kCpu));
+  };
+  EXPECT_EQ(plan(std::nullopt).weight_dtype, "mxfp4");
+  EXPECT_LT(plan(std::nullopt).weight_bytes, uint64_t{15} << 30);
+  EXPECT_EQ(plan(DType::kFloat32).weight_dtype, "float32");
+  EXPECT_GT(plan(DType::kFloat32).weight_bytes, uint64_t{20} * 4 * 1'000'000'000);
 }
 
 TEST(FamiliesPlan, AWindowBoundsWhatASequenceKeeps) {

@@ -12,6 +12,7 @@
 
 #include "engine/checkpoint.h"
 #include "engine/load_model.h"
+#include "engine/mapped_file.h"
 #include "engine/model_config.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -217,6 +218,71 @@ TEST(GgufModel, QuantizedFilesAreAsQuantizingAtLoad) {
   EXPECT_EQ(model->plan.weight_dtype, "q8_0");
   options.model = BundledModel();
   EXPECT_LT(model->plan.weight_bytes, LoadModel(options)->plan.weight_bytes * 6 / 10);
+}
+
+// llama.cpp's names of the same architecture, told apart by what else the file says.
+TEST(GgufModel, DeepseekIsTheSecondOrTheThird) {
+  std::vector<std::string> metadata = Metadata("deepseek2");
+  const auto add = [&](const std::string& key, uint32_t value) {
+    metadata.push_back(Pair("deepseek2." + key, kUint32, Le(value)));
+  };
+  add("attention.kv_lora_rank", 4);
+  add("attention.key_length", 10);  // an older file: nope and rope together
+  add("attention.value_length", 6);
+  add("rope.dimension_count", 4);
+  add("expert_count", 256);
+  add("expert_used_count", 8);
+  add("expert_feed_forward_length", 8);
+  add("leading_dense_block_count", 1);
+  json config = ConfigOf(metadata);
+  EXPECT_EQ(config["architectures"][0], "DeepseekV2ForCausalLM");
+  EXPECT_EQ(config["qk_nope_head_dim"], 6);
+  EXPECT_EQ(config["v_head_dim"], 6);
+  EXPECT_EQ(config["topk_method"], "greedy");
+  add("expert_gating_func", 2);
+  add("nextn_predict_layers", 1);
+  config = ConfigOf(metadata);
+  EXPECT_EQ(config["architectures"][0], "DeepseekV3ForCausalLM");
+  EXPECT_EQ(config["n_group"], 8);  // of a file from before the key
+  EXPECT_EQ(config["num_hidden_layers"], 1);
+}
+
+TEST(GgufModel, AScaleThatIsNoNumberIsNamed) {
+  const GgufCopy copy(GgmlType::kQ8_0);
+  int64_t last_block = 0;
+  {
+    const absl::StatusOr<MappedFile> mapped = MappedFile::Open(copy.path());
+    const Gguf gguf = *ParseGguf(mapped->bytes(), copy.path());
+    last_block = gguf.tensors.back().data + gguf.tensors.back().bytes - 34 - mapped->bytes().data();
+  }
+  std::fstream file(copy.path(), std::ios::binary | std::ios::in | std::ios::out);
+  file.seekp(last_block);  // d, then 32 codes
+  const uint16_t nan = 0x7e00;
+  file.write(reinterpret_cast<const char*>(&nan), sizeof nan);
+  file.close();
+  for (const BackendKind kind : {BackendKind::kRef, BackendKind::kCpu}) {
+    EngineOptions options = BundledModelOptions(kind);
+    options.model = copy.path();
+    EXPECT_THAT(std::string(LoadModel(options).status().message()),
+                AllOf(HasSubstr(copy.path() + ": tensor \"model.layers."),
+                      HasSubstr("mlp.down_proj.weight\": found a scale that is no finite number in row")));
+  }
+}
+
+// float32 asks for numbers, whatever the file has.
+TEST(GgufModel, Float32UnpacksWhatIsQuantized) {
+  const GgufCopy copy(GgmlType::kQ8_0);
+  EngineOptions options = BundledModelOptions(BackendKind::kCpu);
+  options.model = copy.path();
+  const uint64_t quantized = LoadModel(options)->plan.weight_bytes;
+  options.dtype = DType::kFloat32;
+  const absl::StatusOr<LoadedModel> model = LoadModel(options);
+  EXPECT_EQ(model->plan.weight_dtype, "float32");
+  EXPECT_GT(model->plan.weight_bytes, quantized * 3);
+  const std::map<RequestId, Output> cpu = Answers(options);
+  options.backend.kind = BackendKind::kRef;
+  const std::map<RequestId, Output> ref = Answers(options);
+  for (const auto& [id, output] : ref) EXPECT_EQ(output.tokens, cpu.at(id).tokens);
 }
 
 TEST(GgufModel, LoadFormatMustFitThePath) {

@@ -2,11 +2,15 @@
 
 #include "engine/safetensors.h"
 
+#include <sys/stat.h>
+#include <unistd.h>
+
 #include <cstring>
 #include <string>
 #include <vector>
 
 #include "engine/mapped_file.h"
+#include "engine/read_ahead.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -164,6 +168,20 @@ TEST(MappedFile, SaysWhatIsWrongWithAPath) {
   EXPECT_THAT(std::string(MappedFile::Open("/nonexistent/m.safetensors").status().message()),
               HasSubstr("/nonexistent/m.safetensors"));
   EXPECT_THAT(std::string(MappedFile::Open("/").status().message()), HasSubstr("no regular file"));
+  const std::string pipe = testing::TempDir() + "quire_pipe_" + std::to_string(getpid());
+  ASSERT_EQ(mkfifo(pipe.c_str(), 0600), 0);  // that nobody writes to: nothing waits for it
+  EXPECT_THAT(std::string(MappedFile::Open(pipe).status().message()), HasSubstr("no regular file"));
+  unlink(pipe.c_str());
+}
+
+// Whoever reads may stop anywhere, read in another order, or be faster.
+TEST(ReadAhead, EndsWithItsReader) {
+  const std::vector<std::byte> bytes(size_t{3} << 20);
+  const absl::Span<const std::byte> all(bytes);
+  const std::vector<absl::Span<const std::byte>> regions = {all.subspan(1, 1 << 20), {}, all.subspan(1 << 20)};
+  { const ReadAhead unused(regions); }
+  ReadAhead read_ahead(regions);
+  for (const size_t region : {2, 0, 1}) read_ahead.Reached(region);
 }
 
 }  // namespace
