@@ -11,6 +11,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 mkdir -p "$work/quire/gpu_bundle/usr/lib/$arch/cmake" "$work/quire/gpu_bundle/usr/include/$arch" "$work/quire/gpu_bundle/usr/share"
 git ls-files -z | tar -c --null -T - | tar -x -C "$work/quire"
+git rev-parse --short HEAD >"$work/quire/gpu_bundle/commit"
 cd /usr
 for headers in absl nlohmann gtest gmock openssl "$arch/openssl"; do
   [ -d "include/$headers" ] && cp -r "include/$headers" "$work/quire/gpu_bundle/usr/include/${headers%/openssl}/" 2>/dev/null ||

@@ -4,6 +4,7 @@
 #ifndef QUIRE_KERNELS_BACKEND_CUDA_H_
 #define QUIRE_KERNELS_BACKEND_CUDA_H_
 
+#include <cstdint>
 #include <memory>
 
 #include "absl/status/statusor.h"
@@ -13,6 +14,10 @@ namespace quire {
 
 // UNIMPLEMENTED: built without CUDA, or a device that is too old; UNAVAILABLE: no device. One line each.
 absl::StatusOr<std::unique_ptr<Backend>> CreateCudaBackend(const BackendOptions& options);
+
+// A backend of which only sizes can be asked, for a device with `device_bytes` of free memory that need not be there:
+// in every build.
+std::unique_ptr<Backend> CreatePlannedCudaBackend(uint64_t device_bytes);
 
 // Whether this build has CUDA and the machine a device.
 bool HasCudaDevice();

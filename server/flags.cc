@@ -395,6 +395,9 @@ constexpr Flag kFlags[] = {
      }},
     {"json", "", "false", "plan: print one JSON object with GetModelResponse's names",
      [](Options& o, absl::string_view v) { return Store(ParseSwitch(v), o.json); }},
+    {"device-memory", "BYTES", "the device's",
+     "plan --backend cuda: the memory free on the device to plan for, such as 140GiB; none need be there",
+     [](Options& o, absl::string_view v) { return Store(ParseBytes(v), o.device_memory); }},
     {"no-special", "", "false", "tokenize: without BOS and the like",
      [](Options& o, absl::string_view v) { return Store(ParseSwitch(v), o.no_special); }},
     {"decode", "", "false", "tokenize: from arrays of ids to JSON strings",
@@ -427,6 +430,10 @@ const Flag* FindFlag(absl::string_view name) {
 absl::Status CheckOptions(const Options& options) {
   if (options.command == Subcommand::kHelp || options.command == Subcommand::kVersion) return absl::OkStatus();
   if (options.engine.model.empty()) return absl::InvalidArgumentError("--model is required: a model's directory");
+  if (options.device_memory.has_value() &&
+      (options.command != Subcommand::kPlan || options.engine.backend.kind != BackendKind::kCuda)) {
+    return absl::InvalidArgumentError("--device-memory: goes with `quired plan --backend cuda` alone");
+  }
   if (options.command != Subcommand::kServe) return absl::OkStatus();
   const TlsFiles& tls = options.tls;
   if (tls.cert.empty() != tls.key.empty()) {

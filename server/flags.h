@@ -49,9 +49,10 @@ struct Options {
   double otlp_sampling_ratio = 1;
   LogLevel log_level = LogLevel::kInfo;
   LogFormat log_format = LogFormat::kText;
-  bool json = false;        // plan: for machines
-  bool no_special = false;  // tokenize
-  bool decode = false;      // tokenize
+  bool json = false;                      // plan: for machines
+  std::optional<uint64_t> device_memory;  // plan: bytes free on a device that need not be there
+  bool no_special = false;                // tokenize
+  bool decode = false;                    // tokenize
 };
 
 struct Flag {

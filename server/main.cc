@@ -13,6 +13,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/backend.h"
+#include "kernels/backend_cuda.h"
 #include "server/daemon.h"
 #include "server/flags.h"
 #include "server/logging.h"
@@ -48,10 +49,19 @@ int Serve(const Options& options) {
   return (*daemon)->Run();
 }
 
+// The machine's, or one of a device that is elsewhere.
+absl::StatusOr<std::unique_ptr<Backend>> BackendToPlanFor(const Options& options) {
+  if (options.device_memory.has_value()) return CreatePlannedCudaBackend(*options.device_memory);
+  absl::StatusOr<std::unique_ptr<Backend>> backend = CreateBackend(options.engine.backend);
+  if (backend.ok() || options.engine.backend.kind != BackendKind::kCuda) return backend;
+  return absl::Status(backend.status().code(), absl::StrCat(backend.status().message(),
+                                                            "; --device-memory plans for a device that is not here"));
+}
+
 int Plan(const Options& options) {
   const absl::StatusOr<ModelConfig> config = LoadModelConfig(options.engine.model);
   if (!config.ok()) return Fail(config.status());
-  const absl::StatusOr<std::unique_ptr<Backend>> backend = CreateBackend(options.engine.backend);
+  const absl::StatusOr<std::unique_ptr<Backend>> backend = BackendToPlanFor(options);
   if (!backend.ok()) return Fail(backend.status());
   const absl::StatusOr<MemoryPlan> plan = MakeMemoryPlan(*config, options.engine, **backend);
   if (!plan.ok()) return Fail(plan.status());

@@ -24,6 +24,7 @@
 #include "kernels/cuda/device_info.h"
 #include "kernels/cuda/numbers.h"
 #include "kernels/cuda/staging.h"
+#include "kernels/cuda/workspace_sizes.h"
 #include "kernels/embedding/cuda.h"
 #include "kernels/gated_activation/cuda.h"
 #include "kernels/gather_rows/cuda.h"
@@ -69,8 +70,7 @@ class CudaBackend final : public Backend {
   }
 
   size_t WorkspaceBytes(const WorkspaceShape& shape) const override {
-    return Device::LinearWorkspaceBytes() + AttentionWorkspaceBytes(shape, device_->info().num_sms) +
-           StagingBytes(shape) + RowStagingBytes<Device>(shape) + ResultBytes(shape);
+    return cuda::WorkspaceBytes(shape, device_->info().num_sms, Device::LinearWorkspaceBytes());
   }
   absl::Status AllocateWorkspace(const WorkspaceShape& shape) override;
 
@@ -84,28 +84,6 @@ class CudaBackend final : public Backend {
   absl::Status EndStep() override { return device_->Synchronize(); }
 
  private:
-  static constexpr int32_t kMaxTop = 20;  // log-probabilities of a row (sampling.h)
-
-  // The most that a step stages, of every array: see the calls of staging_.
-  static size_t StagingBytes(const WorkspaceShape& shape) {
-    using S = Staging<Device>;
-    const auto rows = static_cast<size_t>(shape.max_rows), sequences = static_cast<size_t>(shape.max_sequences);
-    const auto entries = static_cast<size_t>(CeilDiv<int64_t>(shape.max_context, shape.block_size));
-    const size_t of_group = S::template BytesOf<int64_t>(rows) + S::template BytesOf<AttentionChunk>(sequences) +
-                            S::template BytesOf<BlockId>(sequences * entries);
-    // The head may run over slices of one row: which row, and its target. A sequence may draw for n outputs.
-    constexpr size_t kMaxOutputs = 16;
-    const size_t head_rows = rows + sequences + kMaxOutputs;
-    return 3 * S::template BytesOf<uint32_t>(rows) + static_cast<size_t>(shape.num_kv_groups) * of_group +
-           2 * head_rows * S::template BytesOf<uint32_t>(1);
-  }
-
-  static size_t ResultBytes(const WorkspaceShape& shape) {
-    return static_cast<size_t>(shape.max_head_rows) *
-               (sizeof(SampledToken) + sizeof(float) + kMaxTop * sizeof(TokenLogprob)) +
-           1024;
-  }
-
   void DoEmbedding(const EmbeddingArgs& args) override {
     EmbeddingArgs on_device = args;
     on_device.ids = staging_.Copy(args.ids, static_cast<size_t>(args.x.rows), *device_);
@@ -218,7 +196,7 @@ absl::Status CudaBackend<Device>::AllocateWorkspace(const WorkspaceShape& shape)
   if (status.ok()) status = allocate(AttentionWorkspaceBytes(shape, device_->info().num_sms), attention_workspace_);
   if (status.ok()) status = allocate(ResultBytes(shape), results_);
   if (status.ok()) status = staging_.Allocate(StagingBytes(shape), *device_);
-  if (status.ok()) status = row_staging_.Allocate(RowStagingBytes<Device>(shape), *device_);
+  if (status.ok()) status = row_staging_.Allocate(RowStagingBytes(shape), *device_);
   if (!status.ok()) return status;
   absl::StatusOr<Buffer> host_results = device_->AllocatePinned(ResultBytes(shape));
   if (!host_results.ok()) return host_results.status();

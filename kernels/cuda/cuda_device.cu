@@ -106,7 +106,7 @@ absl::Status CudaDevice::Synchronize() {
   return status_;
 }
 
-size_t CudaDevice::LinearWorkspaceBytes() { return CublasLt::kWorkspaceBytes; }
+size_t CudaDevice::LinearWorkspaceBytes() { return kLinearWorkspaceBytes; }
 
 void CudaDevice::Linear(const LinearArgs& args, void* workspace) {
   if (!status_.ok()) return;

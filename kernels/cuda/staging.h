@@ -12,7 +12,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "kernels/check.h"
-#include "kernels/cuda/numbers.h"
+#include "kernels/cuda/workspace_sizes.h"
 #include "kernels/tensor.h"
 
 namespace quire::cuda {
@@ -20,15 +20,6 @@ namespace quire::cuda {
 template <typename Device>
 class Staging {
  public:
-  // Arrays begin at multiples of it.
-  static constexpr size_t kAlignment = 16;
-
-  // The bytes that an array takes at most.
-  template <typename T>
-  static constexpr size_t BytesOf(size_t count) {
-    return RoundUp(count * sizeof(T), kAlignment);
-  }
-
   absl::Status Allocate(size_t bytes, Device& device) {
     absl::StatusOr<Buffer> host = device.AllocatePinned(bytes), copy = device.Allocate(bytes);
     if (!host.ok()) return host.status();
@@ -49,7 +40,7 @@ class Staging {
   // Room for `count` elements: where the host writes them and where the device will read them.
   template <typename T>
   std::pair<T*, T*> Next(size_t count) {
-    const size_t at = used_, bytes = BytesOf<T>(count);
+    const size_t at = used_, bytes = StagedBytes<T>(count);
     Check(bytes <= bytes_left(), "a step's inputs are larger than planned");
     used_ += bytes;
     return {reinterpret_cast<T*>(static_cast<char*>(host_.data()) + at),

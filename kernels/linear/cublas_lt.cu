@@ -85,7 +85,7 @@ absl::StatusOr<const CublasLt::Plan*> CublasLt::PlanFor(const LinearArgs& args) 
 
   cublasLtMatmulPreference_t preference = nullptr;
   status.Update(ToStatus(cublasLtMatmulPreferenceCreate(&preference), "preference"));
-  const size_t workspace_bytes = kWorkspaceBytes;
+  const size_t workspace_bytes = kLinearWorkspaceBytes;
   cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace_bytes,
                                        sizeof workspace_bytes);
   const Layouts layouts(args, rows);
@@ -123,7 +123,7 @@ absl::Status CublasLt::Linear(const LinearArgs& args, void* workspace, cudaStrea
   const float alpha = 1, beta = args.accumulate ? 1 : 0;
   return ToStatus(cublasLtMatmul(handle_, (*plan)->product, &alpha, args.weight->data.data(), layouts.w.get(),
                                  args.x.data, layouts.x.get(), &beta, args.y.data, layouts.y.get(), args.y.data,
-                                 layouts.y.get(), &(*plan)->algorithm, workspace, kWorkspaceBytes, stream),
+                                 layouts.y.get(), &(*plan)->algorithm, workspace, kLinearWorkspaceBytes, stream),
                   "product");
 }
 

@@ -12,18 +12,17 @@
 #include <tuple>
 
 #include "absl/status/status.h"
+#include "kernels/cuda/workspace_sizes.h"
 #include "kernels/linear/linear.h"
 
 namespace quire::cuda {
 
 class CublasLt {
  public:
-  static constexpr size_t kWorkspaceBytes = size_t{32} << 20;  // what the library recommends for Hopper
-
   explicit CublasLt(bool deterministic);
   ~CublasLt();
 
-  // Launches the product on `stream`. `workspace` is kWorkspaceBytes of device memory.
+  // Launches the product on `stream`. `workspace` is kLinearWorkspaceBytes of device memory.
   absl::Status Linear(const LinearArgs& args, void* workspace, cudaStream_t stream);
 
  private:

@@ -11,7 +11,6 @@
 #include "absl/types/span.h"
 #include "kernels/cuda/staging.h"
 #include "kernels/sampling/cuda.h"
-#include "kernels/workspace.h"
 
 namespace quire::cuda {
 
@@ -23,27 +22,10 @@ constexpr bool NeedsMask(const quire::SampleRow& row, int64_t vocab_size) {
 }
 
 // What StageRow takes of the staging, and the row itself.
-template <typename Device>
-size_t StagedBytes(const quire::SampleRow& row, int64_t vocab_size) {
-  using S = Staging<Device>;
+inline size_t StagedRowBytes(const quire::SampleRow& row, int64_t vocab_size) {
   const bool masked = NeedsMask(row, vocab_size);
-  return S::template BytesOf<SampleRow>(1) + S::template BytesOf<uint32_t>(masked ? MaskWords(vocab_size) : 0) +
-         S::template BytesOf<uint32_t>(masked ? 0 : row.banned.size()) +
-         S::template BytesOf<TokenBias>(row.bias.size()) + S::template BytesOf<TokenCount>(row.counts.size());
-}
-
-// Bytes of staging for calls within `shape`: one row that names all it can, and up to 64 MiB for all rows of a call.
-template <typename Device>
-size_t RowStagingBytes(const WorkspaceShape& shape) {
-  using S = Staging<Device>;
-  constexpr int64_t kManyBiases = 1024;  // of a row among others
-  constexpr size_t kMaxForMany = size_t{64} << 20;
-  const auto vocab = static_cast<size_t>(shape.vocab_size);
-  const size_t of_any = S::template BytesOf<SampleRow>(1) + S::template BytesOf<uint32_t>(MaskWords(shape.vocab_size)) +
-                        S::template BytesOf<TokenCount>(std::min<size_t>(vocab, size_t(shape.max_context)));
-  const size_t of_many = of_any + S::template BytesOf<TokenBias>(std::min<size_t>(vocab, kManyBiases));
-  return std::max(of_any + S::template BytesOf<TokenBias>(vocab),
-                  std::min(static_cast<size_t>(shape.max_head_rows) * of_many, kMaxForMany));
+  return StagedBytes<SampleRow>(1) + StagedBytes<uint32_t>(masked ? MaskWords(vocab_size) : row.banned.size()) +
+         StagedBytes<TokenBias>(row.bias.size()) + StagedBytes<TokenCount>(row.counts.size());
 }
 
 // How many of the first rows fit at once. REQUIRES: there is one.
@@ -51,7 +33,7 @@ template <typename Device>
 size_t NumRowsThatFit(absl::Span<const quire::SampleRow> rows, int64_t vocab_size, const Staging<Device>& staging) {
   size_t bytes = 0, count = 0;
   while (count < rows.size()) {
-    bytes += StagedBytes<Device>(rows[count], vocab_size);
+    bytes += StagedRowBytes(rows[count], vocab_size);
     if (bytes > staging.bytes_left()) break;
     ++count;
   }

@@ -170,17 +170,19 @@ class Bench {
 
   // `sequences` rows at the end of contexts of `context` tokens (decode), or one chunk of `rows` behind it.
   void AttentionOf(int32_t sequences, int32_t context, int32_t rows, int32_t q_heads, int32_t kv_heads,
-                   int32_t block_size) {
+                   int32_t block_size, KvQuantization quantization = KvQuantization::kNone) {
     constexpr int32_t kHeadDim = 128;
     const int32_t blocks = (context + rows + block_size - 1) / block_size;
     // Copies of the cache, used in turn, so that together they are larger than any L2.
-    const int64_t cache_elements = int64_t{sequences} * blocks * block_size * kv_heads * kHeadDim;
+    const int64_t head_bytes = KvHeadBytes(DType::kBFloat16, quantization, kHeadDim);
+    const int64_t block_bytes = int64_t{block_size} * kv_heads * head_bytes;  // of K, or of V
     const int64_t copies =
-        emulated_ ? 1 : std::max<int64_t>(1, (int64_t{256} << 20) / std::max<int64_t>(1, cache_elements * 4));
-    PagedKv kv{nullptr,    nullptr,  DType::kBFloat16, static_cast<int32_t>(sequences * blocks * copies),
-               block_size, kv_heads, kHeadDim,         backend_->key_layout()};
-    Buffer k = Random(static_cast<size_t>(kv.num_blocks * kv.BlockElements() * 2));
-    Buffer v = Random(static_cast<size_t>(kv.num_blocks * kv.BlockElements() * 2));
+        emulated_ ? 1 : std::max<int64_t>(1, (int64_t{256} << 20) / (int64_t{sequences} * blocks * block_bytes * 2));
+    PagedKv kv{nullptr,     nullptr,  DType::kBFloat16, static_cast<int32_t>(sequences * blocks * copies),
+               block_size,  kv_heads, kHeadDim,         backend_->key_layout(),
+               quantization};
+    Buffer k = Random(static_cast<size_t>(kv.num_blocks * block_bytes));
+    Buffer v = Random(static_cast<size_t>(kv.num_blocks * block_bytes));
     kv.k = k.data();
     kv.v = v.data();
     const int64_t num_rows = int64_t{sequences} * rows, cols = int64_t{q_heads} * kHeadDim;
@@ -198,12 +200,13 @@ class Bench {
     Add({.name = (rows == 1 ? "decode " : "prefill ") + std::to_string(sequences) + " x " +
                  std::to_string(rows == 1 ? context + 1 : rows) +
                  (rows == 1 ? "" : " after " + std::to_string(context)) + ", " + std::to_string(q_heads) + "/" +
-                 std::to_string(kv_heads) + " heads, block " + std::to_string(block_size),
-         .bytes = double(sequences) * (context + rows) * kv_heads * kHeadDim * 4.0,
+                 std::to_string(kv_heads) + " heads, block " + std::to_string(block_size) + ", " +
+                 std::string(KvTypeName(kv.dtype, quantization)),
+         .bytes = double(sequences) * (context + rows) * kv_heads * double(head_bytes) * 2.0,
          .flops = 4.0 * double(num_rows) * seen * double(cols)},
         [&] {
           PagedKv view = kv;
-          const int64_t offset = turn++ % copies * sequences * blocks * kv.BlockElements() * 2;
+          const int64_t offset = turn++ % copies * sequences * blocks * block_bytes;
           view.k = static_cast<char*>(kv.k) + offset;
           view.v = static_cast<char*>(kv.v) + offset;
           view.num_blocks = sequences * blocks;
@@ -217,6 +220,8 @@ class Bench {
     if (emulated_) {
       AttentionOf(2, 99, 1, 8, 2, 16);
       AttentionOf(1, 10, 6, 8, 2, 16);
+      AttentionOf(2, 99, 1, 8, 2, 16, KvQuantization::kFp8E4M3);
+      AttentionOf(1, 10, 6, 8, 2, 16, KvQuantization::kInt8);
       return;
     }
     for (const int32_t block_size : {16, 64}) {
@@ -227,6 +232,11 @@ class Bench {
     AttentionOf(8, 16383, 1, 64, 8, 16);
     AttentionOf(8, 32767, 1, 32, 1, 16);
     AttentionOf(8, 4095, 1, 8, 8, 16);
+    for (const KvQuantization quantization : {KvQuantization::kFp8E4M3, KvQuantization::kInt8, KvQuantization::kInt4}) {
+      for (const auto& [sequences, context] : {std::pair{1, 32768}, {8, 4096}, {8, 16384}, {8, 32768}, {64, 1024}})
+        AttentionOf(sequences, context - 1, 1, 32, 8, 16, quantization);
+    }
+    AttentionOf(1, 0, 8192, 32, 8, 16, KvQuantization::kFp8E4M3);
     for (const int32_t rows : {1024, 2048, 8192}) AttentionOf(1, 0, rows, 32, 8, 16);
     AttentionOf(1, 8192, 2048, 32, 8, 16);
   }
@@ -310,7 +320,8 @@ Result Workload(const std::string& name, const std::string& model, bool emulated
     x = x * 6364136223846793005u + 1442695040888963407u;
     return low + static_cast<int>((x >> 33) % static_cast<uint64_t>(high - low + 1));
   };
-  double tokens = 0;
+  double tokens = 0, kv_tokens = 0;  // given; read of the cache, at least
+  uint32_t most_steps = 0;
   const double begin = Now();
   for (int i = 0; i < num_requests; ++i) {
     auto request = std::make_shared<Request>();
@@ -322,10 +333,17 @@ Result Workload(const std::string& name, const std::string& model, bool emulated
     request->sampling.temperature = 0;
     request->use_prefix_cache = false;
     tokens += request->max_tokens;
+    most_steps = std::max(most_steps, request->max_tokens);
+    kv_tokens += double(request->max_tokens) * (length + 0.5 * request->max_tokens);
     Check(engine.Submit(std::move(request)).ok(), "submit");
   }
   sink.Wait(num_requests);
-  return {.name = name, .micros = (Now() - begin) * 1e6, .tokens = tokens};
+  const double micros = (Now() - begin) * 1e6;
+  engine.Shutdown();
+  return {.name = name,
+          .micros = micros,
+          .bytes = kv_tokens * double(loaded->plan.kv.BytesPerToken()) + most_steps * double(loaded->plan.weight_bytes),
+          .tokens = tokens};
 }
 
 std::vector<Result> Workloads(bool emulated, const std::string& source_dir) {
@@ -348,16 +366,18 @@ int Main(int argc, char** argv) {
     if (argument == "--json" && i + 1 < argc) json = argv[++i];
   }
   std::string lines;
+  double bandwidth = 0;
   {
     Bench bench(emulated, seconds);
     bench.Run();
+    bandwidth = bench.bandwidth();
     std::printf("%s: copy %.0f GB/s, matrix product %.1f TFLOP/s (bfloat16)\n\n", bench.description().c_str(),
                 bench.bandwidth() * 1e-9, bench.rate() * 1e-12);
     std::printf("| what | us | GB/s | of copy | TFLOP/s | of product |\n|---|---|---|---|---|---|\n");
     for (const Result& r : bench.results()) {
-      const double bandwidth = r.bytes / (r.micros * 1e-6), rate = r.flops / (r.micros * 1e-6);
-      std::printf("| %s | %.1f | %.0f | %.0f %% | %.1f | %.0f %% |\n", r.name.c_str(), r.micros, bandwidth * 1e-9,
-                  100 * bandwidth / bench.bandwidth(), rate * 1e-12, 100 * rate / bench.rate());
+      const double moved = r.bytes / (r.micros * 1e-6), rate = r.flops / (r.micros * 1e-6);
+      std::printf("| %s | %.1f | %.0f | %.0f %% | %.1f | %.0f %% |\n", r.name.c_str(), r.micros, moved * 1e-9,
+                  100 * moved / bench.bandwidth(), rate * 1e-12, 100 * rate / bench.rate());
       char line[512];
       std::snprintf(line, sizeof line, "{\"name\": \"%s\", \"us\": %.3f, \"bytes\": %.0f, \"flops\": %.0f},\n",
                     r.name.c_str(), r.micros, r.bytes, r.flops);
@@ -369,13 +389,14 @@ int Main(int argc, char** argv) {
                   bench.rate());
     lines += limits;
   }
-  std::printf("\n| workload | s | tokens | tokens/s |\n|---|---|---|---|\n");
+  std::printf("\n| workload | s | tokens | tokens/s | of copy, weights and KV |\n|---|---|---|---|---|\n");
   for (const Result& r : Workloads(emulated, QUIRE_SOURCE_DIR)) {
-    std::printf("| %s | %.2f | %.0f | %.0f |\n", r.name.c_str(), r.micros * 1e-6, r.tokens,
-                r.tokens / (r.micros * 1e-6));
+    std::printf("| %s | %.2f | %.0f | %.0f | %.0f %% |\n", r.name.c_str(), r.micros * 1e-6, r.tokens,
+                r.tokens / (r.micros * 1e-6), 100 * r.bytes / (r.micros * 1e-6) / bandwidth);
+    std::fflush(stdout);
     char line[512];
-    std::snprintf(line, sizeof line, ",\n{\"name\": \"%s\", \"us\": %.0f, \"tokens\": %.0f}", r.name.c_str(), r.micros,
-                  r.tokens);
+    std::snprintf(line, sizeof line, ",\n{\"name\": \"%s\", \"us\": %.0f, \"tokens\": %.0f, \"bytes\": %.0f}",
+                  r.name.c_str(), r.micros, r.tokens, r.bytes);
     lines += line;
   }
   if (!json.empty()) std::ofstream(json) << "[" << lines << "]\n";

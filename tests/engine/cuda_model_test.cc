@@ -1,5 +1,6 @@
-// The bundled model through the whole CUDA backend, emulated: the same tokens as on `cpu`, alone and in company, with
-// the cache so small that sequences drive each other out; and what a device that fails does to those who wait.
+// The bundled model through the whole CUDA backend, on the emulated device and, where there is one, on the real device:
+// the same tokens as on `cpu`, alone and in company, with the cache so small that sequences drive each other out; what
+// memory it takes; and what a device that fails does to those who wait.
 
 #include <gtest/gtest.h>
 
@@ -11,7 +12,9 @@
 #include <vector>
 
 #include "tests/engine/engine_testing.h"
+#include "tests/engine/soak.h"
 #include "tests/kernels/cuda/emulated_backend.h"
+#include "tests/kernels/cuda/needs_device.h"
 
 namespace quire {
 namespace {
@@ -43,6 +46,29 @@ Requests Mixed() {
   return requests;
 }
 
+enum class Where { kEmulated, kDevice };
+
+class CudaModelTest : public testing::TestWithParam<Where> {
+ protected:
+  void SetUp() override {
+    if (is_device()) QUIRE_NEEDS_CUDA_DEVICE();
+  }
+  bool is_device() const { return GetParam() == Where::kDevice; }
+
+  std::unique_ptr<Backend> Cuda(bool deterministic, const cuda::EmulationOptions& emulation = {}) const {
+    if (!is_device()) return MakeEmulatedCudaBackend(emulation, deterministic);
+    BackendOptions options;
+    options.kind = BackendKind::kCuda;
+    options.deterministic = deterministic;
+    absl::StatusOr<std::unique_ptr<Backend>> backend = CreateBackend(options);
+    EXPECT_TRUE(backend.ok()) << backend.status();
+    return *std::move(backend);
+  }
+};
+
+INSTANTIATE_TEST_SUITE_P(Where, CudaModelTest, testing::Values(Where::kEmulated, Where::kDevice),
+                         [](const auto& info) { return info.param == Where::kDevice ? "Device" : "Emulated"; });
+
 std::map<RequestId, Output> RunOn(std::unique_ptr<Backend> backend, const EngineOptions& options,
                                   const Requests& requests) {
   absl::StatusOr<LoadedModel> model = LoadModel(options, std::move(backend));
@@ -64,12 +90,12 @@ void ExpectSameTokens(const Output& found, const Output& expected, float toleran
   }
 }
 
-TEST(CudaModelTest, TheBundledModelSaysWhatItSaysOnCpu) {
+TEST_P(CudaModelTest, TheBundledModelSaysWhatItSaysOnCpu) {
   for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
     EngineOptions options = Options();
     options.dtype = dtype;
     const std::map<RequestId, Output> expected = RunOn(MakeBackend(BackendKind::kCpu), options, Mixed());
-    const std::map<RequestId, Output> found = RunOn(MakeEmulatedCudaBackend({}, false), options, Mixed());
+    const std::map<RequestId, Output> found = RunOn(Cuda(false), options, Mixed());
     ASSERT_EQ(found.size(), expected.size());
     const float tolerance = dtype == DType::kFloat32 ? 1e-4f : 0.1f;
     for (const auto& [id, output] : expected) {
@@ -82,13 +108,13 @@ TEST(CudaModelTest, TheBundledModelSaysWhatItSaysOnCpu) {
 }
 
 // Beside `cpu` with the same records, but for those that another rounding of K or V tips over.
-TEST(CudaModelTest, AQuantizedCacheSaysWhatItSaysOnCpu) {
+TEST_P(CudaModelTest, AQuantizedCacheSaysWhatItSaysOnCpu) {
   for (const KvQuantization quantization : {KvQuantization::kFp8E4M3, KvQuantization::kInt8, KvQuantization::kInt4}) {
     EngineOptions options = Options();
     options.dtype = DType::kFloat32;
     options.kv_quantization = quantization;
     const std::map<RequestId, Output> expected = RunOn(MakeBackend(BackendKind::kCpu), options, Mixed());
-    const std::map<RequestId, Output> found = RunOn(MakeEmulatedCudaBackend({}, false), options, Mixed());
+    const std::map<RequestId, Output> found = RunOn(Cuda(false), options, Mixed());
     ASSERT_EQ(found.size(), expected.size());
     for (const auto& [id, output] : expected) {
       if (id != kSampled) ExpectSameTokens(found.at(id), output, 0.2f, id);
@@ -97,30 +123,71 @@ TEST(CudaModelTest, AQuantizedCacheSaysWhatItSaysOnCpu) {
 }
 
 // Every row of the head in a slice of its own, the outputs of one request and prompts' scores too.
-TEST(CudaModelTest, OneSequenceAtATimeMayScoreItsPromptAndDrawManyOutputs) {
+TEST_P(CudaModelTest, OneSequenceAtATimeMayScoreItsPromptAndDrawManyOutputs) {
   EngineOptions options = Options();
   options.max_num_seqs = 1;
   auto request = MakeRequest(0, RandomPrompt(5, 30, kVocab), 2);
   request->num_prompt_logprobs = 1;
   request->num_outputs = 16;
-  const std::map<RequestId, Output> found = RunOn(MakeEmulatedCudaBackend({}, false), options, {request});
+  const std::map<RequestId, Output> found = RunOn(Cuda(false), options, {request});
   EXPECT_EQ(found.at(0).tokens.size(), 2u);
   EXPECT_EQ(found.at(OutputKey(0, 15)).tokens.size(), 2u);
   EXPECT_EQ(found.at(0).prompt_logprobs.size(), 29u);
 }
 
 // Laws 4 to 7 of the device's kernels: chunks, company and preemptions change no bit.
-TEST(CudaModelTest, DeterministicOutputsDoNotDependOnTheSchedule) {
-  const std::map<RequestId, Output> whole =
-      RunOn(MakeEmulatedCudaBackend({.reversed = true}, true), Options(), Mixed());
+TEST_P(CudaModelTest, DeterministicOutputsDoNotDependOnTheSchedule) {
+  const std::map<RequestId, Output> whole = RunOn(Cuda(true, {.reversed = true}), Options(), Mixed());
   EngineOptions tight = Options();
   tight.max_num_batched_tokens = 24;
   tight.max_num_seqs = 3;
   tight.block_size = 8;
   tight.max_model_len = 80;
   tight.kv_cache_bytes = 1536 * 96;  // 1536 bytes per token in bfloat16
-  const std::map<RequestId, Output> parts = RunOn(MakeEmulatedCudaBackend({}, true), tight, Mixed());
+  const std::map<RequestId, Output> parts = RunOn(Cuda(true), tight, Mixed());
   for (const auto& [id, output] : whole) EXPECT_TRUE(parts.at(id) == output) << id;
+}
+
+// Laws 3 to 8 at once, with prefix hits, cancels and pauses, and no block held in the end: a thousand requests on a
+// device.
+TEST_P(CudaModelTest, MixedTrafficIsWhatEachRequestIsAlone) {
+  const auto load = [&](EngineOptions options, int) {
+    options.backend.deterministic = true;
+    return LoadModel(options, Cuda(true));
+  };
+  if (is_device()) {
+    soak::Soak(load, soak::kLarge, 1000);
+  } else {
+    soak::Soak(load, soak::kSmall, 4);
+  }
+}
+
+// The plan is what the device gives, within a hundredth; afterwards nothing more is taken, whatever runs.
+TEST(CudaMemoryTest, TheDeviceGivesWhatWasPlannedAndNothingMoreLater) {
+  QUIRE_NEEDS_CUDA_DEVICE();
+  const auto free_bytes = [] {
+    BackendOptions options;
+    options.kind = BackendKind::kCuda;
+    return static_cast<double>(*(*CreateBackend(options))->FreeBytes());
+  };
+  (void)free_bytes();  // what the libraries take once
+  EngineOptions options = Options();
+  options.backend.kind = BackendKind::kCuda;
+  options.kv_cache_bytes = uint64_t{16} << 30;
+  const double before = free_bytes();
+  absl::StatusOr<LoadedModel> model = LoadModel(options);
+  ASSERT_TRUE(model.ok()) << model.status();
+  const MemoryPlan plan = model->plan;
+  const auto planned = static_cast<double>(plan.weight_bytes + plan.kv_bytes + plan.workspace_bytes);
+  const double after_start = free_bytes();
+  EXPECT_NEAR(before - after_start, planned, 0.01 * planned);
+  CollectingSink sink;
+  Engine engine(plan.scheduler, 1000, int64_t{1} << 30, std::move(model->runner), &sink);
+  for (RequestId id = 0; id < 200; ++id)
+    ASSERT_TRUE(engine.Submit(MakeRequest(id, RandomPrompt(id, 1 + id % 180, kVocab), 40)).ok());
+  for (RequestId id = 0; id < 200; ++id) sink.Wait(id);
+  EXPECT_NEAR(free_bytes(), after_start, 0.01 * planned);
+  engine.Shutdown();
 }
 
 // A runner whose device fails at a step.
@@ -141,7 +208,7 @@ class FailingRunner : public ModelRunner {
   int good_steps_;
 };
 
-TEST(CudaModelTest, AnErrorOfTheDeviceEndsEveryLiveRequestOnce) {
+TEST(CudaFailureTest, AnErrorOfTheDeviceEndsEveryLiveRequestOnce) {
   cuda::EmulatedDevice* device = nullptr;
   std::unique_ptr<Backend> backend = MakeEmulatedCudaBackend({}, false, &device);
   absl::StatusOr<LoadedModel> model = LoadModel(Options(), std::move(backend));

@@ -10,6 +10,7 @@
 #include "engine/weights.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "kernels/backend_cuda.h"
 #include "tests/engine/engine_testing.h"
 
 namespace quire {
@@ -74,6 +75,20 @@ TEST_F(MemoryPlanTest, AQuantizedCacheCountsItsScales) {
   EXPECT_EQ(Plan()->kv.BytesPerToken(), 2u * 32 * 8 * (64 + 2));
   options_.dtype = DType::kFloat32;  // of the weights: the cache stays
   EXPECT_EQ(Plan()->kv.BytesPerToken(), 33'792u);
+}
+
+TEST_F(MemoryPlanTest, FillsADeviceThatIsNotThere) {
+  constexpr uint64_t kFree = uint64_t{80} << 30;
+  backend_ = CreatePlannedCudaBackend(kFree);
+  const auto plan = Plan();
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  const uint64_t planned = plan->weight_bytes + plan->workspace_bytes + plan->kv_bytes;
+  const auto usable = static_cast<uint64_t>(0.92 * kFree);
+  EXPECT_LE(planned, usable);
+  EXPECT_GT(planned, usable - plan->kv.BytesPerBlock());
+  backend_ = CreatePlannedCudaBackend(uint64_t{8} << 30);  // half of the weights
+  EXPECT_THAT(Refusal(), testing::AllOf(HasSubstr("device memory: needed"), HasSubstr("free 8589934592"),
+                                        HasSubstr("a smaller --max-num-batched-tokens")));
 }
 
 TEST_F(MemoryPlanTest, RefusesAQuantizedCacheOfLatents) {

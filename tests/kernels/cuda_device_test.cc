@@ -16,6 +16,7 @@
 #include "kernels/backend_ref.h"
 #include "tests/kernels/cpu_problem.h"
 #include "tests/kernels/cuda/emulated_backend.h"
+#include "tests/kernels/cuda/needs_device.h"
 #include "tests/kernels/paged_attention_problem.h"
 
 namespace quire {
@@ -26,9 +27,15 @@ enum class Where { kEmulated, kDevice };
 class CudaDeviceTest : public testing::TestWithParam<Where> {
  protected:
   void SetUp() override {
-    if (is_device() && !HasCudaDevice()) GTEST_SKIP() << "no CUDA device: this ran emulated only";
+    if (is_device()) QUIRE_NEEDS_CUDA_DEVICE();
   }
 
+  // Made once for a test.
+  Backend& BackendOf(bool deterministic) {
+    std::unique_ptr<Backend>& backend = backends_[deterministic ? 1 : 0];
+    if (backend == nullptr) backend = MakeBackend(deterministic);
+    return *backend;
+  }
   std::unique_ptr<Backend> MakeBackend(bool deterministic) {
     std::unique_ptr<Backend> backend;
     if (is_device()) {
@@ -49,6 +56,7 @@ class CudaDeviceTest : public testing::TestWithParam<Where> {
     shape.kv_heads = 1;
     shape.head_dim = 256;
     shape.max_context = is_device() ? 140000 : 4096;
+    shape.num_kv_groups = 2;
     EXPECT_TRUE(backend->AllocateWorkspace(shape).ok());
     return backend;
   }
@@ -98,8 +106,7 @@ class CudaDeviceTest : public testing::TestWithParam<Where> {
     const std::vector<float> expected = problem.Ref();
     const float tolerance = shape.dtype == DType::kFloat32 ? 2e-5f : shape.dtype == DType::kFloat16 ? 2e-3f : 8e-3f;
     for (const bool deterministic : {false, true}) {
-      const std::unique_ptr<Backend> backend = MakeBackend(deterministic);
-      const std::vector<float> found = Attend(*backend, problem);
+      const std::vector<float> found = Attend(BackendOf(deterministic), problem);
       ASSERT_EQ(found.size(), expected.size());
       float worst = 0;
       for (size_t i = 0; i < found.size(); ++i) {
@@ -108,33 +115,262 @@ class CudaDeviceTest : public testing::TestWithParam<Where> {
         worst = std::max(worst, difference);
       }
       EXPECT_LE(worst, tolerance) << shape.q_heads << "/" << shape.kv_heads << " heads of " << shape.head_dim
-                                  << ", block " << shape.block_size << ", deterministic " << deterministic;
+                                  << ", block " << shape.block_size << ", deterministic " << deterministic << " "
+                                  << KvTypeName(shape.dtype, shape.quantization);
     }
   }
+
+  // Device memory with copies of what an operation reads and writes, while it lives.
+  class Copies {
+   public:
+    explicit Copies(Backend& backend) : backend_(backend) {}
+    void* Of(const void* data, size_t bytes) {
+      buffers_.push_back(OnDevice(backend_, data, bytes));
+      return buffers_.back().data();
+    }
+    Tensor Of(const Tensor& host) {
+      Tensor copy = host;
+      copy.data = Of(host.data, BytesOf(host));
+      return copy;
+    }
+    const float* Of(const Matrix& host) { return Of(host.tensor()).template Row<float>(0); }
+    void Back(const Tensor& copy, const Tensor& host) {
+      Check(backend_.CopyToHost(host.data, copy.data, BytesOf(host)).ok(), "copy");
+    }
+
+   private:
+    static size_t BytesOf(const Tensor& host) {
+      return static_cast<size_t>(host.rows * host.row_stride) * DTypeBytes(host.dtype);
+    }
+    Backend& backend_;
+    std::vector<Buffer> buffers_;
+  };
+
+  // Calls operation(backend, y) on a copy of `got` and on `want` by the definition, and compares.
+  template <typename Operation>
+  void ExpectAsRef(Matrix& got, Matrix& want, float unit, const Operation& operation) {
+    Backend& backend = BackendOf(true);
+    Copies copies(backend), none(*ref_);
+    const Tensor y = copies.Of(got.tensor());
+    ASSERT_TRUE(backend.BeginStep().ok());
+    operation(backend, copies, y);
+    ASSERT_TRUE(backend.EndStep().ok());
+    copies.Back(y, got.tensor());
+    operation(*ref_, none, want.tensor());
+    for (int64_t r = 0; r < want.tensor().rows; ++r) {
+      for (int64_t i = 0; i < want.tensor().cols; ++i)
+        ASSERT_NEAR(got.At(r, i), want.At(r, i), unit * std::abs(want.At(r, i)) + 2e-6f) << "row " << r << " col " << i;
+    }
+  }
+
+  const std::unique_ptr<Backend> ref_ = CreateRefBackend();
+  std::unique_ptr<Backend> backends_[2];
 };
 
 INSTANTIATE_TEST_SUITE_P(Where, CudaDeviceTest, testing::Values(Where::kEmulated, Where::kDevice),
                          [](const auto& info) { return info.param == Where::kDevice ? "Device" : "Emulated"; });
 
-TEST_P(CudaDeviceTest, AttentionIsNearTheDefinition) {
-  ExpectNearRef({8, 2, 128, 16, DType::kBFloat16}, {{0, 70, 1}, {1, 0, 9}, {2, 15, 1}, {3, 60, 7}});
+// Also what compute-sanitizer has the time for.
+TEST_P(CudaDeviceTest, AFewShapesOfAttentionAreNearTheDefinition) {
+  const std::vector<ChunkOf> chunks = {{0, 70, 1}, {1, 0, 9}, {2, 15, 1}, {3, 60, 7}};
+  ExpectNearRef({8, 2, 128, 16, DType::kBFloat16}, chunks);
   ExpectNearRef({4, 4, 64, 8, DType::kFloat32}, {{0, 70, 1}, {1, 0, 9}});
-  if (!is_device()) return;
+  for (const KvQuantization quantization : {KvQuantization::kFp8E4M3, KvQuantization::kInt8, KvQuantization::kInt4}) {
+    AttentionShape shape{.q_heads = 8, .kv_heads = 2, .head_dim = 128, .dtype = DType::kBFloat16};
+    shape.quantization = quantization;
+    ExpectNearRef(shape, chunks);
+  }
+}
+
+TEST_P(CudaDeviceTest, EveryShapeOfAttentionIsNearTheDefinition) {
+  if (!is_device()) GTEST_SKIP() << "emulated by quire_cuda_attention_test";
   for (const int32_t group : {1, 2, 3, 4, 8, 16, 32, 64}) {
     for (const int32_t head_dim : {32, 64, 80, 128, 256}) {
       for (const int32_t block_size : {8, 16, 64, 256}) {
         ExpectNearRef({group * 2, 2, head_dim, block_size, DType::kBFloat16},
-                      {{0, 1, 1}, {1, 0, 33}, {2, 4000, 1}, {3, 500, 70}, {4, 63, 1}, {5, 64, 1}});
+                      {{0, 1, 1}, {1, 0, 33}, {2, 4000, 1}, {3, 500, 20}, {4, 63, 1}, {5, 64, 1}});
       }
     }
   }
-  ExpectNearRef({32, 8, 128, 16, DType::kFloat16}, {{0, 131071, 1}, {1, 100, 1}, {2, 9, 500}});
+}
+
+TEST_P(CudaDeviceTest, EveryShapeOfAQuantizedCacheIsNearTheDefinition) {
+  if (!is_device()) GTEST_SKIP() << "emulated by quire_cuda_attention_test";
+  for (const KvQuantization quantization : {KvQuantization::kFp8E4M3, KvQuantization::kInt8, KvQuantization::kInt4}) {
+    AttentionShape shape{.q_heads = 8, .kv_heads = 2, .head_dim = 128, .dtype = DType::kBFloat16};
+    shape.quantization = quantization;
+    for (const int32_t group : {1, 4, 8, 16, 32, 64}) {
+      for (const int32_t head_dim : {32, 64, 80, 128, 256}) {
+        shape.q_heads = 2 * group;
+        shape.head_dim = head_dim;
+        shape.block_size = group % 3 == 1 ? 16 : 8 * group;
+        shape.block_size = std::min(shape.block_size, 256);
+        ExpectNearRef(shape, {{0, 1, 1}, {1, 0, 33}, {2, 3000, 1}, {3, 500, 20}, {4, 63, 1}, {5, 64, 1}});
+      }
+    }
+  }
+}
+
+TEST_P(CudaDeviceTest, LongContextsAndManyRowsInOneCall) {
+  std::vector<ChunkOf> chunks = {{0, is_device() ? 131071 : 700, 1}, {1, 100, 1}, {2, 9, is_device() ? 500 : 30}};
+  for (uint32_t s = 3; s < (is_device() ? 200u : 20u); ++s)
+    chunks.push_back({s, static_cast<int32_t>(s * 37 % 900), 1});
+  if (is_device()) chunks.push_back({200, 70000, 5});
+  for (const KvQuantization quantization : {KvQuantization::kNone, KvQuantization::kFp8E4M3}) {
+    AttentionShape shape{.q_heads = 8, .kv_heads = 2, .head_dim = is_device() ? 128 : 64, .dtype = DType::kBFloat16};
+    shape.quantization = quantization;
+    ExpectNearRef(shape, chunks);
+  }
+}
+
+TEST_P(CudaDeviceTest, SmallOperationsAreNearTheDefinition) {
+  for (const DType dtype : kAllDTypes) {
+    const float unit = dtype == DType::kFloat32 ? 4e-6f : dtype == DType::kFloat16 ? 0x1p-10f : 0x1p-7f;
+    for (const int64_t cols : {31, 300, 5003}) {
+      Matrix x(DType::kFloat32, 6, cols, 3), weight(DType::kFloat32, 1, cols), bias(DType::kFloat32, 1, cols);
+      Matrix gate_up(DType::kFloat32, 6, 2 * cols, 1), got(dtype, 6, cols, 5), want(dtype, 6, cols, 5);
+      x.FillRandom(1, 3.0f);
+      weight.FillRandom(2);
+      bias.FillRandom(3);
+      gate_up.FillRandom(4, 9.0f);
+      const int32_t rows[] = {5, 0, 1, 2, 2, 4};
+      // What the definition reads is the host's.
+      const auto in = [&](Copies& copies, Backend& backend, const Matrix& matrix) {
+        return backend.kind() == BackendKind::kRef ? matrix.tensor() : copies.Of(matrix.tensor());
+      };
+      ExpectAsRef(got, want, unit, [&](Backend& backend, Copies& copies, const Tensor& y) {
+        backend.RmsNorm({in(copies, backend, x), in(copies, backend, weight).Row<float>(0), 1e-5f, rows, y});
+      });
+      ExpectAsRef(got, want, unit, [&](Backend& backend, Copies& copies, const Tensor& y) {
+        backend.LayerNorm({in(copies, backend, x), in(copies, backend, weight).Row<float>(0),
+                           in(copies, backend, bias).Row<float>(0), 1e-5f, rows, y});
+      });
+      for (const GateKind kind : {GateKind::kSilu, GateKind::kGeluTanh, GateKind::kGeluErf, GateKind::kClampedSwiGlu}) {
+        ExpectAsRef(got, want, unit, [&](Backend& backend, Copies& copies, const Tensor& y) {
+          backend.GatedActivation({in(copies, backend, gate_up), y, {kind}});
+        });
+      }
+      for (const ActivationKind kind : {ActivationKind::kRelu, ActivationKind::kGeluErf, ActivationKind::kSoftCap}) {
+        ExpectAsRef(got, want, unit, [&](Backend& backend, Copies& copies, const Tensor& y) {
+          backend.Activation({in(copies, backend, x), kind, y, 3.0f});
+        });
+      }
+      const uint32_t ids[] = {49, 0, 7, 7, 1, 48};
+      Matrix table(dtype, 50, cols), embedded(DType::kFloat32, 6, cols), found(DType::kFloat32, 6, cols);
+      table.FillRandom(5);
+      ExpectAsRef(found, embedded, 0, [&](Backend& backend, Copies&, const Tensor& y) {
+        const LinearWeight weights = *backend.PackLinear({table.tensor()}, dtype);
+        backend.Embedding({ids, &weights, y});
+        Check(backend.EndStep().ok(), "the table lives until the device has read it");
+      });
+    }
+  }
+}
+
+// The records and elements of the definition, bit by bit.
+TEST_P(CudaDeviceTest, RopeWritesWhatTheDefinitionWrites) {
+  constexpr int32_t kQHeads = 3, kKvHeads = 2, kHeadDim = 128, kPositions = 90;
+  Matrix cos(DType::kFloat32, kPositions, kHeadDim / 2), sin(DType::kFloat32, kPositions, kHeadDim / 2);
+  Matrix k(DType::kFloat32, 3, kKvHeads * kHeadDim, 1), v(DType::kFloat32, 3, kKvHeads * kHeadDim, 2);
+  cos.FillRandom(1);
+  sin.FillRandom(2);
+  k.FillRandom(4);
+  v.FillRandom(5);
+  const int32_t positions[] = {0, 89, 7};
+  const int64_t slots[] = {23, 0, 9};
+  for (const KvQuantization quantization :
+       {KvQuantization::kNone, KvQuantization::kFp8E4M3, KvQuantization::kInt8, KvQuantization::kInt4}) {
+    Matrix q(DType::kFloat32, 3, kQHeads * kHeadDim, 4), q_want(DType::kFloat32, 3, kQHeads * kHeadDim, 4);
+    q.FillRandom(3);
+    q_want.FillRandom(3);
+    PagedKv kv{.dtype = DType::kBFloat16,
+               .num_blocks = 3,
+               .block_size = 8,
+               .kv_heads = kKvHeads,
+               .head_dim = kHeadDim,
+               .key_layout = KeyLayout::kRows,
+               .quantization = quantization};
+    const size_t bytes = 3 * 8 * kKvHeads * KvHeadBytes(kv.dtype, quantization, kHeadDim);
+    std::vector<char> k_bytes(bytes, 0x77), v_bytes(bytes, 0x77), k_want = k_bytes, v_want = v_bytes;
+    Backend& backend = BackendOf(true);
+    Copies copies(backend);
+    const Tensor q_copy = copies.Of(q.tensor());
+    kv.k = copies.Of(k_bytes.data(), bytes);
+    kv.v = copies.Of(v_bytes.data(), bytes);
+    ASSERT_TRUE(backend.BeginStep().ok());
+    backend.RopeKvWrite({q_copy, copies.Of(k.tensor()), copies.Of(v.tensor()), positions, slots, copies.Of(cos),
+                         copies.Of(sin), kv, RopePairing::kHalves, 96});
+    ASSERT_TRUE(backend.EndStep().ok());
+    copies.Back(q_copy, q.tensor());
+    Check(backend.CopyToHost(k_bytes.data(), kv.k, bytes).ok() && backend.CopyToHost(v_bytes.data(), kv.v, bytes).ok(),
+          "copy");
+    kv.k = k_want.data();
+    kv.v = v_want.data();
+    ref_->RopeKvWrite({q_want.tensor(), k.tensor(), v.tensor(), positions, slots, cos.tensor().Row<float>(0),
+                       sin.tensor().Row<float>(0), kv, RopePairing::kHalves, 96});
+    EXPECT_TRUE(SameBits(q, q_want));
+    EXPECT_TRUE(k_bytes == k_want && v_bytes == v_want) << KvTypeName(kv.dtype, quantization);
+  }
+}
+
+// The same tokens bit by bit, for every parameter and for rows that name much.
+TEST_P(CudaDeviceTest, SamplingGivesTheTokensOfTheDefinition) {
+  constexpr int32_t kTopStride = 20;
+  const int64_t vocab = is_device() ? 5000 : 700, num_rows = is_device() ? 300 : 12;
+  std::vector<SamplingParams> params;
+  std::vector<uint32_t> most;
+  std::vector<TokenBias> bias;
+  std::vector<TokenCount> counts;
+  for (uint32_t id = 0; id < vocab; ++id) {
+    if (id % 7 != 3) most.push_back(id);
+    bias.push_back({id, static_cast<float>(id * 31 % 11) - 5});
+    counts.push_back({id, id * 17 % 5});
+  }
+  for (uint64_t seed = 0; seed < 12; ++seed) {
+    params.push_back({.temperature = seed % 4 == 0 ? 0.0f : 0.5f + static_cast<float>(seed) / 5,
+                      .top_k = seed % 3 == 0 ? 40u : 0u,
+                      .top_p = seed % 2 == 0 ? 0.9f : 1.0f,
+                      .min_p = seed % 5 == 0 ? 0.05f : 0.0f,
+                      .repetition_penalty = seed % 3 == 1 ? 1.3f : 1.0f,
+                      .seed = seed});
+  }
+  Matrix logits(DType::kFloat32, num_rows, vocab);
+  logits.FillRandom(7, 8.0f);
+  logits.Set(1, 2, NAN);
+  std::vector<SampleRow> rows(static_cast<size_t>(num_rows));
+  for (size_t r = 0; r < rows.size(); ++r) {
+    rows[r].params = &params[r % params.size()];
+    rows[r].position = r;
+    rows[r].wants_logprob = true;
+    rows[r].num_top = static_cast<int32_t>(r % 21);
+    if (r % 3 == 0) rows[r].allowed = most;
+    if (r % 5 == 0) rows[r].bias = bias;
+    if (rows[r].params->HasPenalties()) rows[r].counts = counts;
+  }
+  std::vector<SampledToken> want(rows.size()), got(rows.size());
+  std::vector<TokenLogprob> want_top(rows.size() * kTopStride), got_top(rows.size() * kTopStride);
+  Backend& backend = BackendOf(false);
+  Copies copies(backend);
+  const Tensor copy = copies.Of(logits.tensor());
+  ASSERT_TRUE(backend.BeginStep().ok());
+  backend.Sample({copy, rows.data(), got.data(), got_top.data(), kTopStride});
+  ASSERT_TRUE(backend.EndStep().ok());
+  ref_->Sample({logits.tensor(), rows.data(), want.data(), want_top.data(), kTopStride});
+  for (size_t r = 0; r < rows.size(); ++r) {
+    EXPECT_EQ(got[r].id, want[r].id) << "row " << r;
+    EXPECT_EQ(got[r].finite, want[r].finite) << "row " << r;
+    EXPECT_NEAR(got[r].logprob, want[r].logprob, 1e-5f) << "row " << r;
+    for (int32_t i = 0; i < rows[r].num_top; ++i)
+      EXPECT_EQ(got_top[r * kTopStride + static_cast<size_t>(i)].id,
+                want_top[r * kTopStride + static_cast<size_t>(i)].id)
+          << "row " << r;
+  }
 }
 
 TEST_P(CudaDeviceTest, LinearsAreNearTheDefinition) {
   const std::unique_ptr<Backend> ref = CreateRefBackend();
   for (const bool deterministic : {false, true}) {
-    const std::unique_ptr<Backend> backend = MakeBackend(deterministic);
+    Backend* const backend = &BackendOf(deterministic);
     for (const DType dtype : kAllDTypes) {
       for (const auto& [rows, n, k] : {std::tuple<int64_t, int64_t, int64_t>{1, 64, 32}, {5, 48, 64}, {70, 256, 128}}) {
         Matrix x(dtype, rows, k), w(dtype, n, k), bias(DType::kFloat32, 1, n), want(DType::kFloat32, rows, n);

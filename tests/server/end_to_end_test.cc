@@ -221,6 +221,18 @@ TEST(EndToEndTest, PlanNeedsNoDaemon) {
   EXPECT_EQ(json["num_blocks"], (64 << 20) / (json["kv_bytes_per_token"].get<int>() * 16));
 }
 
+TEST(EndToEndTest, PlanForADeviceNeedsNone) {
+  const std::vector<std::string> plan = {QUIRED_PATH, "plan", "--model", MODEL_PATH, "--device-memory", "2GiB"};
+  std::vector<std::string> for_cuda = plan;
+  for_cuda.insert(for_cuda.end(), {"--backend", "cuda", "--kv-cache-dtype", "fp8_e4m3", "--json"});
+  const Finished planned = RunToEnd(for_cuda);
+  EXPECT_EQ(planned.code, 0) << planned.errors;
+  EXPECT_GT(Json::parse(planned.out)["num_blocks"], 1000);
+  const Finished unclear = RunToEnd(plan);
+  EXPECT_EQ(unclear.code, 1);
+  EXPECT_THAT(unclear.errors, HasSubstr("--device-memory: goes with `quired plan --backend cuda` alone"));
+}
+
 TEST(EndToEndTest, JsonLogsAreObjectsAndTellOfAFinishedRequestOnce) {
   Quired quired({"--log-format", "json"});
   EXPECT_EQ(RunToEnd(quired.Client({"generate", "--prompt", kPrompt, "--max-tokens", "3"})).code, 0);
