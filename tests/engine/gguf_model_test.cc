@@ -14,6 +14,7 @@
 #include "engine/load_model.h"
 #include "engine/mapped_file.h"
 #include "engine/model_config.h"
+#include "engine/weights.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "kernels/linear/blocks.h"
@@ -245,6 +246,74 @@ TEST(GgufModel, DeepseekIsTheSecondOrTheThird) {
   EXPECT_EQ(config["architectures"][0], "DeepseekV3ForCausalLM");
   EXPECT_EQ(config["n_group"], 8);  // of a file from before the key
   EXPECT_EQ(config["num_hidden_layers"], 1);
+}
+
+// Files from before W_uk and W_uv were split have both in one matrix, quantised: W_uk is read by its columns.
+TEST(GgufModel, AnOlderDeepseekFileHasOneQuantizedKvB) {
+  constexpr int64_t kRank = 32, kNope = 4, kStep = 8, kHeads = 2;
+  std::vector<std::string> metadata = Metadata("deepseek2"), infos;
+  for (const auto& [key, value] :
+       std::vector<std::pair<std::string, uint32_t>>{{"attention.kv_lora_rank", kRank},
+                                                     {"attention.key_length", kNope + 2},
+                                                     {"attention.value_length", kStep - kNope},
+                                                     {"rope.dimension_count", 2},
+                                                     {"expert_count", 2},
+                                                     {"expert_used_count", 1},
+                                                     {"expert_feed_forward_length", 8},
+                                                     {"leading_dense_block_count", 2}})
+    metadata.push_back(Pair("deepseek2." + key, kUint32, Le(value)));
+  size_t bytes = 0, kv_b = 0;
+  const auto add = [&](const std::string& name, const std::vector<uint64_t>& dims, GgmlType type = GgmlType::kF32) {
+    infos.push_back(Info(name, dims, static_cast<uint32_t>(type), bytes));
+    const uint64_t elements = dims[0] * (dims.size() > 1 ? dims[1] : 1);
+    bytes += ((type == GgmlType::kF32 ? elements * 4 : elements / 32 * 34) + 31) / 32 * 32;
+  };
+  add("token_embd.weight", {8, 4});
+  add("output_norm.weight", {8});
+  for (const std::string layer : {"blk.0.", "blk.1."}) {
+    add(layer + "attn_norm.weight", {8});
+    add(layer + "attn_q.weight", {8, kHeads * (kNope + 2)});
+    add(layer + "attn_kv_a_mqa.weight", {8, kRank + 2});
+    add(layer + "attn_kv_a_norm.weight", {kRank});
+    kv_b = bytes;  // of the second layer
+    add(layer + "attn_kv_b.weight", {kRank, kHeads * kStep}, GgmlType::kQ8_0);
+    add(layer + "attn_output.weight", {kHeads * (kStep - kNope), 8});
+    add(layer + "ffn_norm.weight", {8});
+    for (const std::string part : {"gate", "up"}) add(layer + "ffn_" + part + ".weight", {8, 16});
+    add(layer + "ffn_down.weight", {16, 8});
+  }
+  std::string file = File(metadata, infos, bytes);
+  std::vector<std::vector<float>> rows(kHeads * kStep, std::vector<float>(kRank));
+  for (size_t row = 0; row < rows.size(); ++row) {
+    for (size_t i = 0; i < kRank; ++i) rows[row][i] = static_cast<float>((row * 37 + i * 11) % 29) - 14.0f;
+    char* const block = file.data() + file.size() - bytes + kv_b + row * 34;
+    QuantizeRow(BlockFormat::kQ8_0, rows[row].data(), kRank, block);
+    DequantizeRow(BlockFormat::kQ8_0, block, kRank, rows[row].data());
+  }
+  const std::string path = testing::TempDir() + "quire_old_deepseek.gguf";
+  std::ofstream(path, std::ios::binary) << file;
+  const absl::StatusOr<ModelConfig> config = LoadModelConfig(path);
+  ASSERT_TRUE(config.ok()) << config.status();
+  const absl::StatusOr<Checkpoint> checkpoint = Checkpoint::Open(path);
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+  ASSERT_TRUE(CheckTensors(*config, *checkpoint).ok()) << CheckTensors(*config, *checkpoint);
+  const std::unique_ptr<Backend> ref = MakeBackend(BackendKind::kRef);  // packed as it is written: row-major
+  const absl::StatusOr<Weights> weights = LoadWeights(*config, DType::kBFloat16, *checkpoint, *ref);
+  ASSERT_TRUE(weights.ok()) << weights.status();
+  const LatentWeights& latent = weights->layers[1].latent;
+  const auto value = [](const LinearWeight& weight, int64_t i) {
+    return LoadFloat(weight.data.data(), DType::kBFloat16, i);
+  };
+  const auto rounded = [&](int64_t row, int64_t i) { return ToFloat(ToBFloat16(rows[row][i])); };
+  for (int64_t head = 0; head < kHeads; ++head) {
+    for (int64_t r = 0; r < kRank; ++r) {
+      for (int64_t c = 0; c < kNope; ++c) {
+        EXPECT_EQ(value(latent.k_up[head], r * kNope + c), rounded(head * kStep + c, r));
+        EXPECT_EQ(value(latent.v_up[head], c * kRank + r), rounded(head * kStep + kNope + c, r));
+      }
+    }
+  }
+  std::filesystem::remove(path);
 }
 
 TEST(GgufModel, AScaleThatIsNoNumberIsNamed) {

@@ -2,6 +2,7 @@
 
 #include "engine/weights.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <filesystem>
@@ -13,6 +14,9 @@
 #include <vector>
 
 #include "engine/checkpoint.h"
+#include "engine/load_model.h"
+#include "engine/mapped_file.h"
+#include "engine/safetensors.h"
 #include "engine/weight_specs.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -207,6 +211,33 @@ TEST_F(WeightsTest, DummyWeightsAreAFunctionOfTheSeedOfUnitVariancePerInput) {
   }
   EXPECT_NEAR(sum / double(one.size()), 0, 1e-3);
   EXPECT_NEAR(squares / double(one.size()), 1.0 / 256, 1e-4);
+}
+
+// E8M0's 255 stands for no number.
+TEST(Mxfp4, AScaleThatIsNoNumberIsNamed) {
+  namespace fs = std::filesystem;
+  const std::string directory = testing::TempDir() + "quire_mxfp4", file = directory + "/model.safetensors";
+  fs::remove_all(directory);
+  fs::copy(FamilyModel("gpt-oss-mxfp4"), directory);
+  const std::string name = "model.layers.0.mlp.experts.down_proj_scales";
+  int64_t at = 0;
+  {
+    const absl::StatusOr<MappedFile> mapped = MappedFile::Open(file);
+    const std::vector<StoredTensor> tensors = *ParseSafetensors(mapped->bytes(), file);
+    const auto scales =
+        std::find_if(tensors.begin(), tensors.end(), [&](const auto& each) { return each.name == name; });
+    at = scales->data - mapped->bytes().data() + 3;  // row 3 of expert 0
+  }
+  std::fstream(file, std::ios::binary | std::ios::in | std::ios::out).seekp(at).put('\xff');
+  for (const DType dtype : {DType::kBFloat16, DType::kFloat32}) {
+    EngineOptions options = FamilyModelOptions("gpt-oss-mxfp4", BackendKind::kCpu);
+    options.model = directory;
+    options.dtype = dtype;
+    EXPECT_EQ(
+        LoadModel(options).status().message(),
+        file + ": tensor \"" + name + "\": found a scale that is no finite number in row 3, block 0, allowed: finite");
+  }
+  fs::remove_all(directory);
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 #include "engine/gguf.h"
 #include "engine/gguf_model.h"
 #include "engine/model_config.h"
+#include "server/tokenizer/gguf_vocabulary.h"
 #include "tests/fuzz/one_line.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
@@ -23,6 +24,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     quire::CheckOneLine(gguf->metadata.Integers(key, -5, 1 << 20).status());
     quire::CheckOneLine(gguf->metadata.Numbers(key).status());
   }
+  quire::CheckOneLine(quire::ReadGgufVocabulary(gguf->metadata).status());
   const absl::StatusOr<std::string> text = quire::GgufConfigText(*gguf);
   quire::CheckOneLine(text.status());
   if (text.ok()) quire::CheckOneLine(quire::ParseModelConfig(*text, "file").status());

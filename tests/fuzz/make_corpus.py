@@ -61,7 +61,7 @@ def model(name, extra=(), more=(), kind=0, size=4):
              ("attention.head_count", 2), ("attention.head_count_kv", 1), ("attention.key_length", 4)]
     pairs = [pair("general.architecture", 8, text(name))] + [u32(f"{name}.{key}", value) for key, value in sizes]
     pairs += [f32(f"{name}.attention.layer_norm_rms_epsilon", 1e-5), f32(f"{name}.rope.freq_base", 10000.0)]
-    pairs += [array("tokenizer.ggml.tokens", 8, [text("a"), text("b")]),
+    pairs += [pair("tokenizer.ggml.model", 8, text("t5" if name == "gemma3" else "llama")), array("tokenizer.ggml.tokens", 8, [text("a"), text("b")]),
               array("tokenizer.ggml.scores", 6, [struct.pack("<f", -1.0)] * 2),
               array("tokenizer.ggml.token_type", 5, [struct.pack("<i", 1)] * 2), u32("tokenizer.ggml.eos_token_id", 1)]
     tensors = [("token_embd.weight", [8, 4], 0, 128), ("blk.0.attn_norm.weight", [8], 0, 32),
@@ -81,6 +81,24 @@ write("gguf", "qwen3", model("qwen3"))
 write("gguf", "phi3", model("phi3", extra=[pair("phi3.rope.scaling.type", 8, text("longrope")),
                                            f32("phi3.rope.scaling.attn_factor", 1.1)],
                             more=[("rope_factors_long.weight", [2], 0, 8), ("rope_factors_short.weight", [2], 0, 8)]))
+deepseek = [u32(f"deepseek2.{key}", value) for key, value in [
+    ("attention.kv_lora_rank", 4), ("attention.q_lora_rank", 4), ("attention.key_length_mla", 6), ("attention.value_length_mla", 4),
+    ("rope.dimension_count", 2), ("expert_count", 2), ("expert_used_count", 1), ("expert_shared_count", 1), ("expert_gating_func", 2),
+    ("expert_group_count", 1), ("leading_dense_block_count", 0), ("expert_feed_forward_length", 4), ("nextn_predict_layers", 0)]]
+deepseek += [pair("deepseek2.rope.scaling.type", 8, text("yarn")), f32("deepseek2.rope.scaling.factor", 4.0),
+             f32("deepseek2.rope.scaling.yarn_log_multiplier", 0.07), u32("deepseek2.rope.scaling.original_context_length", 16),
+             f32("deepseek2.expert_weights_scale", 2.5), pair("deepseek2.expert_weights_norm", 7, b"\1")]
+write("gguf", "deepseek3", model("deepseek2", extra=deepseek, more=[
+    ("blk.0.attn_k_b.weight", [4, 4, 2], 0, 128), ("blk.0.attn_v_b.weight", [4, 4, 2], 0, 128), ("blk.0.exp_probs_b.bias", [2], 0, 8),
+    ("blk.0.ffn_gate_exps.weight", [8, 4, 2], 0, 256)]))
+write("gguf", "gpt_oss", model("gpt-oss", extra=[u32("gpt-oss.expert_count", 2), u32("gpt-oss.expert_used_count", 1),
+                                                 u32("gpt-oss.attention.sliding_window", 16)],
+                               more=[("blk.0.ffn_up_exps.weight", [32, 4, 2], 39, 136), ("blk.0.ffn_up_exps.bias", [4, 2], 0, 32),
+                                     ("blk.0.attn_sinks.weight", [2], 0, 8)]))
+write("gguf", "falcon", model("falcon", extra=[f32("falcon.attention.layer_norm_epsilon", 1e-5)],
+                              more=[("blk.0.attn_norm_2.weight", [8], 0, 32), ("blk.0.attn_qkv.weight", [8, 16], 0, 512)]))
+write("gguf", "gpt2", model("gpt2", extra=[f32("gpt2.attention.layer_norm_epsilon", 1e-5)],
+                            more=[("position_embd.weight", [8, 64], 0, 2048), ("blk.0.attn_qkv.bias", [24], 0, 96)]))
 write("gguf", "types", gguf([], [(f"t{kind}", [256], kind, size) for kind, size in
                                  [(1, 512), (2, 144), (3, 160), (6, 176), (7, 192), (8, 272), (10, 84), (11, 110), (12, 144),
                                   (13, 176), (14, 210), (30, 512), (39, 136)]]))

@@ -97,6 +97,10 @@ BYTE_FAMILIES = {
     "cl100k": (None, [cut(CL100K, "Removed", True), byte_level()]),
     "deepseek3": (None, [cut(r"\p{N}{1,3}"), cut("[一-龥぀-ゟ゠-ヿ]+"), cut(DEEPSEEK3), byte_level()]),
     "deepseek_coder": (None, [cut("[\r\n]"), cut(r"\s?\p{L}+"), cut(r"\s?\p{P}+"), cut("[一-龥ࠀ-一가-퟿]+"), DIGITS, byte_level()]),
+    "deepseek2": (None, [cut("[\r\n]"), cut(r"\s?[A-Za-z\u00b5\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u01ba\u0370-\u0373\u0386\u0388-\u03ff\u0400-\u0481\u10a0-\u10c5]+"),
+                         cut("\\s?[!-/:-~\uff01-\uff0f\uff1a-\uff5e\u2018-\u201f\u3000-\u3002]+"), cut(r"\s+$"), cut("[\u4e00-\u9fa5\u0800-\u4e00\uac00-\ud7ff]+"), DIGITS, byte_level()]),
+    "starcoder": (None, [DIGITS, byte_level(True)]),  # and Refact
+    "mpt": (step("NFC"), [byte_level(True)]),
     "falcon": (None, [step("Punctuation", behavior="Contiguous"), byte_level(True), RUNS_OF_DIGITS, cut("[0-9][0-9][0-9]")]),
     "command_r": (step("NFC"), [DIGITS, byte_level(True)]),
     "words": (step("Sequence", normalizers=[step("NFKD"), step("Lowercase"), step("StripAccents"), step("Strip", strip_left=True, strip_right=True)]),

@@ -49,8 +49,9 @@ TEST_P(Library, DecodesToTheSameText) {
 
 INSTANTIATE_TEST_SUITE_P(, Library,
                          testing::Values("gpt2", "llama3", "qwen2", "flags", "tales-5m", "qwen35", "gpt4o", "cl100k",
-                                         "deepseek3", "deepseek_coder", "falcon", "command_r", "words", "llama2",
-                                         "mistral", "gemma", "unigram", "sp_bpe", "sp_unigram"),
+                                         "deepseek3", "deepseek_coder", "deepseek2", "starcoder", "mpt", "falcon",
+                                         "command_r", "words", "llama2", "mistral", "gemma", "unigram", "sp_bpe",
+                                         "sp_unigram"),
                          [](const auto& info) { return info.param == "tales-5m" ? "tales" : info.param; });
 
 // ---- laws ----
