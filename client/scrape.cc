@@ -75,14 +75,17 @@ bool ParseSample(absl::string_view line, Sample& sample) {
 }  // namespace
 
 absl::StatusOr<std::string> HttpGet(const std::string& address, const std::string& path) {
+  return HttpGetUrl(absl::StrCat("http://", address, path));
+}
+
+absl::StatusOr<std::string> HttpGetUrl(const std::string& url) {
   const std::unique_ptr<CURL, decltype(&curl_easy_cleanup)> curl(curl_easy_init(), curl_easy_cleanup);
   if (curl == nullptr) {
     return absl::InternalError("libcurl does not start");
   }
-  const std::string url = absl::StrCat("http://", address, path);
   std::string body;
   curl_easy_setopt(curl.get(), CURLOPT_URL, url.c_str());
-  curl_easy_setopt(curl.get(), CURLOPT_PROTOCOLS_STR, "http");
+  curl_easy_setopt(curl.get(), CURLOPT_PROTOCOLS_STR, "http,https");
   curl_easy_setopt(curl.get(), CURLOPT_NOPROXY, "*");
   curl_easy_setopt(curl.get(), CURLOPT_NOSIGNAL, 1L);
   curl_easy_setopt(curl.get(), CURLOPT_TIMEOUT_MS, 2000L);

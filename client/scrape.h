@@ -16,6 +16,9 @@ namespace quire::client {
 // The body of http://ADDRESS/PATH, within two seconds and 16 MiB; anything but a 200 is an error.
 absl::StatusOr<std::string> HttpGet(const std::string& address, const std::string& path);
 
+// The same of a whole URL, http or https.
+absl::StatusOr<std::string> HttpGetUrl(const std::string& url);
+
 // One line of Prometheus text.
 struct Sample {
   std::string name;

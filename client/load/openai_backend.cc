@@ -184,12 +184,12 @@ class OpenAiBackend final : public Backend {
       std::this_thread::sleep_for(absl::ToChronoMilliseconds(kReadyPoll));
       page = Get("/v1/models");
     }
-    if (!page.ok() && model_.empty()) {
-      return absl::Status(page.status().code(),
-                          absl::StrCat(page.status().message(), "; --model NAME does without the list of models"));
-    }
     if (absl::IsUnavailable(page.status())) {
       return page.status();
+    }
+    if (!page.ok() && model_.empty()) {
+      return absl::NotFoundError(
+          absl::StrCat(page.status().message(), "; --model NAME does without the list of models"));
     }
     const Json json = page.ok() ? Json::parse(*page, nullptr, /*allow_exceptions=*/false) : Json();
     return Choose(json);

@@ -29,6 +29,12 @@ void CheckOneOf(const char* flag, const std::string& value, const Texts& allowed
   }
 }
 
+// CLI::PositiveNumber takes no infinity.
+std::string AboveZero(const std::string& text) {
+  double value;
+  return absl::SimpleAtod(text, &value) && value > 0 ? "" : absl::StrCat("'", text, "'; allowed: above 0, or inf");
+}
+
 void AddServerFlags(CLI::App& app, LoadOptions& options) {
   app.add_option_function<std::string>(
       "--backend",
@@ -109,7 +115,7 @@ void AddArrivalFlags(CLI::App& app, LoadOptions& options) {
          "--burstiness", options.arrivals.burstiness,
          "Shape of the gamma distribution of the gaps: 1 is a Poisson process, less is burstier, inf is constant "
          "(default 1)")
-      ->check(CLI::PositiveNumber);
+      ->check(AboveZero);
   std::optional<Ramp>& ramp = options.arrivals.ramp;
   const auto the_ramp = [&ramp]() -> Ramp& { return ramp.has_value() ? *ramp : ramp.emplace(); };
   app.add_option_function<std::string>(
@@ -133,9 +139,52 @@ void AddArrivalFlags(CLI::App& app, LoadOptions& options) {
   app.add_option("--max-seconds", options.max_seconds,
                  "Send nothing later than so many seconds after the start; what is under way ends (default: no limit)")
       ->check(CLI::PositiveNumber);
+  app.add_option("--max-errors", options.max_errors,
+                 "More failed requests end the run: nothing more is sent, the rest is cancelled (default: any number)");
+}
+
+void AddSweepFlags(CLI::App& app, LoadOptions& options) {
+  std::optional<SweepOptions>& sweep = options.sweep;
+  const auto the_sweep = [&sweep]() -> SweepOptions& { return sweep.has_value() ? *sweep : sweep.emplace(); };
+  CLI::Option* profile = app.add_option_function<std::string>(
+      "--profile",
+      [the_sweep](const std::string& name) {
+        CheckOneOf("--profile", name, {"sweep"});
+        the_sweep();
+      },
+      "sweep: find the highest request rate at which the --goodput objectives hold, by stages of doubled rate and then "
+      "bisection");
+  for (const char* flag : {"--num-prompts", "--request-rate", "--ramp-up-strategy", "--max-seconds", "--max-errors",
+                           "--replay-check", "--max-concurrency"}) {
+    profile->excludes(app.get_option(flag));
+  }
+  app.add_option_function<double>(
+         "--sweep-start-rps", [the_sweep](double v) { the_sweep().start_rps = v; },
+         "Requests a second of the first stage (default 1)")
+      ->check(CLI::PositiveNumber)
+      ->needs(profile);
+  app.add_option_function<double>(
+         "--sweep-stage-seconds", [the_sweep](double v) { the_sweep().stage_seconds = v; },
+         "How long a stage sends, in seconds; at least 20 requests (default 30)")
+      ->check(CLI::PositiveNumber)
+      ->needs(profile);
+  app.add_option_function<double>(
+         "--sweep-attainment", [the_sweep](double v) { the_sweep().attainment = v; },
+         "Share of a stage's requests that must meet every objective, above 0 to 1 (default 0.95)")
+      ->check(CLI::Range(1e-6, 1.0))
+      ->needs(profile);
+  app.add_option_function<double>(
+         "--sweep-precision", [the_sweep](double v) { the_sweep().precision = v; },
+         "How well the rate must be known, relative, from 0.001 to 1 (default 0.05)")
+      ->check(CLI::Range(0.001, 1.0))
+      ->needs(profile);
 }
 
 void AddReportFlags(CLI::App& app, LoadOptions& options) {
+  app.add_option("--metrics-url", options.metrics_url,
+                 "Read the server's Prometheus page beside the load, e.g. http://127.0.0.1:9400/metrics or HOST:PORT");
+  app.add_option("--metrics-interval", options.metrics_interval_s, "Seconds between two readings (default 0.5)")
+      ->check(CLI::Range(0.01, 3600.0));
   app.add_option_function<std::string>(
       "--percentile-metrics",
       [&options](const std::string& text) {
@@ -288,6 +337,7 @@ void AddLoadFlags(CLI::App& app, LoadOptions& options) {
                "Generate the full length whatever the model says (random prompts: always)");
   AddSchedulingFlags(app, options.request);
   AddTroubleFlags(app, options);
+  AddSweepFlags(app, options);
   AddReportFlags(app, options);
   AddFileFlags(app, options);
 }
@@ -370,6 +420,11 @@ absl::Status CheckLoadOptions(const LoadOptions& options) {
   }
   if (!options.deadline_mix.empty() && options.connection.timeout.has_value()) {
     return absl::InvalidArgumentError("--deadline-mix takes no --timeout");
+  }
+  if (options.sweep.has_value() && (options.goodput.empty() || dataset.name == "trace")) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--profile sweep ", options.goodput.empty() ? "needs --goodput, the objectives that must hold"
+                                                                 : "takes no trace: the rates are the sweep's"));
   }
   if (options.save_detailed && options.append_result) {
     return absl::InvalidArgumentError("--append-result keeps one line for each run: it takes no --save-detailed");

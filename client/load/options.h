@@ -25,6 +25,13 @@ namespace quire::client {
 // Texts, and of how many requests each is relative to the others.
 using Mix = std::vector<std::pair<std::string, double>>;
 
+struct SweepOptions {
+  double start_rps = 1;
+  double stage_seconds = 30;
+  double attainment = 0.95;  // share of a stage's requests that must meet every objective
+  double precision = 0.05;   // relative; the search ends when it knows the rate so well
+};
+
 struct LoadOptions {
   ConnectionOptions connection;
   std::string backend = "grpc";  // grpc, vllm-grpc, openai, openai-chat
@@ -43,6 +50,10 @@ struct LoadOptions {
   uint32_t num_warmups = 0;
   std::optional<uint32_t> vocab_size;  // absent: as the server tells
   std::optional<double> max_seconds;   // nothing is sent later
+  std::optional<uint32_t> max_errors;  // more failed requests end the run
+  std::optional<SweepOptions> sweep;   // in place of num_prompts and a rate
+  std::string metrics_url;             // of the server's Prometheus page; empty: none
+  double metrics_interval_s = 0.5;
   std::optional<uint32_t> max_concurrency;
   uint64_t seed = 0;
   std::string request_id_prefix;    // empty: one that no other run has

@@ -11,42 +11,26 @@
 namespace quire::client {
 namespace {
 
-double TtftMs(const RequestResult& request) { return 1e3 * (request.first_token_s - request.intended_s); }
-double E2elMs(const RequestResult& request) { return 1e3 * (request.end_s - request.intended_s); }
-
-// Milliseconds a token after the first; 0 if there is none.
-double TpotMs(const RequestResult& request) {
-  return request.output_tokens > 1 ? (E2elMs(request) - TtftMs(request)) / (request.output_tokens - 1) : 0;
-}
-
-bool Meets(const RequestResult& request, const std::vector<std::pair<std::string, double>>& objectives) {
-  return std::all_of(objectives.begin(), objectives.end(), [&](const auto& objective) {
-    const double ms = objective.first == "ttft"   ? TtftMs(request)
-                      : objective.first == "tpot" ? TpotMs(request)
-                                                  : E2elMs(request);
-    return ms <= objective.second;
-  });
-}
-
 // The largest number of tokens that came in one of the seconds [0, 1), [1, 2), ... of the run.
 double MaxTokensPerSecond(const RunResult& run) {
-  std::map<int64_t, uint64_t> tokens;  // by second
+  std::map<int64_t, double> tokens;  // by second
   for (const RequestResult& request : run.requests) {
     if (!request.ok()) {
       continue;
     }
+    const double weight = TokensPerCounted(request);
     double at = request.first_token_s;
-    tokens[static_cast<int64_t>(at)] += request.first_tokens;
+    tokens[static_cast<int64_t>(at)] += weight * request.first_tokens;
     for (float itl : request.itls_s) {
       at += itl;
-      ++tokens[static_cast<int64_t>(at)];
+      tokens[static_cast<int64_t>(at)] += weight;
     }
   }
-  uint64_t most = 0;
+  double most = 0;
   for (const auto& [second, count] : tokens) {
     most = std::max(most, count);
   }
-  return static_cast<double>(most);
+  return most;
 }
 
 size_t MaxConcurrent(const RunResult& run) {
@@ -66,13 +50,21 @@ size_t MaxConcurrent(const RunResult& run) {
 
 }  // namespace
 
+bool MeetsObjectives(const RequestResult& request, const std::vector<std::pair<std::string, double>>& objectives) {
+  return std::all_of(objectives.begin(), objectives.end(), [&](const auto& objective) {
+    const double ms = objective.first == "ttft"   ? TtftMs(request)
+                      : objective.first == "tpot" ? TpotMs(request).value_or(0)
+                                                  : E2elMs(request);
+    return ms <= objective.second;
+  });
+}
+
 Report MakeReport(const LoadOptions& options, const RunResult& run, const std::string& model, const std::string& date) {
   Report report;
   report.date = date;
   report.model = model;
   report.duration_s = run.duration_s;
   std::vector<double> ttft, tpot, itl, e2el, lag, queue, from_send;
-  size_t num_good = 0;
   for (const RequestResult& request : run.requests) {
     lag.push_back(1e3 * (request.sent_s - request.due_s));
     queue.push_back(1e3 * (request.sent_s - request.intended_s));
@@ -89,16 +81,16 @@ Report MakeReport(const LoadOptions& options, const RunResult& run, const std::s
     ttft.push_back(TtftMs(request));
     from_send.push_back(1e3 * (request.first_token_s - request.sent_s));
     e2el.push_back(E2elMs(request));
-    if (request.output_tokens > 1) {
-      tpot.push_back(TpotMs(request));
+    if (const std::optional<double> ms = TpotMs(request); ms.has_value()) {
+      tpot.push_back(*ms);
     }
     for (float gap : request.itls_s) {
       itl.push_back(1e3 * gap);
     }
-    num_good += Meets(request, options.goodput) ? 1 : 0;
+    report.num_good += MeetsObjectives(request, options.goodput) ? 1 : 0;
   }
   if (!options.goodput.empty() && run.duration_s > 0) {
-    report.request_goodput = static_cast<double>(num_good) / run.duration_s;
+    report.request_goodput = static_cast<double>(report.num_good) / run.duration_s;
   }
   report.max_output_tokens_per_s = MaxTokensPerSecond(run);
   report.max_concurrent_requests = MaxConcurrent(run);
@@ -110,6 +102,14 @@ Report MakeReport(const LoadOptions& options, const RunResult& run, const std::s
   report.client_queue_ms = Samples(std::move(queue));
   report.ttft_from_send_ms = Samples(std::move(from_send));
   return report;
+}
+
+const SweepStage* BestStage(const Report& report) {
+  const SweepStage* best = nullptr;
+  for (const SweepStage& stage : report.sweep) {
+    best = stage.holds && (best == nullptr || stage.rate > best->rate) ? &stage : best;
+  }
+  return best;
 }
 
 std::vector<std::pair<size_t, std::string>> FailureCounts(const RunResult& run) {

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "client/load/options.h"
@@ -19,6 +20,22 @@ struct Latency {
   std::string name;   // "ttft"
   std::string title;  // "Time to First Token"
   Samples samples_ms;
+};
+
+// One rate of a sweep.
+struct SweepStage {
+  double rate = 0;        // requests a second that were sent
+  double attainment = 0;  // share of the planned requests that met every objective
+  bool holds = false;
+  bool stopped_early = false;  // it had failed before it was over
+  size_t completed = 0;
+  size_t failed = 0;
+  double duration_s = 0;
+  double request_throughput = 0;  // completed a second
+  double request_goodput = 0;
+  double output_throughput = 0;  // tokens a second
+  // By name as in Report::latencies: median, and p99 where the samples support it.
+  std::vector<std::pair<std::optional<double>, std::optional<double>>> median_p99_ms;
 };
 
 struct Report {
@@ -37,6 +54,8 @@ struct Report {
   double max_output_tokens_per_s = 0;     // the best of the seconds since the start
   size_t max_concurrent_requests = 0;     // sent and not ended at one moment
   std::vector<Latency> latencies;         // ttft, tpot, itl, e2el
+  size_t num_good = 0;                    // completed requests that met all objectives
+  std::vector<SweepStage> sweep;          // by rate; empty: no sweep. All else is of the best stage
   // Of this client: lateness of sending, and what TTFT contains of waiting here for --max-concurrency.
   Samples scheduling_lag_ms;
   Samples client_queue_ms;
@@ -44,6 +63,12 @@ struct Report {
 };
 
 Report MakeReport(const LoadOptions& options, const RunResult& run, const std::string& model, const std::string& date);
+
+// Whether a completed request met every objective.
+bool MeetsObjectives(const RequestResult& request, const std::vector<std::pair<std::string, double>>& objectives);
+
+// The stage of the highest rate that holds; null: none.
+const SweepStage* BestStage(const Report& report);
 
 // Every figure; with details one entry of each list for each request, in the order of sending (a failed one has zeros
 // and its error).

@@ -10,6 +10,9 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
+constexpr std::pair<const char*, std::optional<double> MetricPoint::*> kMetricMembers[] = {
+    {"running", &MetricPoint::running}, {"waiting", &MetricPoint::waiting}, {"kv_cache_usage", &MetricPoint::kv_usage}};
+
 Json OrNull(std::optional<double> value) { return value.has_value() ? Json(*value) : Json(nullptr); }
 
 // JSON has no infinity.
@@ -81,6 +84,61 @@ Json TenantsJson(const RunResult& run) {
   return tenants;
 }
 
+Json SweepJson(const Report& report) {
+  Json stages = Json::array();
+  for (const SweepStage& stage : report.sweep) {
+    Json json = {{"request_rate", stage.rate},
+                 {"holds", stage.holds},
+                 {"attainment", stage.attainment},
+                 {"stopped_early", stage.stopped_early},
+                 {"duration", stage.duration_s},
+                 {"completed", stage.completed},
+                 {"failed", stage.failed},
+                 {"request_throughput", stage.request_throughput},
+                 {"request_goodput", stage.request_goodput},
+                 {"output_throughput", stage.output_throughput}};
+    for (size_t i = 0; i < report.latencies.size(); ++i) {
+      json[absl::StrCat("median_", report.latencies[i].name, "_ms")] = OrNull(stage.median_p99_ms[i].first);
+      json[absl::StrCat("p99_", report.latencies[i].name, "_ms")] = OrNull(stage.median_p99_ms[i].second);
+    }
+    stages.push_back(std::move(json));
+  }
+  return stages;
+}
+
+Json ServerJson(const ServerMetrics& server, bool detailed) {
+  Json json = {{"url", server.url}, {"reads", server.points.size()}, {"failed_reads", server.failed_reads}};
+  if (!server.error.empty()) {
+    json["last_error"] = server.error;
+  }
+  for (const auto& [name, member] : kMetricMembers) {
+    std::vector<double> values;
+    for (const MetricPoint& point : server.points) {
+      if ((point.*member).has_value()) {
+        values.push_back(*(point.*member));
+      }
+    }
+    const Samples samples(std::move(values));
+    json[name] = {{"mean", OrNull(samples.Mean())}, {"max", OrNull(samples.Percentile(100))}};
+  }
+  for (const auto& [name, growth] : server.counters) {
+    json[name] = growth;
+  }
+  const auto queries = server.counters.find("prefix_cache_queries"), hits = server.counters.find("prefix_cache_hits");
+  if (queries != server.counters.end() && hits != server.counters.end() && queries->second > 0) {
+    json["prefix_cache_hit_rate"] = hits->second / queries->second;
+  }
+  if (detailed) {
+    for (const MetricPoint& point : server.points) {
+      json["points"].push_back({{"time_s", point.time_s},
+                                {"running", OrNull(point.running)},
+                                {"waiting", OrNull(point.waiting)},
+                                {"kv_cache_usage", OrNull(point.kv_usage)}});
+    }
+  }
+  return json;
+}
+
 }  // namespace
 
 Json ReportJson(const LoadOptions& options, const RunResult& run, const Report& report, bool detailed) {
@@ -130,12 +188,22 @@ Json ReportJson(const LoadOptions& options, const RunResult& run, const Report& 
   json["dataset_name"] = options.dataset.name;
   json["seed"] = options.seed;
   json["interrupted"] = run.interrupted;
+  json["gave_up"] = run.gave_up;
   if (!options.tenant_mix.empty()) {
     json["tenants"] = TenantsJson(run);
   }
   if (run.replay.has_value()) {
     json["replay_checked"] = run.replay->checked;
     json["replay_mismatched"] = run.replay->mismatched.size();
+  }
+  if (!report.sweep.empty()) {
+    const SweepStage* best = BestStage(report);
+    json["sweep_attainment"] = options.sweep->attainment;
+    json["sweep_request_rate"] = best == nullptr ? Json(nullptr) : Json(best->rate);
+    json["sweep"] = SweepJson(report);
+  }
+  if (run.server.has_value()) {
+    json["server_metrics"] = ServerJson(*run.server, detailed);
   }
   for (const auto& [key, value] : options.metadata) {
     json[key] = value;

@@ -45,6 +45,21 @@ std::string ReportMarkdown(const LoadOptions& options, const RunResult& run, con
     }
   }
   absl::StrAppend(&text, "\n");
+  if (!report.sweep.empty()) {
+    const SweepStage* best = BestStage(report);
+    absl::StrAppend(
+        &text, "\nSweep: ", best == nullptr ? "no rate holds" : absl::StrFormat("%.2f requests/s hold", best->rate),
+        " (", 100 * options.sweep->attainment, " % of the requests meet every objective).\n\n",
+        "| requests/s | met | goodput | tokens/s | TTFT p50 | TTFT p99 | TPOT p50 | TPOT p99 | |\n"
+        "|--:|--:|--:|--:|--:|--:|--:|--:|---|\n");
+    for (const SweepStage& stage : report.sweep) {
+      absl::StrAppendFormat(&text, "| %.2f | %.1f %% | %.2f | %.1f | %s | %s | %s | %s | %s |\n", stage.rate,
+                            100 * stage.attainment, stage.request_goodput, stage.output_throughput,
+                            Cell(stage.median_p99_ms[0].first), Cell(stage.median_p99_ms[0].second),
+                            Cell(stage.median_p99_ms[1].first), Cell(stage.median_p99_ms[1].second),
+                            stage.holds ? "holds" : "fails");
+    }
+  }
   const auto failures = FailureCounts(run);
   if (!failures.empty()) {
     absl::StrAppend(&text, "\n| failures | error |\n|--:|---|\n");

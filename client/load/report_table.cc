@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "client/load/report.h"
+#include "client/load/sweep.h"
 
 namespace quire::client {
 namespace {
@@ -78,7 +79,30 @@ void AddLatencies(const LoadOptions& options, const Report& report, std::string&
   }
 }
 
-void AddClient(const LoadOptions& options, const RunResult& run, const Report& report, std::string& table) {
+void AddServer(const ServerMetrics& server, std::string& table) {
+  table += Rule("The Server's Metrics", '-');
+  const auto most = [&](std::optional<double> MetricPoint::*member) {
+    std::optional<double> value;
+    for (const MetricPoint& point : server.points) {
+      value = std::max(value, point.*member);  // absent is less than any
+    }
+    return value;
+  };
+  const auto text = [](std::optional<double> value) { return value.has_value() ? absl::StrCat(*value) : "n/a"; };
+  const std::optional<double> kv_usage = most(&MetricPoint::kv_usage);
+  AddLine(table, "Readings", absl::StrCat(server.points.size()));
+  if (server.failed_reads > 0) {
+    AddLine(table, "Failed readings", absl::StrCat(server.failed_reads, ", the last: ", server.error));
+  }
+  AddLine(table, "Most requests running", text(most(&MetricPoint::running)));
+  AddLine(table, "Most requests waiting", text(most(&MetricPoint::waiting)));
+  AddLine(table, "Highest KV cache usage (%)", kv_usage.has_value() ? Decimal(100 * *kv_usage) : "n/a");
+  if (const auto made = server.counters.find("generation_tokens"); made != server.counters.end()) {
+    AddLine(table, "Tokens that it says it generated", absl::StrCat(made->second));
+  }
+}
+
+void AddClient(const RunResult& run, const Report& report, std::string& table) {
   table += Rule("This Client", '-');
   AddLine(table, "CPU (cores)", Decimal(run.cpu_cores));
   AddLine(table, "Mean scheduling lag (ms)", Decimal(report.scheduling_lag_ms.Mean()));
@@ -113,17 +137,25 @@ void AddCountNotes(const LoadOptions& options, const Report& report, std::string
   }
   if (report.total_messages != report.total_output_tokens) {
     absl::StrAppend(&table, "Note: ", report.total_output_tokens, " output tokens came in ", report.total_messages,
-                    " messages: ITL and the tokens over time go by messages, TPOT by tokens.\n");
+                    " messages: ITL goes by messages, TPOT by tokens.\n");
   }
 }
 
 }  // namespace
 
 std::string ReportTable(const LoadOptions& options, const RunResult& run, const Report& report) {
-  std::string table = Rule(" Serving Benchmark Result ", '=');
+  std::string table;
+  if (!report.sweep.empty()) {
+    absl::StrAppend(&table, SweepTable(*options.sweep, report.sweep),
+                    "Below: ", BestStage(report) != nullptr ? "the highest rate that holds.\n" : "the last stage.\n");
+  }
+  table += Rule(" Serving Benchmark Result ", '=');
   AddCounts(options, report, table);
   AddLatencies(options, report, table);
-  AddClient(options, run, report, table);
+  if (run.server.has_value()) {
+    AddServer(*run.server, table);
+  }
+  AddClient(run, report, table);
   table += Rule("", '=');
   absl::StrAppend(
       &table,
@@ -143,7 +175,11 @@ std::string ReportTable(const LoadOptions& options, const RunResult& run, const 
   AddCountNotes(options, report, table);
   if (run.replay.has_value()) {
     absl::StrAppend(&table, "Replay check: ", run.replay->checked, " requests repeated alone, ",
-                    run.replay->mismatched.size(), " with other token ids.\n");
+                    run.replay->mismatched.size(), " with another answer.\n");
+  }
+  if (run.gave_up && report.sweep.empty()) {
+    absl::StrAppend(&table, "Given up after ", report.failed, " failures: ", run.requests.size(), " of ",
+                    options.num_prompts, " requests were sent.\n");
   }
   if (run.interrupted) {
     absl::StrAppend(&table, "Interrupted: ", run.requests.size(), " of ", options.num_prompts,

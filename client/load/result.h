@@ -8,6 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "client/load/server_metrics.h"
+
 namespace quire::client {
 
 // One request. Times are seconds since the run began.
@@ -57,12 +59,32 @@ struct ReplayOutcome {
   std::vector<std::string> mismatched;  // request ids
 };
 
+// Tokens that one counted token stands for: 1, but over HTTP, where the server's usage may tell of more or fewer than
+// the messages showed.
+inline double TokensPerCounted(const RequestResult& request) {
+  const double counted = request.first_tokens + static_cast<double>(request.itls_s.size());
+  return counted > 0 ? request.output_tokens / counted : 0;
+}
+
+// Milliseconds of a completed request, from its intended time on.
+inline double TtftMs(const RequestResult& request) { return 1e3 * (request.first_token_s - request.intended_s); }
+inline double E2elMs(const RequestResult& request) { return 1e3 * (request.end_s - request.intended_s); }
+
+// The same for each token after the first; absent if there is none.
+inline std::optional<double> TpotMs(const RequestResult& request) {
+  return request.output_tokens > 1
+             ? std::optional<double>((E2elMs(request) - TtftMs(request)) / (request.output_tokens - 1))
+             : std::nullopt;
+}
+
 struct RunResult {
   std::vector<RequestResult> requests;  // those sent, in the order of sending
   double duration_s = 0;                // from the start to the last end
   double cpu_cores = 0;                 // this process's CPU time / duration
   bool interrupted = false;
+  bool gave_up = false;  // as LoadPlan::gives_up said
   std::optional<ReplayOutcome> replay;
+  std::optional<ServerMetrics> server;
 };
 
 }  // namespace quire::client

@@ -165,7 +165,7 @@ class Run {
   void Interrupt() { board_.Interrupt(); }
 
   RunResult Go() {
-    while (!interrupted_ && num_sent_ < plan_.requests.size() && board_.Now() < close_s_) {
+    while (!interrupted_ && !gave_up_ && num_sent_ < plan_.requests.size() && board_.Now() < close_s_) {
       const double due_s = NextDue();
       if (due_s != kNever && due_s >= close_s_) {
         break;
@@ -175,19 +175,16 @@ class Run {
       }
       Await(std::min(NextDue(), close_s_));
     }
-    if (interrupted_) {
-      for (const auto& stream : streams_) {
-        if (stream != nullptr) {
-          stream->Cancel();
-        }
-      }
-    }
     while (num_done_ < num_sent_) {
+      if ((interrupted_ || gave_up_) && !cancelled_all_) {
+        CancelAll();
+      }
       Await(kNever);
     }
     RunResult result;
     result.duration_s = last_end_s_;
     result.interrupted = interrupted_;
+    result.gave_up = gave_up_;
     results_.resize(num_sent_);
     result.requests = std::move(results_);
     return result;
@@ -215,20 +212,35 @@ class Run {
     streams_[index]->Start(backend_);
   }
 
+  void CancelAll() {
+    cancelled_all_ = true;
+    for (const auto& stream : streams_) {
+      if (stream != nullptr) {
+        stream->Cancel();
+      }
+    }
+  }
+
   // Waits until `time_s` or until a stream is done, and tells the progress meanwhile.
   void Await(double time_s) {
     for (size_t index : board_.WaitUntil(std::min(time_s, next_progress_s_), interrupted_)) {
       ++num_done_;
+      if (gave_up_ && cancelled_all_ && results_[index].failed()) {
+        results_[index].cancelled = true;  // by this client, on purpose
+        results_[index].error.clear();
+      }
       num_failed_ += results_[index].failed() ? 1 : 0;
       num_cancelled_ += results_[index].cancelled ? 1 : 0;
       free_since_s_.push_back(results_[index].end_s);
       last_end_s_ = std::max(last_end_s_, results_[index].end_s);
       streams_[index].reset();
+      ended_.push_back(&results_[index]);
+      gave_up_ = gave_up_ || (plan_.gives_up && plan_.gives_up(results_[index]));
     }
     if (const double now = board_.Now(); now >= next_progress_s_) {
       next_progress_s_ = now + progress_s_;
       on_progress_({now, num_sent_, num_done_ - num_failed_ - num_cancelled_, num_failed_, num_cancelled_,
-                    board_.output_tokens()});
+                    board_.output_tokens(), std::exchange(ended_, {})});
     }
   }
 
@@ -243,11 +255,14 @@ class Run {
   const double close_s_;                            // nothing is sent from then on
   double next_progress_s_;
   double last_end_s_ = 0;
+  std::vector<const RequestResult*> ended_;  // since the last tally
   size_t num_sent_ = 0;
   size_t num_done_ = 0;
   size_t num_failed_ = 0;
   size_t num_cancelled_ = 0;
   bool interrupted_ = false;
+  bool gave_up_ = false;
+  bool cancelled_all_ = false;
 };
 
 double CpuSeconds() {

@@ -38,6 +38,9 @@ struct LoadPlan {
   // connection's window, then in the server.
   absl::Duration read_delay = absl::ZeroDuration();
   std::optional<double> max_seconds;  // nothing is sent later than that after the start
+  // Asked for each request that has ended, on the scheduler's thread. True: the run is lost; nothing more is sent and
+  // what is under way is cancelled on purpose.
+  std::function<bool(const RequestResult&)> gives_up;
 };
 
 // How far a run is.
@@ -48,6 +51,7 @@ struct Tally {
   size_t failed = 0;
   size_t cancelled = 0;
   uint64_t output_tokens = 0;
+  std::vector<const RequestResult*> ended;  // since the last tally
 };
 
 // Runs the plan to its end or the interrupt, which sends nothing more and cancels what is under way. `on_progress` is

@@ -37,9 +37,11 @@ class Plot {
  public:
   explicit Plot(const Chart& chart) : chart_(chart) {
     double x_most = 0, y_most = 0;
-    for (const auto& [x, y] : chart.points) {
-      x_most = std::max(x_most, x);
-      y_most = std::max(y_most, y);
+    for (const Series& series : chart.series) {
+      for (const auto& [x, y] : series.points) {
+        x_most = std::max(x_most, x);
+        y_most = std::max(y_most, y);
+      }
     }
     x_end_ = AxisEnd(x_most);
     y_end_ = AxisEnd(y_most);
@@ -60,25 +62,57 @@ class Plot {
     }
     absl::StrAppendFormat(&svg, "<text class=\"axis\" x=\"%g\" y=\"%g\" text-anchor=\"middle\">%s</text>",
                           (kLeft + kWidth - kRight) / 2, kHeight - 5, EscapeHtml(chart_.x_label));
-    absl::StrAppend(&svg, Line(), "</svg>");
-    return svg;
+    absl::StrAppend(&svg, Rules());
+    for (size_t i = 0; i < chart_.series.size(); ++i) {
+      svg += Line(i);
+    }
+    return svg + "</svg>";
   }
 
  private:
   double X(double x) const { return kLeft + x / x_end_ * (kWidth - kLeft - kRight); }
   double Y(double y) const { return kHeight - kBottom - y / y_end_ * (kHeight - kTop - kBottom); }
 
-  std::string Line() const {
-    if (chart_.points.empty()) {
-      return absl::StrFormat("<text class=\"axis\" x=\"%g\" y=\"%g\" text-anchor=\"middle\">no samples</text>",
-                             kWidth / 2, kHeight / 2);
+  std::string Rules() const {
+    std::string svg;
+    if (chart_.x_rule.has_value() && *chart_.x_rule <= x_end_) {
+      absl::StrAppendFormat(&svg, "<line class=\"rule\" x1=\"%.1f\" x2=\"%.1f\" y1=\"%g\" y2=\"%g\"/>",
+                            X(*chart_.x_rule), X(*chart_.x_rule), kTop, kHeight - kBottom);
     }
-    std::string path;
-    for (const auto& [x, y] : chart_.points) {
+    if (chart_.y_rule.has_value() && *chart_.y_rule <= y_end_) {
+      absl::StrAppendFormat(&svg, "<line class=\"rule\" x1=\"%g\" x2=\"%g\" y1=\"%.1f\" y2=\"%.1f\"/>", kLeft,
+                            kWidth - kRight, Y(*chart_.y_rule), Y(*chart_.y_rule));
+    }
+    return svg;
+  }
+
+  // Series `index`; a single one has its area filled.
+  std::string Line(size_t index) const {
+    const auto& points = chart_.series[index].points;
+    if (points.empty()) {
+      return chart_.series.size() > 1
+                 ? ""
+                 : absl::StrFormat("<text class=\"axis\" x=\"%g\" y=\"%g\" text-anchor=\"middle\">no samples</text>",
+                                   kWidth / 2, kHeight / 2);
+    }
+    std::string path, marks;
+    for (const auto& [x, y] : points) {
       absl::StrAppendFormat(&path, "%s%.1f,%.1f", path.empty() ? "M" : "L", X(x), Y(y));
+      if (chart_.marks) {
+        absl::StrAppendFormat(&marks,
+                              "<circle class=\"mark s%d\" cx=\"%.1f\" cy=\"%.1f\" r=\"3\"><title>%s %.4g %s: %.4g "
+                              "%s</title></circle>",
+                              index, X(x), Y(y), EscapeHtml(chart_.series[index].name), x, EscapeHtml(chart_.x_label),
+                              y, EscapeHtml(chart_.y_label));
+      }
     }
-    return absl::StrFormat("<path class=\"area\" d=\"%sL%.1f,%.1fL%.1f,%.1fZ\"/><path class=\"line\" d=\"%s\"/>", path,
-                           X(chart_.points.back().first), Y(0), X(chart_.points.front().first), Y(0), path);
+    std::string svg;
+    if (chart_.series.size() == 1) {
+      absl::StrAppendFormat(&svg, "<path class=\"area s%d\" d=\"%sL%.1f,%.1fL%.1f,%.1fZ\"/>", index, path,
+                            X(points.back().first), Y(0), X(points.front().first), Y(0));
+    }
+    absl::StrAppendFormat(&svg, "<path class=\"line s%d\" d=\"%s\"/>", index, path);
+    return svg + marks;
   }
 
   const Chart& chart_;
@@ -92,8 +126,12 @@ std::string EscapeHtml(absl::string_view text) {
 }
 
 std::string SvgChart(const Chart& chart) {
+  std::string keys;
+  for (size_t i = 0; i < chart.series.size() && chart.series.size() > 1; ++i) {
+    absl::StrAppend(&keys, " <span class=\"key s", i, "\">", EscapeHtml(chart.series[i].name), "</span>");
+  }
   return absl::StrCat("<figure><figcaption>", EscapeHtml(chart.title), " <small>", EscapeHtml(chart.y_label),
-                      "</small></figcaption>", Plot(chart).Draw(), "</figure>\n");
+                      "</small>", keys, "</figcaption>", Plot(chart).Draw(), "</figure>\n");
 }
 
 }  // namespace quire::client

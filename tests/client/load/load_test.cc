@@ -280,5 +280,42 @@ TEST_F(LoadTest, AReplayCheckFindsTokensThatDependOnCompany) {
   EXPECT_THAT(outcome.err, HasSubstr("repeated alone, gave another answer"));
 }
 
+TEST_F(LoadTest, ASweepReportsTheHighestRateThatHolds) {
+  // Stages count from 0 in the ids; the third, of 800 a second, is refused.
+  daemon_.SetGenerate([](grpc::ServerContext* context, const v1::GenerateRequest& request, FakeDaemon::Writer* writer) {
+    return request.request_id().rfind("p-2-", 0) == 0 ? grpc::Status(grpc::StatusCode::RESOURCE_EXHAUSTED, "full")
+                                                      : FakeDaemon::Count(context, request, writer);
+  });
+  const Outcome outcome = Load(
+      "--profile sweep --goodput e2el:60000 --sweep-start-rps 200 --sweep-stage-seconds 0.01 --sweep-precision 1 "
+      "--num-warmups 1 --request-id-prefix p- --save-detailed");
+  EXPECT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_EQ(result_["sweep_request_rate"], 400);
+  EXPECT_EQ(result_["request_rate"], 400) << "all else is of the best stage";
+  EXPECT_EQ(result_["completed"], 20);
+  EXPECT_EQ(result_["failed"], 0);
+  ASSERT_EQ(result_["sweep"].size(), 3u);
+  EXPECT_EQ(result_["sweep"][1]["attainment"], 1);
+  EXPECT_EQ(result_["sweep"][2]["holds"], false);
+  EXPECT_EQ(result_["sweep"][2]["stopped_early"], true);
+  EXPECT_THAT(outcome.out, HasSubstr("Highest rate that holds: 400.00 requests/s"));
+  const std::vector<v1::GenerateRequest> requests = daemon_.requests();
+  EXPECT_NE(requests[1].tokens().ids(0), requests[21].tokens().ids(0)) << "each stage has prompts of its own";
+}
+
+TEST_F(LoadTest, TooManyErrorsEndTheRun) {
+  daemon_.SetGenerate([](auto*, const auto&, auto*) { return grpc::Status(grpc::StatusCode::INTERNAL, "broken"); });
+  const Outcome outcome = Load("--num-prompts 100 --max-concurrency 1 --max-errors 3");
+  EXPECT_EQ(outcome.code, 2);
+  EXPECT_EQ(result_["failed"], 4);
+  EXPECT_THAT(outcome.out, HasSubstr("Given up after 4 failures: 4 of 100 requests were sent."));
+}
+
+TEST_F(LoadTest, NothingIsSentAfterMaxSeconds) {
+  const Outcome outcome = Load("--num-prompts 1000 --request-rate 50 --burstiness inf --max-seconds 0.1");
+  EXPECT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_EQ(result_["completed"], 4) << "due at 20, 40, 60 and 80 ms";
+}
+
 }  // namespace
 }  // namespace quire::client

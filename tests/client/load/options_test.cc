@@ -59,6 +59,7 @@ TEST(LoadFlags, DefaultToAGreedyBurst) {
   const LoadOptions options = Parse("");
   EXPECT_TRUE(std::isinf(options.arrivals.request_rate));
   EXPECT_TRUE(std::isinf(Parse("--request-rate inf").arrivals.request_rate));
+  EXPECT_TRUE(std::isinf(Parse("--burstiness inf").arrivals.burstiness));
   EXPECT_FALSE(options.max_concurrency.has_value());
   EXPECT_EQ(options.request.sampling().temperature(), 0);
 }
@@ -106,6 +107,17 @@ TEST(LoadFlags, AreCheckedTogether) {
   EXPECT_TRUE(Parse(ramp).arrivals.ramp->exponential);
   EXPECT_EQ(Parse(ramp).arrivals.ramp->end_rps, 9);
   EXPECT_THAT(CheckLoadOptions(Parse(ramp + " --request-rate 2")).message(), HasSubstr("takes no --request-rate"));
+}
+
+TEST(LoadFlags, OfASweepNeedObjectivesAndSetTheRateThemselves) {
+  EXPECT_TRUE(CheckLoadOptions(Parse("--profile sweep --goodput ttft:200 --sweep-attainment 0.9")).ok());
+  EXPECT_EQ(Parse("--profile sweep --sweep-attainment 0.9").sweep->attainment, 0.9);
+  EXPECT_THAT(CheckLoadOptions(Parse("--profile sweep")).message(), HasSubstr("needs --goodput"));
+  EXPECT_THAT(Refusal("--profile poisson"), HasSubstr("'poisson'; allowed: sweep"));
+  EXPECT_THAT(Refusal("--sweep-start-rps 2"), HasSubstr("--profile"));
+  for (const char* flag : {"--num-prompts 3", "--request-rate 2", "--replay-check 1", "--max-seconds 3"}) {
+    EXPECT_NE(Refusal(std::string("--profile sweep --goodput ttft:1 ") + flag), "") << flag;
+  }
 }
 
 TEST(LoadFlags, OfAnotherBackendAreRefused) {

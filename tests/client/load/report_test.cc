@@ -223,6 +223,34 @@ TEST(ReportHtml, IsOneWellFormedPageThatLoadsNothing) {
   }
 }
 
+TEST(ReportHtml, DrawsTheSweepAndTheServersMetrics) {
+  LoadOptions options = Options();
+  options.goodput = {{"ttft", 90}};
+  options.sweep = SweepOptions{};
+  RunResult run = Example();
+  run.server = ServerMetrics{"http", {{0, 1, 0, 0.5}, {1, 2, std::nullopt, 0.25}}, 1, "", {{"generation_tokens", 8}}};
+  Report report = MakeReport(options, run, "tales", "");
+  SweepStage stage;
+  stage.median_p99_ms.assign(4, {3.5, std::nullopt});
+  stage.rate = 2;
+  stage.holds = true;
+  report.sweep = {stage, stage};
+  report.sweep[1].rate = 4;
+  report.sweep[1].holds = false;
+  const std::string html = ReportHtml(options, run, report);
+  EXPECT_EQ(FirstBadTag(html), "");
+  EXPECT_THAT(html, HasSubstr("<b>2.00 requests/s</b> is the highest rate that holds."));
+  EXPECT_THAT(html, HasSubstr("<td class=\"fails\">fails</td>"));
+  EXPECT_THAT(html, HasSubstr("<span class=\"key s1\">waiting</span>"));
+  EXPECT_THAT(html, Not(HasSubstr("nan")));
+  const auto json = ReportJson(options, run, report, /*detailed=*/true);
+  EXPECT_EQ(json["sweep_request_rate"], 2);
+  EXPECT_EQ(json["server_metrics"]["running"]["max"], 2);
+  EXPECT_EQ(json["server_metrics"]["generation_tokens"], 8);
+  EXPECT_EQ(json["server_metrics"]["points"].size(), 2u);
+  EXPECT_THAT(ReportMarkdown(options, run, report), HasSubstr("2.00 requests/s hold"));
+}
+
 TEST(ReportHtml, OfARunThatSentNothingIsWellFormedToo) {
   const std::string html = ReportHtml(Options(), {}, MakeReport(Options(), {}, "tales", ""));
   EXPECT_EQ(FirstBadTag(html), "");
