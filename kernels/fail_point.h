@@ -2,7 +2,7 @@
 //
 // The product has none: there Reached is the constant false, and what hangs on it is not compiled. The few files that
 // ask are compiled a second time for tests, with QUIRE_FAIL_POINTS, and linked before the library of their room
-// (tests/CMakeLists.txt); tests/fail_points.h decides then. tests/fail_points_test.cc holds the product to it.
+// (tests/CMakeLists.txt); tests/fail_points.h decides then. tests/server/fail_points_test.cc holds the product to it.
 //
 // Thread: as the code that asks.
 

@@ -121,6 +121,7 @@ void Detokenizer::Handle(const TokenEvent& event) {
   const bool late =
       found == live_.end() || (event.kind == EventKind::kToken && found->second.output.IsOver(event.index));
   if (late) {  // ended by a stop string
+    metrics_.LateEvent();
     if (event.kind == EventKind::kToken) metrics_.Discarded(1);
     return;
   }

@@ -174,6 +174,7 @@ void Metrics::WriteOwn(const EngineSnapshot& snapshot, PrometheusText& out) cons
   counter("quire_tokens_recomputed_total", "Positions run again after a preemption.", stats.recomputed_tokens);
   counter("quire_tokens_discarded_total", "Tokens sampled for a stream that was over.",
           stats.discarded_tokens + Value(discarded_));
+  counter("quire_late_events_total", "What the engine told of streams that were over.", Value(late_events_));
   counter("quire_stream_pauses_total", "Times that a request stopped running because its client did not read.",
           stats.pauses);
   counter("quire_stream_stalls_total", "Streams cut because their client did not read.", Value(stalls_));

@@ -43,6 +43,8 @@ class Metrics {
   // Ids handed to gRPC, and ids that were sampled for nobody.
   void Delivered(uint64_t tokens) { delivered_.fetch_add(tokens, std::memory_order_relaxed); }
   void Discarded(uint64_t tokens) { discarded_.fetch_add(tokens, std::memory_order_relaxed); }
+  // The engine told of a request that was over already.
+  void LateEvent() { late_events_.fetch_add(1, std::memory_order_relaxed); }
   // A client did not read for so long that its stream was cut.
   void StreamStalled() { stalls_.fetch_add(1, std::memory_order_relaxed); }
 
@@ -71,7 +73,7 @@ class Metrics {
   std::atomic<uint64_t> received_{0};
   std::array<std::atomic<uint64_t>, 5> endings_{};
   std::atomic<uint64_t> stopped_{0}, reached_length_{0};  // of the finished ones, by reason
-  std::atomic<uint64_t> delivered_{0}, discarded_{0}, stalls_{0};
+  std::atomic<uint64_t> delivered_{0}, discarded_{0}, late_events_{0}, stalls_{0};
   std::atomic<uint64_t> spans_exported_{0}, spans_dropped_{0};
   Histogram time_to_first_token_, inter_token_latency_;
   Histogram e2e_latency_, queue_time_, inference_time_, prefill_time_, decode_time_;

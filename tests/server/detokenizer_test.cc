@@ -185,6 +185,7 @@ TEST_F(DetokenizerTest, AStopStringEndsTheOutputWhateverTheEngineSampledSince) {
   detokenizer_.Shutdown();
   EXPECT_THAT(stopped_, ElementsAre(std::pair(1, 0)));
   EXPECT_THAT(metrics_.Text(EngineSnapshot()), HasSubstr("quire_tokens_discarded_total 2\n"));
+  EXPECT_THAT(metrics_.Text(EngineSnapshot()), HasSubstr("quire_late_events_total 2\n"));
 }
 
 TokenEvent Of(uint32_t index, TokenEvent event) {

@@ -4,33 +4,24 @@
 #include "tests/fail_points.h"
 
 #include <gmock/gmock.h>
-#include <google/protobuf/repeated_field.h>
 #include <grpcpp/channel.h>
 #include <grpcpp/client_context.h>
-#include <grpcpp/create_channel.h>
 #include <grpcpp/generic/generic_stub.h>
-#include <grpcpp/security/credentials.h>
 #include <gtest/gtest.h>
 
 #include <atomic>
-#include <condition_variable>
 #include <fstream>
 #include <future>
 #include <iterator>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_split.h"
-#include "absl/strings/strip.h"
-#include "quire/v1/generation.grpc.pb.h"
-#include "server/daemon.h"
-#include "server/shutdown_signal.h"
-#include "tests/server/http_get.h"
+#include "tests/server/step_gate.h"
+#include "tests/server/test_daemon.h"
 
 namespace quire {
 namespace {
@@ -39,22 +30,6 @@ using ::testing::Each;
 using ::testing::StartsWith;
 
 constexpr absl::Duration kTimeout = absl::Milliseconds(400);  // of writes and steps
-
-// What a Generate call brought.
-struct Answer {
-  grpc::Status status;
-  std::vector<uint32_t> ids;
-  v1::Finished finished;
-};
-
-v1::GenerateRequest Request(const std::string& text, uint32_t max_tokens) {
-  v1::GenerateRequest request;
-  request.set_text(text);
-  request.mutable_sampling()->set_temperature(0);
-  request.mutable_stopping()->set_max_tokens(max_tokens);
-  request.mutable_stopping()->set_ignore_eos(true);
-  return request;
-}
 
 // grpc.health.v1.Health/Watch: its first word, and the next.
 class HealthWatch {
@@ -96,96 +71,27 @@ class HealthWatch {
   std::unique_ptr<grpc::GenericClientAsyncReaderWriter> call_;
 };
 
-// Holds the steps of an engine, once it is closed.
-class Gate {
- public:
-  bool Pass() {
-    std::unique_lock<std::mutex> lock(mutex_);
-    held_ = closed_;
-    changed_.notify_all();
-    changed_.wait(lock, [this] { return !closed_; });
-    return false;
-  }
-  void Close() {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    closed_ = true;
-  }
-  void AwaitStep() {
-    std::unique_lock<std::mutex> lock(mutex_);
-    changed_.wait(lock, [this] { return held_; });
-  }
-  void Open() {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    closed_ = false;
-    changed_.notify_all();
-  }
-
- private:
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  bool closed_ = false, held_ = false;
-};
-
 class FailPointsTest : public testing::Test {
  protected:
-  FailPointsTest() {
-    Options options;
-    options.engine.model = MODEL_PATH;
-    options.engine.backend.num_threads = 1;
-    options.engine.kv_cache_bytes = 16 << 20;
-    options.listen.port = 0;
-    options.admin_listen.port = 0;
+  static Options SmallOptions() {
+    Options options = TestDaemon::SmallOptions();
     options.max_unsent_tokens = 32;
     options.write_timeout = kTimeout;
     options.step_timeout = kTimeout;
-    auto daemon = Daemon::Start(options, signal_);
-    if (!daemon.ok()) {
-      ADD_FAILURE() << daemon.status();
-      std::abort();
-    }
-    daemon_ = *std::move(daemon);
-    for (absl::string_view part : absl::StrSplit(daemon_->ReadyLine(), ' ')) {
-      if (absl::ConsumePrefix(&part, "grpc=")) target_ = std::string(part);
-      if (absl::ConsumePrefix(&part, "admin=127.0.0.1:"))
-        admin_port_ = static_cast<uint16_t>(std::stoi(std::string(part)));
-    }
-    channel_ = grpc::CreateChannel(target_, grpc::InsecureChannelCredentials());
-    stub_ = v1::GenerationService::NewStub(channel_);
+    return options;
   }
 
-  Answer Generate(const v1::GenerateRequest& request) const {
-    Answer answer;
-    grpc::ClientContext context;
-    const auto reader = stub_->Generate(&context, request);
-    for (v1::GenerateResponse response; reader->Read(&response);) {
-      const auto& ids = response.delta().token_ids();
-      answer.ids.insert(answer.ids.end(), ids.begin(), ids.end());
-      if (response.has_finished()) answer.finished = response.finished();
-    }
-    answer.status = reader->Finish();
-    return answer;
-  }
+  Answer Generate(const v1::GenerateRequest& request) const { return daemon_.Generate(request); }
   std::future<Answer> Begin(const v1::GenerateRequest& request) const {
     return std::async(std::launch::async, [this, request] { return Generate(request); });
   }
-
-  std::string Get(const std::string& path) const { return HttpGet(admin_port_, path); }
-  double Metric(const std::string& series) const { return SeriesIn(Get("/metrics"), series); }
-  double Ended(const std::string& how) const { return Metric("quire_requests_total{ending=\"" + how + "\"}"); }
-
-  // Polls until it holds; fails after a minute.
-  template <typename Condition>
-  static void Await(const char* what, const Condition& holds) {
-    for (const absl::Time give_up = absl::Now() + absl::Minutes(1); !holds();) {
-      if (absl::Now() > give_up) {
-        ADD_FAILURE() << "never: " << what;
-        return;
-      }
-    }
-  }
+  std::string Get(const std::string& path) const { return daemon_.Get(path); }
+  double Metric(const std::string& series) const { return daemon_.Metric(series); }
+  double Ended(const std::string& how) const { return daemon_.Ended(how); }
 
   // Begins them all before the first step of any is computed. Until then kSlowStep is `gate`'s.
-  std::vector<std::future<Answer>> BeginTogether(const std::vector<v1::GenerateRequest>& requests, Gate& gate) const {
+  std::vector<std::future<Answer>> BeginTogether(const std::vector<v1::GenerateRequest>& requests,
+                                                 StepGate& gate) const {
     gate.Close();
     std::vector<std::future<Answer>> calls;
     for (const v1::GenerateRequest& request : requests) calls.push_back(Begin(request));
@@ -197,32 +103,16 @@ class FailPointsTest : public testing::Test {
     return calls;
   }
 
-  // Once nothing runs: no block is held, and both books balance.
-  void ExpectAllIsWell() const {
-    Await("no block is held", [this] { return Metric("quire_kv_blocks{state=\"held\"}") == 0; });
-    double endings = 0;
-    for (const char* how : {"finished", "cancelled", "expired", "rejected", "failed"}) endings += Ended(how);
-    EXPECT_EQ(endings, Metric("quire_requests_received_total"));
-    EXPECT_EQ(Metric("quire_tokens_computed_total"), Metric("quire_tokens_delivered_total") +
-                                                         Metric("quire_tokens_recomputed_total") +
-                                                         Metric("quire_tokens_discarded_total"));
-  }
-
-  ShutdownSignal signal_;  // before all threads
-  std::unique_ptr<Daemon> daemon_;
-  std::string target_;
-  uint16_t admin_port_ = 0;
-  std::shared_ptr<grpc::Channel> channel_;
-  std::unique_ptr<v1::GenerationService::Stub> stub_;
+  TestDaemon daemon_{SmallOptions()};
 };
 
 std::vector<v1::GenerateRequest> Requests(int count, uint32_t max_tokens) {
   std::vector<v1::GenerateRequest> requests;
   for (int i = 0; i < count; ++i) {
-    requests.push_back(
-        Request(absl::StrCat("The ", i,
-                             " brothers went out into the wide world to seek their fortune, and the youngest said: "),
-                max_tokens));
+    requests.push_back(GreedyRequest(
+        absl::StrCat("The ", i,
+                     " brothers went out into the wide world to seek their fortune, and the youngest said: "),
+        max_tokens));
   }
   return requests;
 }
@@ -234,7 +124,7 @@ TEST_F(FailPointsTest, BlocksThatCannotBeHadMakeRequestsWaitAndChangeNoToken) {
 
   std::atomic<int> num_asked{0};
   const ScopedFailPoint fails(FailPoint::kBlockAllocation, [&] { return ++num_asked % 3 != 0; });
-  Gate gate;
+  StepGate gate;
   const ScopedFailPoint step(FailPoint::kSlowStep, [&] { return gate.Pass(); });
   std::vector<std::future<Answer>> got = BeginTogether(requests, gate);
   for (size_t i = 0; i < got.size(); ++i) {
@@ -244,12 +134,12 @@ TEST_F(FailPointsTest, BlocksThatCannotBeHadMakeRequestsWaitAndChangeNoToken) {
   }
   EXPECT_GT(Metric("vllm:num_preemptions_total"), 0);
   EXPECT_GT(num_asked, 8);
-  ExpectAllIsWell();
+  daemon_.ExpectAllIsWell();
 }
 
 TEST_F(FailPointsTest, ARunnerErrorEndsEveryRequestOnceAndTheProcessWithTwo) {
-  std::future<int> exit_code = std::async(std::launch::async, [this] { return daemon_->Run(); });
-  HealthWatch health(channel_);
+  std::future<int> exit_code = std::async(std::launch::async, [this] { return daemon_.daemon().Run(); });
+  HealthWatch health(daemon_.channel());
   EXPECT_EQ(health.Next(), 1);
   std::atomic<int> num_steps{0};
   const ScopedFailPoint fails(FailPoint::kRunnerError, [&] { return ++num_steps > 30; });
@@ -266,10 +156,10 @@ TEST_F(FailPointsTest, ARunnerErrorEndsEveryRequestOnceAndTheProcessWithTwo) {
 
 TEST_F(FailPointsTest, AStepThatHangsShowsInLivezUntilItIsOver) {
   EXPECT_THAT(Get("/livez"), StartsWith("HTTP/1.1 200"));
-  Gate gate;
+  StepGate gate;
   gate.Close();
   const ScopedFailPoint slow(FailPoint::kSlowStep, [&] { return gate.Pass(); });
-  std::future<Answer> call = Begin(Request("The king said", 4));
+  std::future<Answer> call = Begin(GreedyRequest("The king said", 4));
   gate.AwaitStep();
   const absl::Time begin = absl::Now();
   Await("the step hangs", [this] { return !absl::StartsWith(Get("/livez"), "HTTP/1.1 200"); });
@@ -277,10 +167,10 @@ TEST_F(FailPointsTest, AStepThatHangsShowsInLivezUntilItIsOver) {
   EXPECT_THAT(Get("/readyz"), StartsWith("HTTP/1.1 200"));
   EXPECT_EQ(Metric("vllm:num_requests_running"), 1) << "metrics wait for no step";
 
-  v1::GenerateRequest hurried = Request("The queen said", 4);
+  v1::GenerateRequest hurried = GreedyRequest("The queen said", 4);
   grpc::ClientContext context;
   context.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(50));
-  const auto reader = stub_->Generate(&context, hurried);
+  const auto reader = daemon_.stub().Generate(&context, hurried);
   v1::GenerateResponse response;
   EXPECT_FALSE(reader->Read(&response)) << "what waits behind it is never computed";
   EXPECT_EQ(reader->Finish().error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
@@ -290,7 +180,7 @@ TEST_F(FailPointsTest, AStepThatHangsShowsInLivezUntilItIsOver) {
   EXPECT_THAT(Get("/livez"), StartsWith("HTTP/1.1 200"));
   // It has expired, or been cancelled if its client's clock ran out well before ours.
   Await("the hurried one is over", [this] { return Ended("expired") + Ended("cancelled") == 1; });
-  ExpectAllIsWell();
+  daemon_.ExpectAllIsWell();
 }
 
 TEST_F(FailPointsTest, ANaNRowEndsItsRequestAndItsBlocksLeaveTheCache) {
@@ -303,7 +193,7 @@ TEST_F(FailPointsTest, ANaNRowEndsItsRequestAndItsBlocksLeaveTheCache) {
   int row = 0, num_rows = 0, num_spoilt = 0;  // the engine thread's, while the requests run
   std::vector<Answer> got;
   {
-    Gate gate;
+    StepGate gate;
     const ScopedFailPoint step(FailPoint::kSlowStep, [&] {
       num_rows = std::exchange(row, 0);
       return gate.Pass();
@@ -333,7 +223,7 @@ TEST_F(FailPointsTest, ANaNRowEndsItsRequestAndItsBlocksLeaveTheCache) {
   const Answer again = Generate(requests[victim]);
   EXPECT_EQ(again.finished.usage().cached_tokens(), 0u);
   EXPECT_EQ(again.ids, want[victim].ids);
-  ExpectAllIsWell();
+  daemon_.ExpectAllIsWell();
 }
 
 TEST_F(FailPointsTest, AWriteThatStallsPausesItsRequestAndEndsItCancelledAndNobodyElse) {
@@ -343,7 +233,7 @@ TEST_F(FailPointsTest, AWriteThatStallsPausesItsRequestAndEndsItCancelledAndNobo
 
   std::atomic<bool> stalls{true};
   const ScopedFailPoint stall(FailPoint::kWriteStall, [&] { return stalls.exchange(false); });
-  std::future<Answer> slow = Begin(Request("Long ago", 1000));
+  std::future<Answer> slow = Begin(GreedyRequest("Long ago", 1000));
   Await("it pauses", [this] { return Metric("quire_stream_pauses_total") == 1; });
   Await("it holds no block", [this] { return Metric("quire_kv_blocks{state=\"held\"}") == 0; });
   for (size_t i = 0; i < requests.size(); ++i) {
@@ -355,7 +245,7 @@ TEST_F(FailPointsTest, AWriteThatStallsPausesItsRequestAndEndsItCancelledAndNobo
   EXPECT_EQ(cut.status.error_code(), grpc::StatusCode::CANCELLED);
   EXPECT_EQ(Metric("quire_stream_stalls_total"), 1);
   Await("it is over", [this] { return Ended("cancelled") == 1; });
-  ExpectAllIsWell();
+  daemon_.ExpectAllIsWell();
 }
 
 TEST(FailPointsOfTheProductTest, ItHasNone) {

@@ -1,0 +1,114 @@
+// What a client is promised, of a whole daemon: deadlines, seeds, timings.
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <future>
+#include <string>
+
+#include "google/rpc/error_details.pb.h"
+#include "google/rpc/status.pb.h"
+#include "tests/fail_points.h"
+#include "tests/server/step_gate.h"
+#include "tests/server/test_daemon.h"
+
+namespace quire {
+namespace {
+
+absl::Duration DurationOf(const google::protobuf::Duration& duration) {
+  return absl::Seconds(duration.seconds()) + absl::Nanoseconds(duration.nanos());
+}
+
+// The reason of an ErrorInfo; empty if there is none.
+std::string ReasonOf(const grpc::Status& status) {
+  google::rpc::Status rich;
+  google::rpc::ErrorInfo info;
+  const bool is_there = rich.ParseFromString(status.error_details()) && rich.details_size() == 1;
+  return is_there && rich.details(0).UnpackTo(&info) ? info.reason() : "";
+}
+
+TEST(PromisesTest, TheSeedThatWasDrawnIsToldAndRepeatsTheAnswerAlsoAfterARestart) {
+  v1::GenerateRequest request = GreedyRequest("Once upon a time", 40);
+  request.mutable_sampling()->set_temperature(1);
+  request.set_n(2);
+  Answer first, second;
+  {
+    TestDaemon daemon(TestDaemon::SmallOptions());
+    first = daemon.Generate(request);
+    second = daemon.Generate(request);
+    EXPECT_NE(first.accepted.seed(), second.accepted.seed());
+    EXPECT_NE(first.ids, second.ids);
+    request.mutable_sampling()->set_seed(first.accepted.seed());
+    EXPECT_EQ(daemon.Generate(request).ids, first.ids);
+  }
+  TestDaemon restarted(TestDaemon::SmallOptions());
+  EXPECT_EQ(restarted.Generate(request).ids, first.ids);
+  request.mutable_sampling()->set_seed(second.accepted.seed());
+  EXPECT_EQ(restarted.Generate(request).ids, second.ids);
+}
+
+TEST(PromisesTest, TheTimingsOfAnAnswerSumToItsWhole) {
+  TestDaemon daemon(TestDaemon::SmallOptions());
+  for (const uint32_t max_tokens : {1, 2, 30}) {
+    const Answer answer = daemon.Generate(GreedyRequest("Once upon a time", max_tokens));
+    const v1::Timings& timings = answer.finished.timings();
+    EXPECT_GT(DurationOf(timings.prefill()), absl::ZeroDuration());
+    EXPECT_EQ(DurationOf(timings.queued()) + DurationOf(timings.prefill()), DurationOf(timings.time_to_first_token()));
+    EXPECT_EQ(DurationOf(timings.time_to_first_token()) + DurationOf(timings.decode()), DurationOf(timings.total()));
+    EXPECT_EQ(answer.finished.usage().completion_tokens(), max_tokens);
+    EXPECT_EQ(answer.accepted.max_tokens(), max_tokens);
+  }
+}
+
+TEST(PromisesTest, WhatWasGeneratedBeforeTheDeadlineHasBeenDelivered) {
+  Options options = TestDaemon::SmallOptions();
+  options.default_timeout = absl::Seconds(1);
+  TestDaemon daemon(options);
+  StepGate gate;
+  int num_steps = 0;
+  const ScopedFailPoint step(FailPoint::kSlowStep, [&] {
+    if (++num_steps == 6) gate.Close();
+    return gate.Pass();
+  });
+  const absl::Time begin = absl::Now();
+  std::future<Answer> call = std::async(std::launch::async, [&] { return daemon.Generate(GreedyRequest("A", 1000)); });
+  gate.AwaitStep();
+  // Its last step begins before the deadline and ends after it.
+  Await("the deadline has passed", [&] { return absl::Now() > begin + absl::Milliseconds(1300); });
+  gate.Open();
+  const Answer answer = call.get();
+  EXPECT_EQ(answer.status.error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
+  EXPECT_EQ(answer.ids.size(), 6u);
+  EXPECT_EQ(daemon.Ended("expired"), 1);
+  daemon.ExpectAllIsWell();
+}
+
+TEST(PromisesTest, WhoWaitsLongerThanItsQueueTimeIsToldSoAndNeverRuns) {
+  Options options = TestDaemon::SmallOptions();
+  options.engine.max_num_seqs = 1;
+  TestDaemon daemon(options);
+  StepGate gate;
+  gate.Close();
+  const ScopedFailPoint step(FailPoint::kSlowStep, [&] { return gate.Pass(); });
+  const auto begin = [&](const v1::GenerateRequest& request) {
+    return std::async(std::launch::async, [&daemon, request] { return daemon.Generate(request); });
+  };
+  std::future<Answer> running = begin(GreedyRequest("The king", 50));
+  gate.AwaitStep();
+  v1::GenerateRequest request = GreedyRequest("The queen", 50);
+  request.mutable_scheduling()->mutable_max_queue_time()->set_nanos(1'000'000);
+  std::future<Answer> waiting = begin(request);
+  Await("it waits", [&] { return daemon.Metric("vllm:num_requests_waiting") == 1; });
+  const absl::Time since = absl::Now();
+  Await("its time has passed", [&] { return absl::Now() > since + absl::Milliseconds(5); });
+  gate.Open();
+  const Answer answer = waiting.get();
+  EXPECT_EQ(answer.status.error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
+  EXPECT_EQ(ReasonOf(answer.status), "QUEUE_TIME_EXCEEDED");
+  EXPECT_TRUE(answer.accepted.request_id().empty());
+  EXPECT_EQ(running.get().ids.size(), 50u);
+  daemon.ExpectAllIsWell();
+}
+
+}  // namespace
+}  // namespace quire
