@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
 #include <optional>
 #include <vector>
 
@@ -81,9 +82,8 @@ void AppendDecomposed(uint32_t code_point, bool compatible, std::vector<Characte
   }
 }
 
-std::vector<Character> Decomposed(absl::string_view text, bool compatible) {
-  std::vector<Character> out;
-  out.reserve(text.size());
+void Decompose(absl::string_view text, bool compatible, std::vector<Character>& out) {
+  out.clear();
   for (size_t at = 0; at < text.size();) {
     const Utf8Sequence next = NextUtf8(text.substr(at));
     if (next.kind != Utf8Sequence::kCharacter) {
@@ -104,7 +104,6 @@ std::vector<Character> Decomposed(absl::string_view text, bool compatible) {
     std::stable_sort(begin, end, [](const Character& a, const Character& b) { return a.ccc < b.ccc; });
     begin = end;
   }
-  return out;
 }
 
 // The canonical composition algorithm (definition D117): a character joins the last starter if no character between
@@ -130,28 +129,59 @@ void ComposeInPlace(std::vector<Character>& text) {
   text.resize(kept);
 }
 
-bool IsAscii(absl::string_view text) {
-  return std::all_of(text.begin(), text.end(), [](char c) { return static_cast<uint8_t>(c) < 128; });
+// The first byte from `at` on that is no ASCII, or the text's end.
+size_t EndOfAscii(absl::string_view text, size_t at) {
+  constexpr uint64_t kHighBits = 0x8080808080808080u;
+  for (uint64_t word = 0; at + sizeof word <= text.size(); at += sizeof word) {
+    std::memcpy(&word, text.data() + at, sizeof word);
+    if ((word & kHighBits) != 0) {
+      break;
+    }
+  }
+  while (at < text.size() && static_cast<uint8_t>(text[at]) < 0x80) {
+    ++at;
+  }
+  return at;
 }
 
-}  // namespace
-
-std::string Normalize(NormalizationForm form, absl::string_view text) {
-  if (IsAscii(text)) {
-    return std::string(text);
+size_t EndOfWide(absl::string_view text, size_t at) {
+  while (at < text.size() && static_cast<uint8_t>(text[at]) >= 0x80) {
+    ++at;
   }
+  return at;
+}
+
+void AppendNormalized(NormalizationForm form, absl::string_view text, std::vector<Character>& characters,
+                      std::string& normalized) {
   const bool compatible = form == NormalizationForm::kNfkc || form == NormalizationForm::kNfkd;
-  std::vector<Character> characters = Decomposed(text, compatible);
+  Decompose(text, compatible, characters);
   if (form == NormalizationForm::kNfc || form == NormalizationForm::kNfkc) {
     ComposeInPlace(characters);
   }
-  std::string normalized;
-  normalized.reserve(text.size());
   for (const Character& c : characters) {
     if ((c.code_point & kRawByte) != 0) {
       normalized += static_cast<char>(c.code_point);
     } else {
       AppendCodePoint(c.code_point, normalized);
+    }
+  }
+}
+
+}  // namespace
+
+std::string Normalize(NormalizationForm form, absl::string_view text) {
+  std::string normalized;
+  normalized.reserve(text.size() + text.size() / 8);
+  std::vector<Character> scratch;
+  // No form changes ASCII, which begins anew for what follows and joins nothing before it: only the last of a run may
+  // take marks behind it.
+  for (size_t at = 0; at < text.size();) {
+    const size_t wide = EndOfAscii(text, at);
+    const size_t begin = wide > at && wide < text.size() ? wide - 1 : wide;
+    normalized.append(text.data() + at, begin - at);
+    at = EndOfWide(text, wide);
+    if (at > begin) {
+      AppendNormalized(form, text.substr(begin, at - begin), scratch, normalized);
     }
   }
   return normalized;
