@@ -187,6 +187,14 @@ absl::StatusOr<LinearWeight> CudaBackend<Device>::PackLinear(absl::Span<const Ma
 
 template <typename Device>
 absl::Status CudaBackend<Device>::AllocateWorkspace(const WorkspaceShape& shape) {
+  const DeviceInfo& info = device_->info();
+  if (const size_t shared = AttentionSharedBytes(shape.head_dim, shape.q_heads / shape.kv_heads);
+      shared > info.max_shared_bytes) {
+    return absl::UnimplementedError(absl::StrFormat(
+        "backend cuda: found %s, whose CTAs have %d bytes of shared memory; attention with %d query heads "
+        "for a KV head and heads of %d dims takes %d",
+        info.name, info.max_shared_bytes, shape.q_heads / shape.kv_heads, shape.head_dim, shared));
+  }
   const auto allocate = [&](size_t bytes, Buffer& buffer) {
     absl::StatusOr<Buffer> allocated = device_->Allocate(bytes);
     if (allocated.ok()) buffer = *std::move(allocated);

@@ -41,6 +41,7 @@ absl::StatusOr<std::unique_ptr<CudaDevice>> CudaDevice::Create(bool deterministi
                                                      .major = properties.major,
                                                      .minor = properties.minor,
                                                      .num_sms = properties.multiProcessorCount,
+                                                     .max_shared_bytes = properties.sharedMemPerBlockOptin,
                                                      .total_bytes = total_bytes,
                                                      .free_bytes = free_bytes}));
   device->Require(cudaStreamCreateWithFlags(&device->stream_, cudaStreamNonBlocking), "a stream");

@@ -59,6 +59,9 @@ struct AttentionPlan {
   float* partial_sum = nullptr;    // [max_decode_items, q_heads]: of the weights
 };
 
+// The most shared memory that a CTA of these kernels takes.
+size_t AttentionSharedBytes(int32_t head_dim, int32_t group);
+
 // Bytes of scratch memory, zeroed at start, that PagedAttention needs for calls within `shape`.
 size_t AttentionWorkspaceBytes(const WorkspaceShape& shape, int32_t num_sms);
 AttentionPlan PlaceAttentionPlan(const WorkspaceShape& shape, int32_t num_sms, void* workspace);

@@ -3,11 +3,13 @@
 #include <algorithm>
 
 #include "kernels/paged_attention/cuda.h"
+#include "kernels/paged_attention/cuda_decode.cuh"
+#include "kernels/paged_attention/cuda_prefill.cuh"
 
 namespace quire::cuda {
 namespace {
 
-constexpr int32_t kWaves = 4;         // as the planner splits where rows abound (cuda_plan.cuh)
+constexpr int32_t kWaves = 4;  // as the planner splits where rows abound (cuda_plan.cuh)
 
 int64_t MaxDecodeItems(const WorkspaceShape& shape, int32_t num_sms) {
   // The planner gives each row its first split and, beyond, at most kWaves times the items that fill the device.
@@ -51,7 +53,23 @@ size_t Place(const WorkspaceShape& shape, int32_t num_sms, void* base, Attention
   return layout.bytes();
 }
 
+// Of a cache of two bytes an element, which takes more than one of codes; the code's prefill has its tile beside.
+template <int kDim>
+size_t SharedBytes(int32_t group) {
+  using Tiles = ElementTiles<BFloat16, kDim>;
+  constexpr int kWidest = kDim == 256 ? 2 : 4;
+  const int decode = group <= 8 ? DecodeKernel<Tiles, 1>::kSharedBytes : DecodeKernel<Tiles, kWidest>::kSharedBytes;
+  const int prefill = Max(PrefillKernel<ElementChunkTiles<BFloat16, kDim>>::kSharedBytes,
+                          PrefillKernel<CodeChunkTiles<KvQuantization::kInt8, kDim>>::kSharedBytes);
+  return static_cast<size_t>(Max(decode, prefill));
+}
+
 }  // namespace
+
+size_t AttentionSharedBytes(int32_t head_dim, int32_t group) {
+  if (head_dim <= 64) return SharedBytes<64>(group);
+  return head_dim <= 128 ? SharedBytes<128>(group) : SharedBytes<256>(group);
+}
 
 size_t AttentionWorkspaceBytes(const WorkspaceShape& shape, int32_t num_sms) {
   AttentionPlan unused;

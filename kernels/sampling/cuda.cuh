@@ -45,13 +45,16 @@ QUIRE_DEVICE uint64_t WeightOf(float x) {
 QUIRE_DEVICE uint64_t PackBest(uint32_t key, uint32_t id) { return uint64_t{key} << 32 | (0xffffffffu - id); }
 QUIRE_DEVICE uint32_t IdOf(uint64_t best) { return 0xffffffffu - static_cast<uint32_t>(best); }
 
-constexpr int kSampleThreads = 512;
+constexpr int kSampleThreads = 1024;
 constexpr int kSampleWarps = kSampleThreads / kWarpSize;
 constexpr int kBins = 256;  // of a byte of the key
+constexpr int kBinCopies = 16;
 
 struct SampleShared {
   uint64_t wide[kSampleWarps];
   int32_t narrow[kSampleWarps];
+  // Of the four-byte keys' bytes: most logits share a bin, so that the lanes of a warp add to copies of it.
+  uint64_t bin_copies[kBins][kBinCopies];
   uint64_t bin_weight[kBins];
   uint64_t found;
   uint32_t found_id;
@@ -64,22 +67,42 @@ class LogitRow {
   QUIRE_DEVICE LogitRow(const Thread& thread, float* logits, int32_t vocab, SampleShared* shared)
       : thread_(thread), logits_(logits), vocab_(vocab), shared_(shared) {}
 
-  // Calls f(id, logit) for every id, each in one thread.
+  // Calls f(id, logit) for the ids of [first, end), `step` apart. Several are loaded before the first is looked at:
+  // what one row asks of the memory at a time decides how long a pass takes.
+  template <typename Function>
+  QUIRE_DEVICE void ForEach(int32_t first, int32_t end, int32_t step, const Function& f) const {
+    constexpr int kAtOnce = 8;
+    for (; first < end; first += kAtOnce * step) {
+      float logits[kAtOnce];
+      QUIRE_UNROLL
+      for (int i = 0; i < kAtOnce; ++i) logits[i] = first + i * step < end ? logits_[first + i * step] : 0;
+      QUIRE_UNROLL
+      for (int i = 0; i < kAtOnce; ++i) {
+        if (first + i * step < end) f(static_cast<uint32_t>(first + i * step), logits[i]);
+      }
+    }
+  }
+  // Of all ids, each in one thread.
   template <typename Function>
   QUIRE_DEVICE void ForEach(const Function& f) const {
-    for (int32_t id = thread_.thread(); id < vocab_; id += kSampleThreads) f(static_cast<uint32_t>(id), logits_[id]);
+    ForEach(thread_.thread(), vocab_, kSampleThreads, f);
   }
 
-  // Neither NaN nor +inf among the logits, and one that is finite.
-  QUIRE_DEVICE bool IsFinite() const {
+  struct Best {
+    bool is_finite;  // neither NaN nor +inf among the logits, and one that is finite
+    uint64_t id;     // PackBest
+  };
+  QUIRE_DEVICE Best FindBest() const {
     bool bad = false, good = false;
-    ForEach([&](uint32_t, float logit) {
+    uint64_t best = 0;
+    ForEach([&](uint32_t id, float logit) {
       bad |= !(logit < -kNegativeInfinity);
       good |= logit > kNegativeInfinity;
+      best = Max(best, PackBest(OrderedKey(logit), id));
     });
     const int32_t flags = ReduceCta<Maximum>(thread_, bad ? 2 : 0, shared_->narrow) +
                           ReduceCta<Maximum>(thread_, good ? 1 : 0, shared_->narrow);
-    return flags == 1;
+    return {flags == 1, ReduceCta<Maximum>(thread_, best, shared_->wide)};
   }
 
   // The best of those that come after `last` in the order by falling logit, then rising id.
@@ -112,14 +135,22 @@ class LogitRow {
   QUIRE_DEVICE Cut Shortest(uint64_t target, const Amount& amount) const {
     uint32_t prefix = 0;
     for (int shift = 24; shift >= 0; shift -= 8) {
-      for (int b = thread_.thread(); b < kBins; b += kSampleThreads) shared_->bin_weight[b] = 0;
+      uint64_t* copies = shared_->bin_copies[0];
+      for (int b = thread_.thread(); b < kBins * kBinCopies; b += kSampleThreads) copies[b] = 0;
       thread_.Sync();
       ForEach([&](uint32_t id, float logit) {
         const uint32_t key = OrderedKey(logit);
         if (shift < 24 && (key >> (shift + 8)) != (prefix >> (shift + 8))) return;
         const uint64_t value = amount(id, logit);
-        if (value > 0) thread_.AtomicAddShared(&shared_->bin_weight[(key >> shift) % kBins], value);
+        if (value > 0)
+          thread_.AtomicAddShared(&shared_->bin_copies[(key >> shift) % kBins][thread_.lane() % kBinCopies], value);
       });
+      thread_.Sync();
+      for (int b = thread_.thread(); b < kBins; b += kSampleThreads) {
+        uint64_t sum = 0;
+        for (int c = 0; c < kBinCopies; ++c) sum += shared_->bin_copies[b][c];
+        shared_->bin_weight[b] = sum;
+      }
       thread_.Sync();
       if (thread_.thread() == 0) {
         int bin = kBins - 1;
@@ -138,11 +169,25 @@ class LogitRow {
             })};
   }
 
-  // The first id, in rising order, at which the sum of the amounts reaches `target` (> 0).
+  // The first id, in rising order, at which the sum of the amounts reaches `target` (> 0). REQUIRES: all reach it.
   template <typename Amount>
   QUIRE_DEVICE uint32_t FirstIdReaching(uint64_t target, const Amount& amount) const {
-    const int32_t length = CeilDiv(vocab_, kSampleThreads);
-    const int32_t begin = Min(thread_.thread() * length, vocab_), end = Min(begin + length, vocab_);
+    // In the segment of which warp?
+    const int32_t segment = RoundUp(CeilDiv(vocab_, kSampleWarps), kWarpSize);
+    uint64_t in_segment = 0;
+    ForEach(thread_.warp() * segment + thread_.lane(), Min((thread_.warp() + 1) * segment, vocab_), kWarpSize,
+            [&](uint32_t id, float logit) { in_segment += amount(id, logit); });
+    in_segment = ReduceWarp<Sum>(thread_, in_segment);
+    if (thread_.lane() == 0) shared_->wide[thread_.warp()] = in_segment;
+    thread_.Sync();
+    int32_t found_warp = 0;
+    for (; found_warp < kSampleWarps - 1 && shared_->wide[found_warp] < target; ++found_warp)
+      target -= shared_->wide[found_warp];
+    thread_.Sync();
+
+    const int32_t length = CeilDiv(segment, kSampleThreads), segment_end = Min((found_warp + 1) * segment, vocab_);
+    const int32_t begin = Min(found_warp * segment + thread_.thread() * length, segment_end);
+    const int32_t end = Min(begin + length, segment_end);
     uint64_t mine = 0;
     for (int32_t id = begin; id < end; ++id) mine += amount(static_cast<uint32_t>(id), logits_[id]);
     uint64_t inclusive = mine;
@@ -185,7 +230,7 @@ struct RowLogprobs {
   uint64_t best;
   double max, log_sum;
 
-  QUIRE_DEVICE RowLogprobs(const LogitRow<Thread>& row) : best(row.NextBest(~uint64_t{0})) {
+  QUIRE_DEVICE RowLogprobs(const LogitRow<Thread>& row, uint64_t best_id) : best(best_id) {
     const float largest = row.logit(IdOf(best));
     max = largest;
     const uint64_t sum = row.SumOf([&](uint32_t, float logit) { return WeightOf(logit - largest); });
@@ -229,20 +274,22 @@ struct SampleKernel {
     TokenLogprob* top = p.top + int64_t{thread.cta()} * p.top_stride;
     const LogitRow<Thread> values(thread, logits, p.vocab, shared);
 
-    SampledToken token{0, values.IsFinite(), 0};
+    auto best = values.FindBest();
+    SampledToken token{0, best.is_finite, 0};
     double max = 0, log_sum = 0;
     if (token.finite && row.wants_logprob) {
-      const RowLogprobs<Thread> logprobs(values);
+      const RowLogprobs<Thread> logprobs(values, best.id);
       logprobs.WriteTop(thread, values, p.vocab, row.num_top, top);
       max = logprobs.max;
       log_sum = logprobs.log_sum;
     }
-    if (token.finite) {
+    if (token.finite && (row.mask != nullptr || row.num_banned + row.num_bias + row.num_counts > 0)) {
       Adjust(thread, row, logits, p.vocab);
-      token.finite = values.IsFinite();
+      best = values.FindBest();
+      token.finite = best.is_finite;
     }
     if (token.finite) {
-      token.id = Draw(values, row);
+      token.id = Draw(values, row, IdOf(best.id));
       if (row.wants_logprob) {
         const float raw = RawLogit(thread, row, logits, token.id, shared);
         token.logprob = static_cast<float>((static_cast<double>(raw) - max) - log_sum);
@@ -299,11 +346,10 @@ struct SampleKernel {
     return *raw;
   }
 
-  // Steps 5 to 8. REQUIRES: the row is finite.
+  // Steps 5 to 8. REQUIRES: the row is finite; `best` is the id of step 5.
   template <typename Thread>
-  static QUIRE_DEVICE uint32_t Draw(const LogitRow<Thread>& values, const SampleRow& row) {
+  static QUIRE_DEVICE uint32_t Draw(const LogitRow<Thread>& values, const SampleRow& row, uint32_t best) {
     const SamplingParams& params = row.params;
-    const uint32_t best = IdOf(values.NextBest(~uint64_t{0}));
     if (params.temperature == 0) return best;
     const float max = values.logit(best);
     const float inverse = Min(1.0f / params.temperature, 0x1.fffffep+127f);
@@ -348,8 +394,9 @@ struct ScoreKernel {
                                   reinterpret_cast<SampleShared*>(thread.shared()));
     TokenLogprob* top = p.top + int64_t{thread.cta()} * p.num_top;
     float logprob = 0;
-    if (values.IsFinite()) {
-      const RowLogprobs<Thread> logprobs(values);
+    const auto best = values.FindBest();
+    if (best.is_finite) {
+      const RowLogprobs<Thread> logprobs(values, best.id);
       logprobs.WriteTop(thread, values, p.vocab, p.num_top, top);
       logprob = logprobs.Of(values.logit(p.targets[thread.cta()]));
     } else {

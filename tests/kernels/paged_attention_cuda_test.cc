@@ -232,5 +232,12 @@ TEST_P(PagedAttentionCudaTest, DeterministicRowsHaveTheSameBitsInAnyCompany) {
   }
 }
 
+TEST(AttentionSharedBytesTest, FitsAnA100AndUsualModelsFitSmallerDevices) {
+  for (const int32_t head_dim : {32, 64, 128, 256}) {
+    for (const int32_t group : {1, 8, 16, 64}) EXPECT_LE(cuda::AttentionSharedBytes(head_dim, group), 163u << 10);
+  }
+  EXPECT_LE(cuda::AttentionSharedBytes(128, 8), 99u << 10);  // compute capability 8.6, 8.9, 12
+}
+
 }  // namespace
 }  // namespace quire

@@ -64,7 +64,13 @@ class EmulatedDevice {
     if (bytes > 0 && status_.ok()) std::memcpy(to, from, bytes);
   }
 
-  DeviceInfo info_{.name = "emulation", .major = 9, .minor = 0, .num_sms = kNumSms, .total_bytes = uint64_t{1} << 40, .free_bytes = uint64_t{1} << 40};
+  DeviceInfo info_{.name = "emulation",
+                   .major = 9,
+                   .minor = 0,
+                   .num_sms = kNumSms,
+                   .max_shared_bytes = size_t{227} << 10,
+                   .total_bytes = uint64_t{1} << 40,
+                   .free_bytes = uint64_t{1} << 40};
   absl::Status status_;
   EmulatedGrid grid_;
 };
