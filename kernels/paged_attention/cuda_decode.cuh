@@ -64,6 +64,7 @@ struct DecodeKernel {
   };
   static constexpr int kSharedBytes =
       kStagesOffset + Max(kStages * Tiles::kStageBytes, kWarps* static_cast<int>(sizeof(WarpResult)));
+  static_assert(kMinCtas * (kSharedBytes + kReservedSharedBytes) <= kHopperSharedBytes);
 
   // What a lane knows of its warp's part of an item. Heads j, j + 1 of each eight, j = 2 * (lane % 4).
   struct State {

@@ -50,6 +50,7 @@ struct PrefillKernel {
   static constexpr int kPreparedOffset = kStagesOffset + kStages * Tiles::kStageBytes;
   static constexpr int kMarksOffset = kPreparedOffset + Tiles::kPreparedBytes;
   static constexpr int kSharedBytes = kMarksOffset + static_cast<int>(sizeof(TileMarks));
+  static_assert(kMinCtas * (kSharedBytes + kReservedSharedBytes) <= kHopperSharedBytes);
 
   // What a lane knows: rows i and i + 8 of its warp's 16, i = lane / 4.
   struct State {

@@ -12,6 +12,9 @@ namespace quire::cuda {
 
 constexpr int kUnitBytes = 16;
 
+// Of an SM of compute capability 9.0, and what the system takes of it for each CTA.
+constexpr int kHopperSharedBytes = 228 * 1024, kReservedSharedBytes = 1024;
+
 // E: element of the cache. kDim: head_dim rounded up to 64, 128 or 256; what is beyond head_dim is zero.
 template <typename E, int kDim>
 struct KvTile {
