@@ -9,14 +9,12 @@ out=$(realpath -m "${1:?usage: deploy/gpu_bundle.sh FILE.tar.gz}")
 arch=$(gcc -print-multiarch)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-mkdir -p "$work/quire/gpu_bundle/usr/lib/$arch/cmake" "$work/quire/gpu_bundle/usr/include/$arch" "$work/quire/gpu_bundle/usr/share"
+mkdir -p "$work/quire/gpu_bundle/usr/lib/$arch/cmake" "$work/quire/gpu_bundle/usr/include" "$work/quire/gpu_bundle/usr/share"
 git ls-files -z | tar -c --null -T - | tar -x -C "$work/quire"
 git rev-parse --short HEAD >"$work/quire/gpu_bundle/commit"
 cd /usr
-for headers in absl nlohmann gtest gmock openssl "$arch/openssl"; do
-  [ -d "include/$headers" ] && cp -r "include/$headers" "$work/quire/gpu_bundle/usr/include/${headers%/openssl}/" 2>/dev/null ||
-    cp -r "include/$headers" "$work/quire/gpu_bundle/usr/include/"
-done
+for headers in absl nlohmann gtest gmock openssl; do cp -r "include/$headers" "$work/quire/gpu_bundle/usr/include/"; done
+cp -r "include/$arch/openssl/." "$work/quire/gpu_bundle/usr/include/openssl/" # what Debian keeps by architecture
 cp -P lib/"$arch"/libabsl_*.so* lib/"$arch"/libcrypto.a lib/"$arch"/libssl.a lib/"$arch"/libgtest*.a lib/"$arch"/libgmock*.a "$work/quire/gpu_bundle/usr/lib/$arch/"
 cp -r lib/"$arch"/cmake/{absl,GTest} "$work/quire/gpu_bundle/usr/lib/$arch/cmake/"
 mkdir -p "$work/quire/gpu_bundle/usr/share/cmake"
