@@ -70,7 +70,7 @@ bool IsWorthStarting(const LoadEstimate& load, absl::Time now, const Candidate& 
   if (candidate.deadline == absl::InfiniteFuture()) return true;
   const absl::Duration left = candidate.deadline - now;
   if (load.PrefillTime(now, candidate.num_tokens) > left) return false;
-  const absl::Duration run = RunTime(load, now, candidate);
+  const absl::Duration run = kMargin * RunTime(load, now, candidate);
   return run <= left || run > candidate.deadline - arrival;
 }
 

@@ -88,8 +88,8 @@ TEST(Admission, WhatTheQueueAloneMakesTooLateIsToldWhenToCome) {
 }
 
 TEST(Admission, WhoseTurnComesTooLateDoesNotStart) {
-  Candidate candidate = Waiting(0, 0);
-  candidate.deadline = kNow + absl::Milliseconds(650);
+  Candidate candidate = Waiting(0, 0);  // 600 ms, and a quarter is added
+  candidate.deadline = kNow + absl::Milliseconds(800);
   const absl::Time arrival = kNow - absl::Seconds(1);
   EXPECT_TRUE(IsWorthStarting(Measured(), kNow, candidate, arrival));
   EXPECT_FALSE(IsWorthStarting(Measured(), kNow + absl::Milliseconds(100), candidate, arrival));
