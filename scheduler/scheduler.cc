@@ -476,7 +476,7 @@ void Scheduler::Commit(absl::Time now, const Batch& batch, const StepResult& res
     if (sequence.ended_) {
       counters_.computed_tokens += chunk.samples ? chunk.num_draws : 0;
       counters_.discarded_tokens += chunk.samples ? chunk.num_draws : 0;
-      if (chunk.samples && !chunk_result.IsFinite()) Distrust(sequence);
+      if (!chunk_result.IsFinite()) Distrust(sequence);
     } else {
       CommitChunk(now, chunk_result, sequence, events);
     }
@@ -506,7 +506,7 @@ void Scheduler::EraseEnded() {
 void Scheduler::CommitChunk(absl::Time now, const ChunkResult& result, Sequence& sequence,
                             std::vector<TokenEvent>& events) {
   const Chunk& chunk = *result.chunk;
-  if (chunk.samples && !result.IsFinite()) return Fail(now, sequence, events);
+  if (!result.IsFinite()) return Fail(now, sequence, events);
   if (chunk.scores_prompt) EmitPromptLogprobs(now, result, sequence, events);
 
   const int32_t end = chunk.begin + chunk.count;

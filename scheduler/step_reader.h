@@ -6,6 +6,7 @@
 #define QUIRE_SCHEDULER_STEP_READER_H_
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 
@@ -24,9 +25,11 @@ struct ChunkResult {
   absl::Span<const float> prompt_logprobs;    // [scored rows], from row chunk->begin on
   absl::Span<const TokenLogprob> prompt_top;  // [scored rows, num_prompt_logprobs]
 
-  // REQUIRES: chunk->samples.
+  // Whether every row of logits that something was made of is.
   bool IsFinite() const {
-    return sampled->finite && std::all_of(more.begin(), more.end(), [](const SampledToken& s) { return s.finite; });
+    const auto is_finite = [](const SampledToken& token) { return token.finite; };
+    if (chunk->samples && !(sampled->finite && std::all_of(more.begin(), more.end(), is_finite))) return false;
+    return std::none_of(prompt_logprobs.begin(), prompt_logprobs.end(), [](float x) { return std::isnan(x); });
   }
 };
 

@@ -7,21 +7,12 @@
 
 #include "scheduler/scheduler.h"
 #include "tests/scheduler/fake_runner.h"
+#include "tests/scheduler/plain_request.h"
 
 namespace quire {
 namespace {
 
 using testing::ElementsAre;
-
-std::shared_ptr<Request> MakeRequest(RequestId id, uint32_t num_prompt, uint32_t max_tokens) {
-  auto request = std::make_shared<Request>();
-  request->id = id;
-  for (uint32_t i = 0; i < num_prompt; ++i) request->prompt.push_back(i);
-  request->use_prefix_cache = false;
-  request->sampling.seed = id << 8;
-  request->max_tokens = max_tokens;
-  return request;
-}
 
 // Steps of 10 ms.
 class PolicyTest : public testing::Test {
@@ -79,7 +70,7 @@ SchedulerOptions Options(SchedulingPolicy policy, int32_t max_num_seqs) {
 }
 
 std::shared_ptr<Request> WithPriority(RequestId id, int32_t priority, uint32_t max_tokens = 50) {
-  auto request = MakeRequest(id, 3, max_tokens);
+  auto request = PlainRequest(id, 3, max_tokens);
   request->priority = priority;
   return request;
 }
@@ -131,7 +122,7 @@ TEST_F(PolicyTest, AHigherPriorityTakesTheBlocksOfLowerOnes) {
   Start(options);
   for (RequestId id = 1; id <= 3; ++id) Submit(WithPriority(id, 4, 10));
   EXPECT_EQ(Step().size(), 3u);
-  auto high = MakeRequest(4, 30, 2);
+  auto high = PlainRequest(4, 30, 2);
   high->priority = -4;
   Submit(high);
   EXPECT_EQ(Step().front(), 4u);
@@ -156,7 +147,7 @@ TEST_F(PolicyTest, BackloggedTenantsGetEqualShares) {
       for (const auto& [tenant, most] : std::map<std::string, int>{{"many", 160}, {"few", 8}}) {
         if (tenant == "few" && step < 500) continue;  // idle: it builds no credit
         for (; live[tenant] < most; ++live[tenant]) {
-          auto request = MakeRequest(next, tenant == "many" ? random.Between(5, 50) : 10, random.Between(1, 40));
+          auto request = PlainRequest(next, tenant == "many" ? random.Between(5, 50) : 10, random.Between(1, 40));
           request->tenant = tenant;
           tenants[next++] = tenant;
           Submit(request);
@@ -179,7 +170,7 @@ TEST_F(PolicyTest, BackloggedTenantsGetEqualShares) {
 
 TEST_F(PolicyTest, WhoDoesNotStartInItsQueueTimeExpiresAndWhoDoesMayRunLonger) {
   Start(Options(SchedulingPolicy::kFcfs, 1));
-  auto first = MakeRequest(1, 3, 20), second = MakeRequest(2, 3, 20);
+  auto first = PlainRequest(1, 3, 20), second = PlainRequest(2, 3, 20);
   first->queue_deadline = second->queue_deadline = now_ + absl::Milliseconds(50);
   Submit(first);
   Submit(second);
@@ -191,7 +182,7 @@ TEST_F(PolicyTest, WhoDoesNotStartInItsQueueTimeExpiresAndWhoDoesMayRunLonger) {
 
 TEST_F(PolicyTest, ATimeLimitStopsWhatRunsAndWhatWaitsWithWhatTheyHave) {
   Start(Options(SchedulingPolicy::kFcfs, 1));
-  auto running = MakeRequest(1, 3, 20), waiting = MakeRequest(2, 3, 20);
+  auto running = PlainRequest(1, 3, 20), waiting = PlainRequest(2, 3, 20);
   running->time_limit = waiting->time_limit = now_ + absl::Milliseconds(50);
   Submit(running);
   Submit(waiting);
@@ -207,24 +198,24 @@ TEST_F(PolicyTest, ATimeLimitStopsWhatRunsAndWhatWaitsWithWhatTheyHave) {
 TEST_F(PolicyTest, APromptThatCannotBeComputedInTimeIsRefusedWhenItComesAndNeverRuns) {
   SchedulerOptions options = Options(SchedulingPolicy::kFcfs, 4);
   Start(options);
-  Submit(MakeRequest(1, 100, 1));
+  Submit(PlainRequest(1, 100, 1));
   Step();  // 100 tokens in 10 ms
-  for (RequestId id = 2; id <= 10; ++id) Submit(MakeRequest(id, 100, 100));
-  auto late = MakeRequest(11, 100, 1), in_time = MakeRequest(12, 100, 1);
+  for (RequestId id = 2; id <= 10; ++id) Submit(PlainRequest(id, 100, 100));
+  auto late = PlainRequest(11, 100, 1), in_time = PlainRequest(12, 100, 1);
   late->deadline = now_ + absl::Milliseconds(95);
   in_time->deadline = now_ + absl::Milliseconds(400);
   Submit(late);
   EXPECT_EQ(LastOf(11).ending, Ending::kDeadlineUnreachable);
   Submit(in_time);
   EXPECT_EQ(scheduler_->stats().num_waiting, 10);
-  auto cached = MakeRequest(13, 100, 1);
+  auto cached = PlainRequest(13, 100, 1);
   EXPECT_EQ(scheduler_->stats().computed_tokens, 1u);
 }
 
 TEST_F(PolicyTest, PrefixHitsAreNotHeldAgainstADeadline) {
   Start(Options(SchedulingPolicy::kFcfs, 4));
   const auto hashed = [](RequestId id) {
-    auto request = MakeRequest(id, 100, 1);
+    auto request = PlainRequest(id, 100, 1);
     request->use_prefix_cache = true;
     request->root_hash = RootHash("");
     request->prompt_hashes = HashBlocks("", request->prompt, 4);
@@ -232,7 +223,7 @@ TEST_F(PolicyTest, PrefixHitsAreNotHeldAgainstADeadline) {
   };
   Submit(hashed(1));
   Step();
-  auto hit = hashed(2), miss = MakeRequest(3, 100, 1);
+  auto hit = hashed(2), miss = PlainRequest(3, 100, 1);
   hit->deadline = miss->deadline = now_ + absl::Milliseconds(5);
   Submit(hit);
   Submit(miss);
@@ -262,7 +253,7 @@ class Overload {
     int num_good = 0;
     while (now < end) {
       for (; next_arrival <= now; next_arrival += absl::Seconds(2 * random.Between(0, 1000) / 1000.0 / per_second)) {
-        auto request = MakeRequest(id++, random.Between(20, 100), random.Between(30, 90));
+        auto request = PlainRequest(id++, random.Between(20, 100), random.Between(30, 90));
         request->arrival = next_arrival;
         request->deadline = next_arrival + time_to_live;
         request->priority = random.Between(0, 2);

@@ -5,9 +5,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <limits>
 #include <map>
 
 #include "tests/scheduler/fake_runner.h"
+#include "tests/scheduler/plain_request.h"
 
 namespace quire {
 namespace {
@@ -21,21 +23,10 @@ SchedulerOptions SmallOptions() {
   return {.block_size = 4, .num_blocks = 100, .max_num_seqs = 8, .max_num_batched_tokens = 100, .max_model_len = 1000};
 }
 
-// A prompt 0, 1, 2, ... of which nothing is shared, for an output of `max_tokens`.
-std::shared_ptr<Request> MakeRequest(RequestId id, uint32_t num_prompt, uint32_t max_tokens) {
-  auto request = std::make_shared<Request>();
-  request->id = id;
-  for (uint32_t i = 0; i < num_prompt; ++i) request->prompt.push_back(i);
-  request->use_prefix_cache = false;
-  request->sampling.seed = id << 8;
-  request->max_tokens = max_tokens;
-  return request;
-}
-
 // The same prompt for every id, with hashes.
 std::shared_ptr<Request> MakeCachedRequest(RequestId id, uint32_t num_prompt, uint32_t max_tokens,
                                            const std::string& salt = "") {
-  auto request = MakeRequest(id, num_prompt, max_tokens);
+  auto request = PlainRequest(id, num_prompt, max_tokens);
   request->use_prefix_cache = true;
   request->prompt_hashes = HashBlocks(salt, request->prompt, 4);
   request->root_hash = RootHash(salt);
@@ -101,9 +92,9 @@ TEST(Scheduler, ChunksOfPromptsShareALimitOfTheirOwnThatDecodesDoNotCountIn) {
   SchedulerOptions options = SmallOptions();
   options.chunked_prefill_size = 6;
   Harness h(options);
-  h.Add(MakeRequest(1, 4, 9));
-  h.Add(MakeRequest(2, 9, 9));
-  h.Add(MakeRequest(3, 1, 9));
+  h.Add(PlainRequest(1, 4, 9));
+  h.Add(PlainRequest(2, 9, 9));
+  h.Add(PlainRequest(3, 1, 9));
   EXPECT_EQ(h.Step(), (Chunks{{1, 0, 4}, {2, 0, 2}}));
   EXPECT_EQ(h.Step(), (Chunks{{1, 4, 1}, {2, 2, 6}}));
   EXPECT_EQ(h.Step(), (Chunks{{1, 5, 1}, {2, 8, 1}, {3, 0, 1}}));
@@ -113,10 +104,10 @@ TEST(Scheduler, OneBudgetIsSharedByDecodesAndChunksOfPrompts) {
   SchedulerOptions options = SmallOptions();
   options.max_num_batched_tokens = 10;
   Harness h(options);
-  h.Add(MakeRequest(1, 3, 9));
+  h.Add(PlainRequest(1, 3, 9));
   EXPECT_EQ(h.Step(), (Chunks{{1, 0, 3}}));
-  h.Add(MakeRequest(2, 25, 9));
-  h.Add(MakeRequest(3, 4, 9));
+  h.Add(PlainRequest(2, 25, 9));
+  h.Add(PlainRequest(3, 4, 9));
   EXPECT_EQ(h.Step(), (Chunks{{1, 3, 1}, {2, 0, 9}}));
   EXPECT_EQ(h.Step(), (Chunks{{1, 4, 1}, {2, 9, 9}}));
   EXPECT_EQ(h.Step(), (Chunks{{1, 5, 1}, {2, 18, 7}, {3, 0, 2}}));
@@ -127,8 +118,8 @@ TEST(Scheduler, APromptBeginsWhenTheOneBeforeItIsDone) {
   SchedulerOptions options = SmallOptions();
   options.max_num_batched_tokens = 8;
   Harness h(options);
-  h.Add(MakeRequest(1, 30, 2));
-  h.Add(MakeRequest(2, 30, 2));
+  h.Add(PlainRequest(1, 30, 2));
+  h.Add(PlainRequest(2, 30, 2));
   EXPECT_EQ(h.Step(), (Chunks{{1, 0, 8}}));
   EXPECT_EQ(h.Step(), (Chunks{{1, 8, 8}}));
   EXPECT_EQ(h.Step(), (Chunks{{1, 16, 8}}));
@@ -140,7 +131,7 @@ TEST(Scheduler, NoMoreSequencesRunThanTheBudgetHasTokens) {
   SchedulerOptions options = SmallOptions();
   options.max_num_batched_tokens = 2;
   Harness h(options);
-  for (RequestId id = 1; id <= 3; ++id) h.Add(MakeRequest(id, 1, 3));
+  for (RequestId id = 1; id <= 3; ++id) h.Add(PlainRequest(id, 1, 3));
   EXPECT_EQ(h.Step(), (Chunks{{1, 0, 1}, {2, 0, 1}}));
   EXPECT_EQ(h.Step(), (Chunks{{1, 1, 1}, {2, 1, 1}}));
   EXPECT_EQ(h.Step(), (Chunks{{1, 2, 1}, {2, 2, 1}}));
@@ -151,15 +142,15 @@ TEST(Scheduler, PreemptsTheYoungestAndResumesItWithAllItsTokens) {
   SchedulerOptions options = SmallOptions();
   options.num_blocks = 5;
   Harness h(options);
-  h.Add(MakeRequest(1, 7, 12));  // 18 slots in the end: all 5 blocks
-  h.Add(MakeRequest(2, 3, 6));   // 8 slots in the end
+  h.Add(PlainRequest(1, 7, 12));  // 18 slots in the end: all 5 blocks
+  h.Add(PlainRequest(2, 3, 6));   // 8 slots in the end
   EXPECT_EQ(h.Step(), (Chunks{{1, 0, 7}, {2, 0, 3}}));
   for (int64_t i = 0; i < 5; ++i) EXPECT_EQ(h.Step(), (Chunks{{1, 7 + i, 1}, {2, 3 + i, 1}}));
   h.StepUntilIdle();
   EXPECT_EQ(h.scheduler_.stats().preemptions, 0u);  // request 2 was over in time
 
-  h.Add(MakeRequest(3, 7, 12));
-  h.Add(MakeRequest(4, 3, 14));  // 16 slots in the end
+  h.Add(PlainRequest(3, 7, 12));
+  h.Add(PlainRequest(4, 3, 14));  // 16 slots in the end
   EXPECT_EQ(h.Step(), (Chunks{{3, 0, 7}, {4, 0, 3}}));
   for (int64_t i = 0; i < 5; ++i) EXPECT_EQ(h.Step(), (Chunks{{3, 7 + i, 1}, {4, 3 + i, 1}}));
   EXPECT_EQ(h.Step(), (Chunks{{3, 12, 1}}));  // 4 needs a third block, but before that 3 took the last
@@ -169,14 +160,14 @@ TEST(Scheduler, PreemptsTheYoungestAndResumesItWithAllItsTokens) {
   EXPECT_EQ(h.Step(), (Chunks{{4, 0, 9}}));
   EXPECT_EQ(h.scheduler_.stats().recomputed_tokens, 8u);  // positions 0 to 7; 8 is new
   h.StepUntilIdle();
-  EXPECT_EQ(h.TokensOf(4), FakeRunner::OutputOf(*MakeRequest(4, 3, 14)).tokens);
+  EXPECT_EQ(h.TokensOf(4), FakeRunner::OutputOf(*PlainRequest(4, 3, 14)).tokens);
 }
 
 TEST(Scheduler, APreemptedSequenceFindsItsOwnBlocksInTheCache) {
   SchedulerOptions options = SmallOptions();
   options.num_blocks = 5;
   Harness h(options);
-  h.Add(MakeRequest(1, 7, 12));
+  h.Add(PlainRequest(1, 7, 12));
   h.Add(MakeCachedRequest(2, 3, 14));
   while (h.scheduler_.stats().preemptions == 0) h.Step();  // 2 has run 8 positions, and 1 was in need of one block
   h.scheduler_.Drop(1, 0);
@@ -184,7 +175,7 @@ TEST(Scheduler, APreemptedSequenceFindsItsOwnBlocksInTheCache) {
   EXPECT_EQ(h.scheduler_.stats().recomputed_tokens, 4u);
   EXPECT_EQ(h.scheduler_.stats().prefix_hits, 0u);  // counts what answers report: found at the first start
   h.StepUntilIdle();
-  EXPECT_EQ(h.TokensOf(2), FakeRunner::OutputOf(*MakeRequest(2, 3, 14)).tokens);
+  EXPECT_EQ(h.TokensOf(2), FakeRunner::OutputOf(*PlainRequest(2, 3, 14)).tokens);
 }
 
 TEST(Scheduler, AdmitsOnlyWhatFitsBesideTheNeedsOfWhoRuns) {
@@ -192,8 +183,8 @@ TEST(Scheduler, AdmitsOnlyWhatFitsBesideTheNeedsOfWhoRuns) {
   options.num_blocks = 6;
   options.max_num_batched_tokens = 8;
   Harness h(options);
-  h.Add(MakeRequest(1, 14, 8));  // soon: 5 blocks, its prompt and one more
-  h.Add(MakeRequest(2, 2, 6));   // soon: 2 blocks
+  h.Add(PlainRequest(1, 14, 8));  // soon: 5 blocks, its prompt and one more
+  h.Add(PlainRequest(2, 2, 6));   // soon: 2 blocks
   EXPECT_EQ(h.Step(), (Chunks{{1, 0, 8}}));
   EXPECT_EQ(h.Step(), (Chunks{{1, 8, 6}}));  // room for two tokens more, and 2 blocks are free
   EXPECT_EQ(h.scheduler_.stats().blocks_free, 2);
@@ -205,8 +196,8 @@ TEST(Scheduler, AdmissionCountsTheNeedsOfWhoWasAdmittedInTheSameStep) {
   SchedulerOptions options = SmallOptions();
   options.num_blocks = 4;
   Harness h(options);
-  h.Add(MakeRequest(1, 7, 8));  // takes 2 blocks, soon a third
-  h.Add(MakeRequest(2, 3, 6));  // soon: 2 blocks
+  h.Add(PlainRequest(1, 7, 8));  // takes 2 blocks, soon a third
+  h.Add(PlainRequest(2, 3, 6));  // soon: 2 blocks
   EXPECT_EQ(h.Step(), (Chunks{{1, 0, 7}}));
   EXPECT_EQ(h.scheduler_.stats().blocks_free, 2);
 }
@@ -216,12 +207,12 @@ TEST(Scheduler, RefusesWhatCouldNeverRun) {
   options.num_blocks = 5;
   options.max_model_len = 25;
   Scheduler scheduler(options);
-  EXPECT_THAT(std::string(scheduler.Add(MakeRequest(1, 0, 1)).message()), HasSubstr("prompt is empty"));
-  EXPECT_THAT(std::string(scheduler.Add(MakeRequest(2, 1, 0)).message()), HasSubstr("max_tokens is 0"));
-  EXPECT_THAT(std::string(scheduler.Add(MakeRequest(3, 20, 6)).message()), HasSubstr("are 26 tokens; at most 25"));
-  EXPECT_THAT(std::string(scheduler.Add(MakeRequest(4, 1, UINT32_MAX)).message()), HasSubstr("are 4294967296 tokens"));
-  EXPECT_THAT(std::string(scheduler.Add(MakeRequest(5, 20, 2)).message()), HasSubstr("need 6 blocks"));
-  EXPECT_TRUE(scheduler.Add(MakeRequest(6, 20, 1)).ok());  // its last token needs no slot
+  EXPECT_THAT(std::string(scheduler.Add(PlainRequest(1, 0, 1)).message()), HasSubstr("prompt is empty"));
+  EXPECT_THAT(std::string(scheduler.Add(PlainRequest(2, 1, 0)).message()), HasSubstr("max_tokens is 0"));
+  EXPECT_THAT(std::string(scheduler.Add(PlainRequest(3, 20, 6)).message()), HasSubstr("are 26 tokens; at most 25"));
+  EXPECT_THAT(std::string(scheduler.Add(PlainRequest(4, 1, UINT32_MAX)).message()), HasSubstr("are 4294967296 tokens"));
+  EXPECT_THAT(std::string(scheduler.Add(PlainRequest(5, 20, 2)).message()), HasSubstr("need 6 blocks"));
+  EXPECT_TRUE(scheduler.Add(PlainRequest(6, 20, 1)).ok());  // its last token needs no slot
   EXPECT_EQ(scheduler.stats().num_waiting, 1);
 }
 
@@ -279,7 +270,7 @@ TEST(Scheduler, WhoDoesNotReadTheCacheMayStillFeedItAndWhoBypassesItDoesNeither)
 
 TEST(Scheduler, ARowThatIsNotFiniteEndsItsRequestAloneAndItsBlocksAreForgotten) {
   Harness h(SmallOptions());
-  h.Add(MakeRequest(1, 3, 5));
+  h.Add(PlainRequest(1, 3, 5));
   auto failing = MakeCachedRequest(2, 9, 5);
   failing->sampling.seed = FakeRunner::SeedThatFailsAt(1);
   h.Add(failing);
@@ -295,9 +286,27 @@ TEST(Scheduler, ARowThatIsNotFiniteEndsItsRequestAloneAndItsBlocksAreForgotten) 
   EXPECT_EQ(h.CachedTokensOf(3), 0u);
 }
 
+TEST(Scheduler, APromptLogprobThatIsNotANumberEndsItsRequestAlone) {
+  Harness h(SmallOptions());
+  h.Add(PlainRequest(1, 3, 5));
+  auto failing = MakeCachedRequest(2, 9, 5);
+  failing->num_prompt_logprobs = 0;
+  h.Add(failing);
+  h.Schedule();
+  h.runner_.Run(h.batch_, h.result_);
+  h.result_.prompt_logprobs[4] = std::numeric_limits<float>::quiet_NaN();
+  h.scheduler_.Commit(h.now_, h.batch_, h.result_, h.events_);
+  EXPECT_EQ(h.events_.back().ending, Ending::kFailed);
+  EXPECT_EQ(h.events_.back().request_id, 2u);
+  h.StepUntilIdle();
+  EXPECT_EQ(h.TokensOf(1).size(), 5u);
+  EXPECT_TRUE(h.TokensOf(2).empty());
+  EXPECT_EQ(h.scheduler_.stats().blocks_cached, 0);
+}
+
 TEST(Scheduler, BlocksOfARequestThatEndsInFlightAreHeldUntilTheCommit) {
   Harness h(SmallOptions());
-  h.Add(MakeRequest(1, 5, 5));
+  h.Add(PlainRequest(1, 5, 5));
   h.Schedule();
   h.scheduler_.End(1, Ending::kCancelled, h.events_);
   EXPECT_TRUE(h.scheduler_.idle());
@@ -313,7 +322,7 @@ TEST(Scheduler, BlocksOfARequestThatEndsInFlightAreHeldUntilTheCommit) {
 
 TEST(Scheduler, AStopIdEndsTheOutputFromMinTokensOn) {
   Harness h(SmallOptions());
-  auto request = MakeRequest(1, 3, 20);
+  auto request = PlainRequest(1, 3, 20);
   for (uint32_t id = 0; id < FakeRunner::kVocabSize - 1; ++id) request->stop_ids.push_back(id);  // all but one
   request->min_tokens = 9;
   h.Add(request);
@@ -327,11 +336,12 @@ TEST(Scheduler, AStopIdEndsTheOutputFromMinTokensOn) {
 // The runner bans stop ids below min_tokens; should one be drawn all the same, it ends nothing.
 TEST(Scheduler, AStopIdBelowMinTokensIsATokenLikeOthers) {
   Harness h(SmallOptions());
-  auto request = MakeRequest(1, 3, 20);
+  auto request = PlainRequest(1, 3, 20);
   request->stop_ids = {5};
   request->min_tokens = 2;
   h.Add(request);
-  const StepResult stop = {.sampled = {{.id = 5}}, .more_sampled = {}, .top = {}, .prompt_logprobs = {}, .prompt_top = {}};
+  const StepResult stop = {
+      .sampled = {{.id = 5}}, .more_sampled = {}, .top = {}, .prompt_logprobs = {}, .prompt_top = {}};
   for (const FinishReason finish : {FinishReason::kNone, FinishReason::kStop}) {
     h.Schedule();
     h.scheduler_.Commit(h.now_, h.batch_, stop, h.events_);
@@ -344,10 +354,10 @@ TEST(Scheduler, PromptLogprobsComeOnceThoughAPreemptionInterruptsThePrompt) {
   options.num_blocks = 8;
   options.max_num_batched_tokens = 3;
   Harness h(options);
-  h.Add(MakeRequest(1, 1, 20));
-  h.Add(MakeRequest(2, 1, 20));
+  h.Add(PlainRequest(1, 1, 20));
+  h.Add(PlainRequest(2, 1, 20));
   h.Step();
-  auto scored = MakeRequest(3, 15, 1);  // gets one token in each step, and the others take a block each every 4 steps
+  auto scored = PlainRequest(3, 15, 1);  // gets one token in each step, and the others take a block each every 4 steps
   scored->num_prompt_logprobs = 1;
   h.Add(scored);
   h.StepUntilIdle();
@@ -370,9 +380,9 @@ TEST(Scheduler, APausedRequestHoldsNothingAndResumesWithAllItsTokensBeforeOthers
   Harness h(options);
   const auto first = MakeCachedRequest(1, 9, 6);
   h.Add(first);
-  h.Add(MakeRequest(2, 3, 6));
-  h.Add(MakeRequest(3, 3, 2));
-  h.Add(MakeRequest(4, 3, 2));
+  h.Add(PlainRequest(2, 3, 6));
+  h.Add(PlainRequest(3, 3, 2));
+  h.Add(PlainRequest(4, 3, 2));
   EXPECT_EQ(h.Step(), (Chunks{{1, 0, 9}, {2, 0, 3}}));
   h.scheduler_.Pause(1);
   h.scheduler_.Pause(1);
@@ -392,10 +402,10 @@ TEST(Scheduler, APausedRequestHoldsNothingAndResumesWithAllItsTokensBeforeOthers
 
 TEST(Scheduler, WhileAllArePausedTheBatchIsEmptyAndTheyCanStillEnd) {
   Harness h(SmallOptions());
-  h.Add(MakeRequest(1, 5, 9));
-  h.Add(MakeRequest(2, 5, 9));
+  h.Add(PlainRequest(1, 5, 9));
+  h.Add(PlainRequest(2, 5, 9));
   h.Step();
-  h.Add(MakeRequest(3, 5, 9));
+  h.Add(PlainRequest(3, 5, 9));
   for (const RequestId id : {1, 2, 3}) h.scheduler_.Pause(id);
   EXPECT_THAT(h.Step(), IsEmpty());
   EXPECT_FALSE(h.scheduler_.idle());
@@ -412,12 +422,12 @@ TEST(Scheduler, DeadlinesEndWhoWaitsAndWhoRuns) {
   SchedulerOptions options = SmallOptions();
   options.max_num_seqs = 1;
   Harness h(options);
-  auto running = MakeRequest(1, 3, 50), waiting = MakeRequest(2, 3, 50);
+  auto running = PlainRequest(1, 3, 50), waiting = PlainRequest(2, 3, 50);
   running->deadline = h.now_ + absl::Seconds(5);
   waiting->deadline = h.now_ + absl::Seconds(3);
   h.Add(running);
   h.Add(waiting);
-  h.Add(MakeRequest(3, 3, 2));
+  h.Add(PlainRequest(3, 3, 2));
   h.Step();
   EXPECT_EQ(h.scheduler_.NextDeadline(), waiting->deadline);
   h.scheduler_.Expire(waiting->deadline - absl::Nanoseconds(1), h.events_);
