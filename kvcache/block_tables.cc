@@ -12,7 +12,7 @@ BlockTables::BlockTables(const KvTableLayout& layout, BlockPool& pool) : layout_
   for (int32_t group = 0; group < layout.num_groups(); ++group) tables_.emplace_back(pool);
 }
 
-int64_t BlockTables::NumMissing(int64_t num_tokens) const {
+int64_t BlockTables::NumMissingInGroups(int64_t num_tokens) const {
   int64_t num_missing = 0;
   for (int32_t group = 0; group < num_groups(); ++group) {
     const int64_t needed = layout_->MaxBlocksInGroup(layout_->windows[group], num_tokens);

@@ -32,7 +32,14 @@ class BlockTables {
   // Indices of each table.
   int32_t size() const { return tables_[0].size(); }
   // Blocks that are missing, over all groups, for a sequence of `num_tokens` tokens that runs one in each step.
-  int64_t NumMissing(int64_t num_tokens) const;
+  int64_t NumMissing(int64_t num_tokens) const {
+    // A decode step asks this of every sequence: mostly there is one group without a window, and it lacks a block.
+    const int64_t num_beyond = num_tokens - int64_t{size()} * layout_->block_size;
+    if (num_beyond > layout_->block_size || layout_->windows.size() > 1 || layout_->windows[0] > 0) {
+      return NumMissingInGroups(num_tokens);
+    }
+    return num_beyond > 0 ? 1 : 0;
+  }
 
   // Room for `num_indices` indices: until then nothing below allocates memory.
   void Reserve(int64_t num_indices);
@@ -68,6 +75,8 @@ class BlockTables {
   void Clear();
 
  private:
+  // NumMissing of any groups.
+  int64_t NumMissingInGroups(int64_t num_tokens) const;
   // The longest run of indices that ends at `end` or before, such that this group's cache has what the row after it
   // sees: returns where it ends.
   int32_t HitInWindow(int32_t group, absl::FunctionRef<const BlockHash&(int32_t)> name, int32_t end) const;

@@ -250,8 +250,17 @@ bool Scheduler::ScheduleRunning(Batch& batch) {
   num_running_tokens_ = 0;
   auto num_behind = static_cast<int32_t>(running_.size());  // `it` and those after it
   bool all_had_blocks = true;
+  // Added up here, where the sequences pass by anyway, if AdmitWaiting is going to ask.
+  num_reserved_ = 0;
+  const auto reserve = [this, somebody_waits = !queue_.empty()](const Sequence& sequence) {
+    if (somebody_waits) num_reserved_ += sequence.NumBlocksSoon();
+  };
   for (auto it = running_.begin(); it != running_.end(); ++it, --num_behind) {
-    if (it->AwaitsToken()) continue;
+    if (const auto next = std::next(it); next != running_.end()) next->Prefetch();
+    if (it->AwaitsToken()) {
+      reserve(*it);
+      continue;
+    }
     bool has_blocks = HasBlocks(NumBlocksNow(*it));
     for (; !has_blocks; has_blocks = HasBlocks(NumBlocksNow(*it))) {
       all_had_blocks = false;
@@ -264,6 +273,7 @@ bool Scheduler::ScheduleRunning(Batch& batch) {
     }
     // Nobody is admitted without a token of the budget for himself, and those behind keep theirs.
     if (has_blocks) AddChunk(*it, num_behind - 1, batch);
+    reserve(*it);
   }
   return all_had_blocks;
 }
@@ -315,7 +325,7 @@ void Scheduler::AdmitWaiting(absl::Time now, Batch& batch, std::vector<TokenEven
            num_chunked_ < options_.chunked_prefill_size;
   };
   if (!may_admit() || blocked_ == &queue_.Front()) return;
-  int64_t reserved = NumReservedBlocks();
+  int64_t reserved = num_reserved_;
   while (may_admit()) {
     Sequence* const sequence = NextToAdmit(now, events);
     if (sequence == nullptr) return;
@@ -462,6 +472,7 @@ void Scheduler::Commit(absl::Time now, const Batch& batch, const StepResult& res
   int32_t num_draws = 0;
   for (size_t i = 0; i < batch.chunks.size(); ++i) {
     Sequence& sequence = *in_flight.sequences[i];
+    if (i + 1 < batch.chunks.size()) in_flight.sequences[i + 1]->Prefetch();
     const Chunk& chunk = batch.chunks[i];
     Check(chunk.sequence == &sequence, "another batch than the oldest in flight is committed");
     const ChunkResult chunk_result = reader.Next(chunk);

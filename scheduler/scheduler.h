@@ -177,7 +177,7 @@ class Scheduler {
   Sequence* NextToAdmit(absl::Time now, std::vector<TokenEvent>& events);
   // kPriority: admits those that go before running ones, which are preempted for a seat or for blocks.
   void AdmitBeforeRunning(absl::Time now, std::vector<TokenEvent>& events);
-  // Makes waiting sequences run, in order, while seats, budget and blocks allow.
+  // Makes waiting sequences run, in order, while seats, budget and blocks allow. REQUIRES: ScheduleRunning was true.
   void AdmitWaiting(absl::Time now, Batch& batch, std::vector<TokenEvent>& events);
   // Sequences that can run at once.
   int32_t MaxSeats() const { return std::min(options_.max_num_seqs, options_.max_num_batched_tokens); }
@@ -271,7 +271,8 @@ class Scheduler {
   uint64_t num_enqueued_ = 0;
   // Of the last batch.
   int32_t num_admitted_ = 0;
-  int32_t num_chunked_ = 0;  // tokens of its sequences with more than one pending
+  int32_t num_chunked_ = 0;   // tokens of its sequences with more than one pending
+  int64_t num_reserved_ = 0;  // NumReservedBlocks, if somebody waited: of those who ran before others were admitted
   // Positions of prompts that running sequences had yet to run after the last batch.
   int64_t num_running_tokens_ = 0;
   std::vector<BlockId> suspects_;  // blocks that failed sequences held

@@ -45,7 +45,8 @@ class Sequence {
   int32_t num_prompt() const { return num_prompt_; }
   int32_t num_output() const { return static_cast<int32_t>(tokens_.size()) - num_prompt_; }
   int32_t num_computed() const { return num_computed_; }
-  // Drawn by batches in flight, not yet seen by the host: at most one when it is scheduled, at position tokens().size().
+  // Drawn by batches in flight, not yet seen by the host: at most one when it is scheduled, at position
+  // tokens().size().
   int32_t num_in_flight() const { return num_in_flight_; }
   int32_t len() const { return static_cast<int32_t>(tokens_.size()) + num_in_flight_; }
   // Of all tokens, if the request has penalties; else empty.
@@ -89,6 +90,14 @@ class Sequence {
   // The name of full block `block`, a hash of tokens()[0, (block + 1) * block_size). REQUIRES: FeedsPrefixCache() and
   // the block is full.
   const BlockHash& HashOf(int32_t block);
+
+  // Has the CPU fetch what a decode step touches (the first members below), while another sequence is worked on.
+  void Prefetch() const {
+    constexpr size_t kLineBytes = 64, kNumLines = 4;
+    for (size_t line = 0; line < kNumLines; ++line) {
+      __builtin_prefetch(reinterpret_cast<const char*>(this) + line * kLineBytes);
+    }
+  }
 
   // Blocks missing, over all groups, for its tokens and the next block_size ones, but never for more than it can come
   // to need.
