@@ -17,6 +17,8 @@ constexpr double kLogSeconds = 10;
 constexpr double kRecentSeconds = 5;  // that the latencies are of
 constexpr size_t kIntervals = 40;     // that the curve shows
 constexpr int kBarWidth = 30;
+// A line that is too long is cut: were it wrapped, the lines to take back would be more.
+constexpr char kNoWrap[] = "\033[?7l", kWrap[] = "\033[?7h";
 
 std::string Bar(double share) {
   const int full = static_cast<int>(std::lround(std::clamp(share, 0.0, 1.0) * kBarWidth));
@@ -74,7 +76,7 @@ void LiveView::Show(const Tally& now, const std::optional<MetricPoint>& server) 
     Clear();
     const std::string lines = Lines(now, server);
     lines_shown_ = static_cast<int>(std::count(lines.begin(), lines.end(), '\n'));
-    io_.err << lines << std::flush;
+    io_.err << kNoWrap << lines << kWrap << std::flush;
   } else {
     io_.err << absl::StrFormat("quire load: %d of %d done, %d failed, %d under way, %.0f tok/s, %.1fs\n", Done(now),
                                num_requests_, now.failed, now.sent - Done(now), tokens_per_s_.back(), now.elapsed_s)

@@ -26,7 +26,7 @@ p.when, small { color: var(--soft); } p.when { margin-top: .2rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: .25rem 1.1rem .25rem 0; border-bottom: 1px solid var(--rule); vertical-align: top; }
 th { font-weight: 600; } td.n, th.n { text-align: right; } .holds { color: var(--c2); } .fails { color: var(--bad); }
-.wide { overflow-x: auto; }
+.wide { overflow-x: auto; margin-top: 1rem; }
 .tiles, .charts { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(9.6rem, 1fr)); }
 .charts { grid-template-columns: repeat(auto-fit, minmax(min(26rem, 100%), 1fr)); }
 .tiles div, figure { border: 1px solid var(--rule); border-radius: .5rem; padding: .7rem .9rem; background: var(--card); }
@@ -40,7 +40,6 @@ svg .area { fill-opacity: .13; } svg .mark { stroke: var(--card); }
 .key { font-weight: 400; font-size: .85rem; margin-left: .6rem; } .key::before { content: "\25CF"; margin-right: .25rem; }
 .line.s0 { stroke: var(--c0); } .area.s0, .mark.s0 { fill: var(--c0); } .key.s0::before { color: var(--c0); }
 .line.s1 { stroke: var(--c1); } .area.s1, .mark.s1 { fill: var(--c1); } .key.s1::before { color: var(--c1); }
-.line.s2 { stroke: var(--c2); } .area.s2, .mark.s2 { fill: var(--c2); } .key.s2::before { color: var(--c2); }
 )";
 
 std::string Number(std::optional<double> value, const char* unit = "") {
@@ -242,8 +241,8 @@ std::string SweepSection(const LoadOptions& options, const Report& report) {
   }
   const SweepStage* best = BestStage(report);
   std::string html = absl::StrFormat(
-      "<h2>Sweep</h2>\n<p>%s At least %g %% of a stage's requests must meet every objective. All below the sweep is of "
-      "%s.</p>\n",
+      "<h2>Sweep</h2>\n<p>%s At least %g %% of a stage's requests must meet every objective; one that could no longer "
+      "hold was stopped, and shows what it did until then. All below the sweep is of %s.</p>\n",
       best == nullptr ? "No rate holds."
                       : absl::StrFormat("<b>%.2f requests/s</b> is the highest rate that holds.", best->rate),
       100 * options.sweep->attainment, best == nullptr ? "the last stage" : "that rate");
