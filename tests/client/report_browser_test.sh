@@ -28,7 +28,7 @@ fail() {
 
 "$bin/quire_paced_server" 0 0 50 >"$work/ready" &
 server=$!
-until grep -q ready "$work/ready"; do kill -0 "$server"; sleep 0.05; done
+until grep -qs ready "$work/ready"; do kill -0 "$server"; sleep 0.05; done
 grpc=$(sed -n 's/.*grpc=\([^ ]*\).*/\1/p' "$work/ready")
 http=$(sed -n 's/.*http=\([^ ]*\).*/\1/p' "$work/ready")
 
