@@ -204,7 +204,7 @@ absl::StatusOr<LoadOutcome> Session::Sweep() {
     }
     const SweepStage stage = outcome->report.sweep.front();
     stages.push_back(stage);
-    io_.err << StageLine(stage) << std::flush;
+    io_.err << (stages.size() == 1 ? StageHeader() : "") << StageLine(stage) << std::flush;
     search.Tell(*rate, stage.holds);
     const bool interrupted = outcome->run.interrupted;
     if (!reported.has_value() || stage.holds || !search.best().has_value() || interrupted) {

@@ -75,6 +75,11 @@ SweepStage Summarize(const SweepOptions& options, double rate, size_t planned, c
   return stage;
 }
 
+std::string StageHeader() {
+  return absl::StrFormat("%9s %7s %9s %9s %10s %11s %11s %11s %11s\n", "req/s", "met", "done/s", "good/s", "tok/s",
+                         "TTFT p50 ms", "TTFT p99 ms", "TPOT p50 ms", "TPOT p99 ms");
+}
+
 std::string StageLine(const SweepStage& stage) {
   return absl::StrFormat(
       "%9.2f %6.1f%% %9.2f %9.2f %10.1f %11s %11s %11s %11s  %s\n", stage.rate, 100 * stage.attainment,
@@ -86,8 +91,7 @@ std::string StageLine(const SweepStage& stage) {
 }
 
 std::string SweepTable(const SweepOptions& options, const std::vector<SweepStage>& stages) {
-  std::string table = absl::StrFormat("%9s %7s %9s %9s %10s %11s %11s %11s %11s\n", "req/s", "met", "done/s", "good/s",
-                                      "tok/s", "TTFT p50 ms", "TTFT p99 ms", "TPOT p50 ms", "TPOT p99 ms");
+  std::string table = StageHeader();
   const SweepStage* best = nullptr;
   const SweepStage* worst = nullptr;  // the lowest that failed
   for (const SweepStage& stage : stages) {

@@ -44,7 +44,8 @@ size_t MissesAllowed(const SweepOptions& options, size_t planned);
 SweepStage Summarize(const SweepOptions& options, double rate, size_t planned, const RunResult& run,
                      const Report& report);
 
-// One stage in a line; the header says what stands where.
+// One stage in a line, and what stands where in it.
+std::string StageHeader();
 std::string StageLine(const SweepStage& stage);
 
 // The stages by rate, as a table, and the answer in words.
