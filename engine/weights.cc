@@ -83,17 +83,27 @@ absl::StatusOr<Weights> BuildWeights(const ModelConfig& config, absl::string_vie
   return weights;
 }
 
+// Gives back the pages of what `part` is of, elements of `num` bytes to `den` of them, behind its last row: a model
+// must not be in memory twice. Where others read there still, they find the pages in the system's cache.
+void ReleaseBehind(const TensorPart& part, int64_t row, const std::byte* data, int64_t num, int64_t den) {
+  if (row + 1 != part.rows) return;
+  const int64_t begin = part.Index(0, 0), end = part.Index(part.rows - 1, part.cols - 1) + 1;
+  ReleasePages(data + begin * num / den, data + end * num / den);
+}
+
 // Each group of 32 values with its scale, as block formats lie.
 MatrixSource FromMxfp4(const Checkpoint& checkpoint, const TensorPart& part) {
-  const auto bytes = [&](const char* suffix) {
-    return reinterpret_cast<const uint8_t*>(checkpoint.tensors().at(part.name + suffix).tensor.data);
-  };
-  const auto read_row = [part, codes = bytes("_blocks"), scales = bytes("_scales")](int64_t row, void* to) {
+  const std::byte* const codes_data = checkpoint.tensors().at(part.name + "_blocks").tensor.data;
+  const auto* const scales =
+      reinterpret_cast<const uint8_t*>(checkpoint.tensors().at(part.name + "_scales").tensor.data);
+  const auto read_row = [=](int64_t row, void* to) {
+    const auto* const codes = reinterpret_cast<const uint8_t*>(codes_data);
     const int64_t first = part.Index(row, 0) / kMxfp4Group;
     for (int64_t g = 0; g < part.cols / kMxfp4Group; ++g) {
       ToMxfp4Block(codes + (first + g) * (kMxfp4Group / 2), scales[first + g],
                    static_cast<uint8_t*>(to) + g * InfoOf(BlockFormat::kMxfp4).bytes);
     }
+    ReleaseBehind(part, row, codes_data, 1, 2);
   };
   return {
       .format = {DType::kBFloat16, BlockFormat::kMxfp4}, .rows = part.rows, .cols = part.cols, .read_row = read_row};
@@ -126,6 +136,7 @@ MatrixSource Gather(const StoredTensor& stored, const TensorPart& part) {
   const auto read_row = [part, bytes, data = stored.data](int64_t row, void* to) {
     for (int64_t c = 0; c < part.cols; ++c)
       std::memcpy(static_cast<std::byte*>(to) + c * bytes, data + part.Index(row, c) * bytes, bytes);
+    ReleaseBehind(part, row, data, bytes, 1);
   };
   return {.format = stored.dtype, .rows = part.rows, .cols = part.cols, .read_row = read_row};
 }

@@ -28,15 +28,22 @@ struct CodePlace {
   }
 };
 
+// The codes of a chunk, four to a word as they lie in it: see CodePlace.
 template <class Traits>
-void StoreCode(uint8_t* chunk, int64_t lane, int i, uint8_t code) {
+void StoreCodes(const uint8_t* codes, uint8_t* chunk, int64_t lane) {
   using Layout = BlockLayout<Traits>;
-  const CodePlace<Traits> low(0, Layout::kLowBits, lane, i);
-  chunk[low.byte] |= static_cast<uint8_t>((code & ((1 << Layout::kLowBits) - 1)) << low.shift);
-  if constexpr (Layout::kHighBits > 0) {
-    const CodePlace<Traits> high(Layout::kLowBits, Layout::kHighBits, lane, i);
-    chunk[high.byte] |= static_cast<uint8_t>(code >> Layout::kLowBits << high.shift);
+  constexpr int kLow = Layout::kLowBits, kHigh = Layout::kHighBits;
+  constexpr uint32_t kBytes = 0x01010101u, kLowMask = kBytes * ((1u << kLow) - 1),
+                     kHighMask = kBytes * ((1u << kHigh) - 1);
+  uint32_t words[kLow + kHigh] = {};
+  for (int s = 0; s < Layout::kChunk / 4; ++s) {
+    uint32_t four;
+    std::memcpy(&four, codes + 4 * s, sizeof four);
+    words[s * kLow / 8] |= (four & kLowMask) << (s * kLow % 8);
+    if constexpr (kHigh > 0) words[kLow + s * kHigh / 8] |= (four >> kLow & kHighMask) << (s * kHigh % 8);
   }
+  for (int w = 0; w < kLow + kHigh; ++w)
+    std::memcpy(chunk + (w * Layout::kLanes + lane) * 4, &words[w], sizeof words[w]);
 }
 
 template <class Traits>
@@ -59,7 +66,7 @@ void StoreBlock(const DecodedBlock& block, uint8_t* super, int64_t lane) {
   if constexpr (Traits::kHasMin) std::memcpy(scales + Layout::kLanes * 2, &block.dmin, 2);
   for (int c = 0; c < Layout::kChunksPerSuper; ++c) {
     uint8_t* const chunk = super + Layout::kFirstChunk + c * Layout::kChunkBytes;
-    for (int i = 0; i < Layout::kChunk; ++i) StoreCode<Traits>(chunk, lane, i, block.codes[c * Layout::kChunk + i]);
+    StoreCodes<Traits>(block.codes + c * Layout::kChunk, chunk, lane);
     if constexpr (Traits::kHasSubScales) {
       for (int g = 0; g < Layout::kGroupsPerChunk; ++g) {
         uint8_t* const sub = chunk + Layout::kCodeBytes + g * Layout::kLanes + lane;
