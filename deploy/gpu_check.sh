@@ -38,14 +38,15 @@ part() {
   esac
   say "- $name: $result, $((SECONDS - begin)) s$(text_of "$out/$name.log")"
   parts+=("{\"part\": \"$name\", \"result\": \"$result\", \"seconds\": $((SECONDS - begin))}")
-  [ $status -eq 0 ] || grep -E "Failure|no device|error:|difference|which is" "$out/$name.log" | sort | uniq -c | sort -rn | head -n 12 | tee -a "$summary"
+  [ $status -eq 0 ] || grep -m 1 "no device:" "$out/$name.log" | tee -a "$summary" | grep . ||
+    grep -E "Failure|error:|difference|which is" "$out/$name.log" | sort | uniq -c | sort -rn | head -n 12 | tee -a "$summary"
   return $status
 }
 
 # What googletest counted.
 text_of() {
   grep -q '^\[==========\]' "$1" || return 0
-  echo ": $(grep -cE '^\[       OK \]' "$1") passed, $(grep -cE '^\[  FAILED  \] .*\(' "$1") failed, $(grep -cE '^\[  SKIPPED \] .*\(' "$1") skipped"
+  echo ": $(grep -cE '^\[       OK \]' "$1") passed, $(grep -cE '^\[  FAILED  \] .* ms\)$' "$1") failed, $(grep -cE '^\[  SKIPPED \] .* ms\)$' "$1") skipped"
 }
 
 finish() {
@@ -85,7 +86,7 @@ for test in $device_tests; do
 done
 
 if HAS=$(nvidia-smi -L 2>/dev/null) && [ -n "$HAS" ]; then
-  part bench 150 "$build/bin/quire_cuda_bench" --seconds 0.1 --json "$out/bench.json"
+  part bench 180 "$build/bin/quire_cuda_bench" --seconds 0.1 --json "$out/bench.json"
   for tool in memcheck racecheck; do
     if ! command -v compute-sanitizer >/dev/null; then
       say "- compute-sanitizer: not installed"
