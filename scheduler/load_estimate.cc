@@ -10,7 +10,11 @@ namespace {
 // and about twenty steps.
 constexpr double kDecay = 0.9;
 constexpr double kStepDecay = 0.95;
-constexpr absl::Duration kMemory = absl::Seconds(60);
+// Prefills are forgotten when there was none for so long: who refuses everybody measures nothing, and would go on.
+constexpr absl::Duration kMemory = absl::Seconds(10);
+// A step counts for at most so many times what was to be expected: one that was held up (a machine that pauses) says
+// little of the next ones, and steps that stay slow are believed soon enough.
+constexpr double kMaxSurprise = 8;
 
 double Mixed(double mean, double sample, double decay) {
   return mean == 0 ? sample : decay * mean + (1 - decay) * sample;
@@ -21,9 +25,11 @@ double Mixed(double mean, double sample, double decay) {
 void LoadEstimate::OnStep(absl::Time now, absl::Duration duration, int32_t num_rows, int32_t num_prefill) {
   const double seconds = absl::ToDoubleSeconds(duration);
   if (2 * num_prefill >= num_rows) {
+    if (now - last_prefill_ > kMemory) prefill_rows_ = prefill_seconds_ = 0;
+    const double expected = prefill_seconds_ > 0 ? prefill_seconds_ / prefill_rows_ * num_rows : seconds;
     // Sums, not a mean of rates: a long step says more than a short one.
     prefill_rows_ = kDecay * prefill_rows_ + num_rows;
-    prefill_seconds_ = kDecay * prefill_seconds_ + seconds;
+    prefill_seconds_ = kDecay * prefill_seconds_ + std::min(seconds, kMaxSurprise * expected);
     last_prefill_ = now;
   }
   step_seconds_ = Mixed(step_seconds_, seconds, kStepDecay);

@@ -107,6 +107,18 @@ TEST(LoadEstimate, AQueueThatStandsStillIsNotTakenForAFastOne) {
   EXPECT_EQ(RetryDelay(LoadEstimate().QueueTime(kNow, 1)), absl::Milliseconds(10));
 }
 
+TEST(LoadEstimate, AStepThatWasHeldUpDoesNotShutTheDoor) {
+  LoadEstimate load = Measured();
+  EXPECT_NEAR(absl::ToDoubleSeconds(load.PrefillTime(kNow, 100)), 0.1, 0.001);
+  load.OnStep(kNow, absl::Seconds(20), 10, 10);  // the machine paused
+  EXPECT_LT(load.PrefillTime(kNow, 100), absl::Milliseconds(250));
+  // Nobody was taken for a while: what comes is measured anew.
+  const absl::Time later = kNow + absl::Seconds(11);
+  EXPECT_EQ(load.PrefillTime(later, 100), absl::ZeroDuration());
+  load.OnStep(later, absl::Milliseconds(1), 10, 10);
+  EXPECT_NEAR(absl::ToDoubleSeconds(load.PrefillTime(later, 100)), 0.01, 1e-6);
+}
+
 TEST(LoadEstimate, StepsThatMostlyDecodeSayNothingOfPrefill) {
   LoadEstimate load;
   load.OnStep(kNow, absl::Milliseconds(10), 100, 10);
