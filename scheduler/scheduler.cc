@@ -252,8 +252,8 @@ bool Scheduler::ScheduleRunning(Batch& batch) {
   bool all_had_blocks = true;
   // Added up here, where the sequences pass by anyway, if AdmitWaiting is going to ask.
   num_reserved_ = 0;
-  const auto reserve = [this, somebody_waits = !queue_.empty()](const Sequence& sequence) {
-    if (somebody_waits) num_reserved_ += sequence.NumBlocksSoon();
+  const auto reserve = [this, may_admit = MayAdmit()](const Sequence& sequence) {
+    if (may_admit) num_reserved_ += sequence.NumBlocksSoon();
   };
   for (auto it = running_.begin(); it != running_.end(); ++it, --num_behind) {
     if (const auto next = std::next(it); next != running_.end()) next->Prefetch();
@@ -324,7 +324,7 @@ void Scheduler::AdmitWaiting(absl::Time now, Batch& batch, std::vector<TokenEven
     return !queue_.empty() && num_seats_ < MaxSeats() && batch.num_tokens < options_.max_num_batched_tokens &&
            num_chunked_ < options_.chunked_prefill_size;
   };
-  if (!may_admit() || blocked_ == &queue_.Front()) return;
+  if (!MayAdmit() || !may_admit()) return;
   int64_t reserved = num_reserved_;
   while (may_admit()) {
     Sequence* const sequence = NextToAdmit(now, events);

@@ -177,6 +177,8 @@ class Scheduler {
   Sequence* NextToAdmit(absl::Time now, std::vector<TokenEvent>& events);
   // kPriority: admits those that go before running ones, which are preempted for a seat or for blocks.
   void AdmitBeforeRunning(absl::Time now, std::vector<TokenEvent>& events);
+  // Somebody waits for whom there may be a seat and blocks.
+  bool MayAdmit() const { return !queue_.empty() && num_seats_ < MaxSeats() && blocked_ != &queue_.Front(); }
   // Makes waiting sequences run, in order, while seats, budget and blocks allow. REQUIRES: ScheduleRunning was true.
   void AdmitWaiting(absl::Time now, Batch& batch, std::vector<TokenEvent>& events);
   // Sequences that can run at once.
@@ -272,7 +274,7 @@ class Scheduler {
   // Of the last batch.
   int32_t num_admitted_ = 0;
   int32_t num_chunked_ = 0;   // tokens of its sequences with more than one pending
-  int64_t num_reserved_ = 0;  // NumReservedBlocks, if somebody waited: of those who ran before others were admitted
+  int64_t num_reserved_ = 0;  // NumReservedBlocks before others were admitted, if they may have been
   // Positions of prompts that running sequences had yet to run after the last batch.
   int64_t num_running_tokens_ = 0;
   std::vector<BlockId> suspects_;  // blocks that failed sequences held
