@@ -303,6 +303,7 @@ void CudaBackend<Device>::LaunchSample(const quire::SampleArgs& args, SampledTok
       if (!device_->Synchronize().ok()) return;
       row_staging_.Clear();
       count = NumRowsThatFit(left, vocab, row_staging_);
+      Check(count > 0, "Sample: a row names an id twice");  // what it names once there is room for
     }
     const auto [host_rows, rows] = row_staging_.template Next<SampleRow>(count);
     for (size_t r = 0; r < count; ++r) host_rows[r] = StageRow(left[r], vocab, row_staging_);
