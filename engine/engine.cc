@@ -147,6 +147,7 @@ void Engine::CarryOut(std::vector<Command>& commands) {
 
 void Engine::Deliver() {
   CountLeavers();
+  if (KvEventLog* const kv_events = scheduler_.options().kv_events) kv_events->Flush();
   progress_.scheduler = scheduler_.stats();
   progress_.retry_delay = scheduler_.RetryDelay(absl::Now());
   num_preempted_.store(progress_.scheduler.num_waiting - static_cast<int32_t>(unstarted_.size()),

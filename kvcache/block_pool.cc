@@ -18,7 +18,7 @@ std::optional<BlockId> BlockPool::Allocate() {
   } else if (num_reclaimable_ > 0) {
     block = states_.back().newer;  // after the anchor comes the oldest
     RemoveReclaimable(block);
-    index_.Erase(block);
+    Forget(block);
   } else {
     return std::nullopt;
   }
@@ -51,11 +51,16 @@ void BlockPool::Publish(BlockId block, const BlockHash& hash) {
 
 void BlockPool::Unpublish(BlockId block) {
   if (!index_.Contains(block)) return;
-  index_.Erase(block);
+  Forget(block);
   if (states_[block].references == 0) {
     RemoveReclaimable(block);
     free_.push_back(block);
   }
+}
+
+void BlockPool::Forget(BlockId block) {
+  if (events_ != nullptr) events_->Removed(index_.NameOf(block));
+  index_.Erase(block);
 }
 
 void BlockPool::AppendReclaimable(BlockId block) {

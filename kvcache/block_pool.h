@@ -19,6 +19,7 @@
 
 #include "kernels/paged_attention/paged_kv.h"
 #include "kvcache/block_hash.h"
+#include "kvcache/kv_event_log.h"
 #include "kvcache/prefix_index.h"
 
 namespace quire {
@@ -30,6 +31,9 @@ class BlockPool {
 
   BlockPool(const BlockPool&) = delete;  // block tables point at it
   BlockPool& operator=(const BlockPool&) = delete;
+
+  // From now on `events` is told of each name that leaves the index. nullptr: nobody is.
+  void Tell(KvEventLog* events) { events_ = events; }
 
   int32_t num_blocks() const { return static_cast<int32_t>(states_.size()) - 1; }
   int32_t num_free() const { return static_cast<int32_t>(free_.size()); }
@@ -68,10 +72,13 @@ class BlockPool {
     BlockId newer;
   };
 
+  // Takes a block out of the index.
+  void Forget(BlockId block);
   void AppendReclaimable(BlockId block);
   void RemoveReclaimable(BlockId block);
 
   PrefixIndex index_;
+  KvEventLog* events_ = nullptr;
   // [num_blocks + 1]: the reclaimable ones are a ring from the oldest to the newest; the last element is its anchor.
   std::vector<State> states_;
   std::vector<BlockId> free_;  // a stack: the block released last is the likeliest to be in a CPU's cache

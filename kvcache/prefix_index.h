@@ -32,6 +32,9 @@ class PrefixIndex {
   // Names `block`; false, and nothing changes, if another block has this name. REQUIRES: !Contains(block).
   bool Insert(const BlockHash& hash, BlockId block);
 
+  // REQUIRES: Contains(block).
+  const BlockHash& NameOf(BlockId block) const { return entries_[block].name; }
+
   // Forgets the name of `block`. REQUIRES: Contains(block).
   void Erase(BlockId block);
 

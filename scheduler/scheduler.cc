@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_format.h"
@@ -15,12 +16,18 @@ TokenEvent& AppendEvent(EventKind kind, const Sequence& sequence, absl::Time tim
   return events.emplace_back(kind, sequence.id(), sequence.index(), time);
 }
 
+int32_t PrefixGroup(const std::vector<int32_t>& windows) {
+  const auto full = std::find(windows.begin(), windows.end(), 0);
+  return static_cast<int32_t>(full == windows.end() ? 0 : full - windows.begin());
+}
+
 }  // namespace
 
 Scheduler::Scheduler(const SchedulerOptions& options)
     : options_(options),
       layout_{.block_size = options.block_size, .windows = options.kv_windows},
       has_windows_(layout_.has_windows()),
+      prefix_group_(PrefixGroup(options.kv_windows)),
       pool_(options.num_blocks),
       shares_(options.max_tenants, options.tenant_weights),
       queue_(options.policy, shares_) {
@@ -28,6 +35,7 @@ Scheduler::Scheduler(const SchedulerOptions& options)
             options.max_num_batched_tokens >= 1 && options.chunked_prefill_size >= 1 && options.run_ahead >= 0 &&
             options.run_ahead <= kMaxRunAhead,
         "scheduler options out of range");
+  pool_.Tell(options.kv_events);
   for (InFlight& batch : in_flight_) batch.sequences.reserve(options.max_num_seqs);
 }
 
@@ -103,10 +111,9 @@ int32_t Scheduler::NumCached(const Request& request) const {
   if (!reads) return 0;
   // The last token always runs: the next one is drawn from its row.
   const size_t max_blocks = std::min((request.prompt.size() - 1) / options_.block_size, request.prompt_hashes.size());
-  const auto full = std::find(layout_.windows.begin(), layout_.windows.end(), 0);
-  const auto group = static_cast<int32_t>(full == layout_.windows.end() ? 0 : full - layout_.windows.begin());
   size_t num_blocks = 0;
-  while (num_blocks < max_blocks && pool_.Lookup(InGroup(request.prompt_hashes[num_blocks], group))) ++num_blocks;
+  while (num_blocks < max_blocks && pool_.Lookup(InGroup(request.prompt_hashes[num_blocks], prefix_group_)))
+    ++num_blocks;
   return static_cast<int32_t>(num_blocks) * options_.block_size;
 }
 
@@ -559,8 +566,25 @@ void Scheduler::PublishBlocks(Sequence& sequence, int32_t end) {
   // A token that was drawn in vain may have run; nobody knows its name.
   const auto num_known = static_cast<int32_t>(sequence.tokens_.size());
   end = std::min(end, std::min(sequence.num_computed_, num_known) / options_.block_size);
+  const int32_t begin = sequence.num_published_;
   for (int32_t& index = sequence.num_published_; index < end; ++index) {
     sequence.blocks_.Publish(index, sequence.HashOf(index));
+  }
+  if (options_.kv_events != nullptr && begin < end) TellStored(sequence, begin, end);
+}
+
+void Scheduler::TellStored(Sequence& sequence, int32_t begin, int32_t end) {
+  // Of a block with a salt nobody is told: whoever routes by tokens alone would take it for one without.
+  if (sequence.request().root_hash != unsalted_) return;
+  std::optional<BlockHash> parent;
+  if (begin > 0) parent = InGroup(sequence.HashOf(begin - 1), prefix_group_);
+  for (int32_t index = begin; index < end; ++index) {
+    const BlockHash name = InGroup(sequence.HashOf(index), prefix_group_);
+    if (index >= sequence.block_table(prefix_group_).num_absent()) {  // no window has passed it
+      options_.kv_events->Stored(name, parent ? &*parent : nullptr,
+                                 sequence.tokens().subspan(size_t(index) * options_.block_size, options_.block_size));
+    }
+    parent = name;
   }
 }
 

@@ -43,6 +43,7 @@
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "kvcache/block_pool.h"
+#include "kvcache/kv_event_log.h"
 #include "kvcache/kv_table_layout.h"
 #include "scheduler/admission.h"
 #include "scheduler/batch.h"
@@ -77,6 +78,9 @@ struct SchedulerOptions {
   std::map<std::string, double> tenant_weights = {};  // kFair: of tenants whose weight is not 1
   int32_t max_tenants = 1024;                         // kFair: with accounts of their own
   AdmissionLimits limits = {};
+  // Is told of the blocks without a salt that enter and leave the prefix cache; outlives the scheduler. nullptr: nobody
+  // wants to know.
+  KvEventLog* kv_events = nullptr;
 };
 
 // Gauges of this moment, then counters since start, each counted where it happens.
@@ -226,6 +230,8 @@ class Scheduler {
   SequenceList::iterator PlaceOf(const Sequence& sequence);
   // Publishes the full blocks before index `end` that are not published yet.
   void PublishBlocks(Sequence& sequence, int32_t end);
+  // Tells options_.kv_events of those from `begin` on. REQUIRES: there is one.
+  void TellStored(Sequence& sequence, int32_t begin, int32_t end);
   // Publishes what it has computed, unless it failed, and gives its blocks back; if it runs again, from the beginning.
   // REQUIRES: no batch in flight names it.
   void ReleaseBlocks(Sequence& sequence);
@@ -249,6 +255,9 @@ class Scheduler {
   SchedulerOptions options_;
   KvTableLayout layout_;
   bool has_windows_;
+  // The first group of layers that keeps all blocks, else the first: what is cached of a prefix is told by it.
+  int32_t prefix_group_;
+  const BlockHash unsalted_ = RootHash("");
   BlockPool pool_;  // before the sequences: their tables refer to both
 
   SequenceList running_;     // in the order in which they are served

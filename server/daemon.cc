@@ -19,6 +19,9 @@ namespace {
 // How long streams that were ended may take to tell their clients.
 constexpr absl::Duration kFarewell = absl::Milliseconds(500);
 
+// Events of the prefix cache that wait for the thread that tells subscribers of them.
+constexpr size_t kMaxKvEvents = 65536;
+
 std::string ServedName(const Options& options) {
   return options.served_model_name.empty() ? LastPathPart(options.engine.model) : options.served_model_name;
 }
@@ -53,6 +56,11 @@ GenerationOptions ServiceOptions(const Options& options, RequestLimits limits) {
   result.default_timeout = options.default_timeout;
   result.max_unsent_tokens = options.max_unsent_tokens;
   return result;
+}
+
+SchedulerOptions WithKvEvents(SchedulerOptions options, KvEventLog* kv_events) {
+  options.kv_events = kv_events;
+  return options;
 }
 
 std::unique_ptr<SpanExporter> MakeSpanExporter(const Options& options, const v1::GetModelResponse& model,
@@ -117,8 +125,9 @@ Daemon::Daemon(const Options& options, ShutdownSignal& signal, LoadedModel model
       log_(options.log_format),
       spans_(MakeSpanExporter(options, model_, metrics_)),
       detokenizer_(*tokenizer_, metrics_, log_, spans_.get()),
-      engine_(model.plan.scheduler, options.engine.max_waiting_requests, options.engine.max_waiting_tokens,
-              std::move(model.runner), &detokenizer_),
+      kv_event_log_(options.kv_events ? std::make_unique<KvEventLog>(kMaxKvEvents) : nullptr),
+      engine_(WithKvEvents(model.plan.scheduler, kv_event_log_.get()), options.engine.max_waiting_requests,
+              options.engine.max_waiting_tokens, std::move(model.runner), &detokenizer_),
       live_(options.write_timeout),
       pool_(TokenizerPool::Options()),
       rate_(options.max_call_rate),
@@ -126,7 +135,10 @@ Daemon::Daemon(const Options& options, ShutdownSignal& signal, LoadedModel model
           {*tokenizer_, engine_, detokenizer_, pool_, live_, metrics_, rate_, spans_.get(), &authenticator_},
           ServiceOptions(options, std::move(limits))),
       model_service_(model_, &authenticator_),
-      vllm_service_({generation_service_, engine_, live_, authenticator_, [this] { return ready_ && !failed_; }},
+      kv_event_feed_(options.kv_events ? std::make_unique<KvEventFeed>(*kv_event_log_, options.engine.block_size)
+                                       : nullptr),
+      vllm_service_({generation_service_, engine_, live_, authenticator_, [this] { return ready_ && !failed_; },
+                     kv_event_feed_.get()},
                     model_, options.engine.model, options.engine.max_num_seqs),
       heartbeat_(options.step_timeout) {
   detokenizer_.Start([this](RequestId id, uint32_t index) { engine_.Stop(id, index); },
@@ -221,6 +233,7 @@ void Daemon::Stop() {
   pool_.Shutdown();
   engine_.Shutdown();
   detokenizer_.Shutdown();  // every call has its last event now
+  if (kv_event_feed_ != nullptr) kv_event_feed_->Shutdown();
   if (rpc_server_ != nullptr) rpc_server_->Shutdown(kFarewell);
   if (health_server_ != nullptr) health_server_->Shutdown(kFarewell);
   if (spans_ != nullptr) spans_->Shutdown();

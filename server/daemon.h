@@ -19,6 +19,7 @@
 #include "server/flags.h"
 #include "server/generation_service.h"
 #include "server/heartbeat.h"
+#include "server/kv_event_feed.h"
 #include "server/live_requests.h"
 #include "server/logging.h"
 #include "server/metrics.h"
@@ -67,12 +68,14 @@ class Daemon {
   RequestLog log_;
   const std::unique_ptr<SpanExporter> spans_;  // of --otlp-endpoint; may be none
   Detokenizer detokenizer_;
+  const std::unique_ptr<KvEventLog> kv_event_log_;  // of --kv-events; may be none, and then there is no feed
   Engine engine_;
   LiveRequests live_;
   TokenizerPool pool_;
   CallRate rate_;
   GenerationService generation_service_;
   ModelService model_service_;
+  const std::unique_ptr<KvEventFeed> kv_event_feed_;
   VllmService vllm_service_;
   Heartbeat heartbeat_;  // of the admin server's thread
   std::atomic<bool> ready_{false};

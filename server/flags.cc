@@ -300,6 +300,11 @@ constexpr Flag kFlags[] = {
      [](Options& o, absl::string_view v) { return StoreInteger(v, 1, 1048576, o.engine.chunked_prefill_size); }},
     {"enable-prefix-caching", "", "true", "reuse the KV blocks of a prompt's beginning that was seen before",
      [](Options& o, absl::string_view v) { return Store(ParseSwitch(v), o.engine.enable_prefix_caching); }},
+    {"kv-events", "", "false",
+     "tell routers that subscribe (SubscribeKvEvents of the VllmEngine dialect) which blocks are cached. The events "
+     "carry "
+     "the tokens of prompts without a cache salt; with --auth-token-file they need a token without a tenant",
+     [](Options& o, absl::string_view v) { return Store(ParseSwitch(v), o.kv_events); }},
     {"scheduling-policy", "POLICY", "fcfs",
      "who runs first: fcfs, in order of arrival; priority, the request with the lowest number, which takes seat and "
      "blocks of others; fair, the tenant that was served least (virtual token counter)",
@@ -441,6 +446,9 @@ absl::Status CheckOptions(const Options& options) {
   }
   if (!tls.client_ca.empty() && tls.cert.empty()) {
     return absl::InvalidArgumentError("--tls-client-ca needs --tls-cert and --tls-key");
+  }
+  if (options.kv_events && !options.engine.enable_prefix_caching) {
+    return absl::InvalidArgumentError("--kv-events needs --enable-prefix-caching");
   }
   const bool guarded = !tls.cert.empty() || !options.auth_token_file.empty();
   if (!options.listen.loopback() && !guarded && !options.insecure) {

@@ -35,6 +35,7 @@ struct Options {
   TlsFiles tls;                 // cert and key: both or neither
   std::string auth_token_file;  // empty: everybody may call
   bool insecure = false;
+  bool kv_events = false;  // may be subscribed to
   bool reflection = true;
   bool use_generation_config = true;  // false: --generation-config none
   std::optional<absl::Duration> default_timeout;

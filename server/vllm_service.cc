@@ -217,11 +217,17 @@ grpc::ServerWriteReactor<smg::GetTokenizerChunk>* VllmService::GetTokenizer(grpc
   return new ArchiveStream(*archive);
 }
 
-grpc::ServerWriteReactor<smg::KvEventBatch>* VllmService::SubscribeKvEvents(grpc::CallbackServerContext* context,
-                                                                            const smg::SubscribeKvEventsRequest*) {
-  absl::Status status = parts_.authenticator.Check(*context).status();
-  if (status.ok()) status = NotSupported("SubscribeKvEvents", "KV events are not published");
-  return new RefusedStream<smg::KvEventBatch>(status);
+grpc::ServerWriteReactor<smg::KvEventBatch>* VllmService::SubscribeKvEvents(
+    grpc::CallbackServerContext* context, const smg::SubscribeKvEventsRequest* request) {
+  const absl::StatusOr<Principal> caller = parts_.authenticator.Check(*context);
+  absl::Status status = caller.status();
+  if (status.ok() && parts_.kv_events == nullptr) {
+    status = NotSupported("SubscribeKvEvents", "KV events are off: they need --kv-events");
+  } else if (status.ok() && caller->tenant) {
+    status = absl::PermissionDeniedError("KV events tell of all tenants' prompts: a token without a tenant is needed");
+  }
+  if (!status.ok()) return new RefusedStream<smg::KvEventBatch>(status);
+  return parts_.kv_events->Subscribe(request->start_sequence_number());
 }
 
 }  // namespace quire

@@ -1,8 +1,9 @@
 // VllmService: the dialect vllm.grpc.engine.VllmEngine, which the gateway SMG and the llm-d endpoint picker speak. A
 // call to Generate walks the same way as one of quire.v1; only its messages differ (server/vllm_dialect.h).
 //
-// Embed and SubscribeKvEvents answer UNIMPLEMENTED: no model that is served makes embeddings, and KV events are not
-// published.
+// Embed answers UNIMPLEMENTED: no model that is served makes embeddings. SubscribeKvEvents does where no feed is given:
+// events carry the tokens of everybody's prompts, so the operator must ask for them, and a caller bound to a tenant
+// gets none.
 //
 // Thread: any.
 
@@ -21,6 +22,7 @@
 #include "quire/v1/model.pb.h"
 #include "server/authenticator.h"
 #include "server/generation_service.h"
+#include "server/kv_event_feed.h"
 #include "server/live_requests.h"
 #include "server/tokenizer_archive.h"
 #include "vllm/engine.grpc.pb.h"
@@ -34,6 +36,7 @@ struct VllmParts {
   LiveRequests& live;
   const Authenticator& authenticator;
   std::function<bool()> healthy;
+  KvEventFeed* kv_events = nullptr;
 };
 
 using RawVllmService =
@@ -66,7 +69,7 @@ class VllmService final : public RawVllmService {
   grpc::ServerWriteReactor<smg::grpc::common::GetTokenizerChunk>* GetTokenizer(
       grpc::CallbackServerContext* context, const smg::grpc::common::GetTokenizerRequest*) override;
   grpc::ServerWriteReactor<smg::grpc::common::KvEventBatch>* SubscribeKvEvents(
-      grpc::CallbackServerContext* context, const smg::grpc::common::SubscribeKvEventsRequest*) override;
+      grpc::CallbackServerContext* context, const smg::grpc::common::SubscribeKvEventsRequest* request) override;
 
  private:
   // Answers a unary call: with what `fill` leaves, once the caller has shown who he is.

@@ -28,8 +28,10 @@ namespace {
 constexpr int32_t kBlockSize = 16;
 constexpr RequestId kNumRequests = 32;
 
+enum class Cache { kNone, kPrefixes, kPrefixesTold };
+
 // Steps until all prompts are in, then as many again for vectors to reach their size.
-class SteadyDecode : public testing::TestWithParam<bool> {
+class SteadyDecode : public testing::TestWithParam<Cache> {
  protected:
   void SetUp() override {
     for (RequestId id = 1; id <= kNumRequests; ++id) {
@@ -57,15 +59,18 @@ class SteadyDecode : public testing::TestWithParam<bool> {
     runner_.Run(batch_, result_);
     const int64_t before_commit = num_allocations;
     scheduler_.Commit(absl::UnixEpoch(), batch_, result_, events_);
+    kv_events_.Flush();
     return in_schedule + num_allocations - before_commit;
   }
 
+  KvEventLog kv_events_{/*max_events=*/64};
   SchedulerOptions options_ = {.block_size = kBlockSize,
                                .num_blocks = 2000,
                                .max_num_seqs = int32_t(kNumRequests),
                                .max_num_batched_tokens = 256,
                                .max_model_len = 1000,
-                               .enable_prefix_caching = GetParam()};
+                               .enable_prefix_caching = GetParam() != Cache::kNone,
+                               .kv_events = GetParam() == Cache::kPrefixesTold ? &kv_events_ : nullptr};
   Scheduler scheduler_{options_};
   FakeRunner runner_{options_};
   Batch batch_;
@@ -83,7 +88,8 @@ TEST_P(SteadyDecode, AllocatesNothing) {
   EXPECT_GT(scheduler_.stats().blocks_held, held_before);
 }
 
-INSTANTIATE_TEST_SUITE_P(PrefixCaching, SteadyDecode, testing::Bool());
+INSTANTIATE_TEST_SUITE_P(PrefixCaching, SteadyDecode,
+                         testing::Values(Cache::kNone, Cache::kPrefixes, Cache::kPrefixesTold));
 
 TEST(AllocationCounter, Counts) {
   const int64_t before = num_allocations;

@@ -16,6 +16,7 @@
 #include <cstdlib>
 #include <functional>
 #include <limits>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <new>
@@ -482,6 +483,116 @@ TEST_F(SpansTest, CallsOfARecordedTraceAreTold) {
   EXPECT_THAT(SpanNumber(1), HasSubstr(R"("error.type","value":{"stringValue":"INVALID_ARGUMENT"})"));
   EXPECT_TRUE(Begin(Request("xyz", 1))->Finish().ok());  // without a trace of its caller's
   EXPECT_THAT(SpanNumber(2), testing::Not(HasSubstr("parentSpanId")));
+}
+
+class KvEventsTest : public GenerationServiceTest {
+ protected:
+  explicit KvEventsTest(KvEventFeed::Limits limits = {})
+      : GenerationServiceTest([&](auto& setup) {
+          setup.kv_events = true;
+          setup.kv_event_limits = limits;
+        }) {}
+
+  // A subscription and what its reader believes.
+  struct Subscription {
+    grpc::ClientContext context;
+    std::unique_ptr<grpc::ClientReader<smg::grpc::common::KvEventBatch>> reader;
+    uint64_t last_number = 0;
+    int num_cleared = 0;
+    std::map<int64_t, std::vector<uint32_t>> blocks;
+
+    // Reads one batch; the numbers have no gap.
+    void Read() {
+      smg::grpc::common::KvEventBatch batch;
+      ASSERT_TRUE(reader->Read(&batch));
+      EXPECT_EQ(batch.sequence_number(), ++last_number);
+      for (const auto& event : batch.events()) {
+        if (event.has_cleared()) {
+          blocks.clear();
+          ++num_cleared;
+        }
+        for (const auto& block : event.stored().blocks()) {
+          EXPECT_EQ(block.block_size(), 16);
+          blocks[block.block_hash()] = {block.token_ids().begin(), block.token_ids().end()};
+        }
+        for (const int64_t hash : event.removed().block_hashes()) EXPECT_EQ(blocks.erase(hash), 1u);
+      }
+    }
+    void ReadUntil(size_t num_blocks) {
+      while (blocks.size() != num_blocks && !testing::Test::HasFailure()) Read();
+    }
+  };
+  std::unique_ptr<Subscription> Subscribe(uint64_t cursor) {
+    auto subscription = std::make_unique<Subscription>();
+    smg::grpc::common::SubscribeKvEventsRequest request;
+    request.set_start_sequence_number(cursor);
+    subscription->last_number = cursor;
+    subscription->reader = vllm_->SubscribeKvEvents(&subscription->context, request);
+    return subscription;
+  }
+
+  const std::unique_ptr<vllm::grpc::engine::VllmEngine::Stub> vllm_ = vllm::grpc::engine::VllmEngine::NewStub(channel_);
+};
+
+TEST_F(KvEventsTest, ASubscriberKnowsWhatIsCached) {
+  gate_.Open();
+  EXPECT_TRUE(Begin(Request(std::string(40, 'x'), 1))->Finish().ok());  // two full blocks
+  const auto first = Subscribe(0);
+  first->ReadUntil(2);
+  EXPECT_EQ(first->num_cleared, 1);
+  EXPECT_THAT(first->blocks, testing::Each(testing::Pair(testing::_, testing::Each('x'))));
+  EXPECT_TRUE(Begin(Request(std::string(20, 'y'), 1))->Finish().ok());
+  first->ReadUntil(3);
+
+  // Who comes back goes on where he was, and with what is cached now.
+  first->context.TryCancel();
+  const auto again = Subscribe(first->last_number);
+  again->ReadUntil(3);
+  EXPECT_EQ(again->blocks, first->blocks);
+  EXPECT_EQ(again->num_cleared, 1);
+
+  v1::GenerateRequest salted = Request(std::string(40, 'z'), 1);
+  salted.mutable_cache()->set_salt("secret");
+  EXPECT_TRUE(Begin(salted)->Finish().ok());
+  EXPECT_TRUE(Begin(Request(std::string(20, 'w'), 1))->Finish().ok());
+  again->ReadUntil(4);
+  EXPECT_THAT(again->blocks, testing::Not(testing::Contains(testing::Pair(testing::_, testing::Contains('z')))));
+}
+
+TEST_F(KvEventsTest, TheServersEndIsTold) {
+  const auto subscription = Subscribe(41);
+  subscription->Read();
+  services_.kv_events.Shutdown();
+  smg::grpc::common::KvEventBatch batch;
+  EXPECT_FALSE(subscription->reader->Read(&batch));
+  EXPECT_EQ(subscription->reader->Finish().error_code(), grpc::StatusCode::UNAVAILABLE);
+}
+
+class FewKvEventsTest : public KvEventsTest {
+ protected:
+  FewKvEventsTest() : KvEventsTest({.max_subscribers = 1, .max_unsent_blocks = 3}) {}
+};
+
+TEST_F(FewKvEventsTest, WhoReadsTooLittleIsToldSo) {
+  gate_.Open();
+  const auto subscription = Subscribe(0);
+  subscription->Read();
+  const auto second = Subscribe(0);
+  EXPECT_EQ(second->reader->Finish().error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_TRUE(Begin(Request(std::string(100, 'x'), 1))->Finish().ok());  // six blocks in one step
+  smg::grpc::common::KvEventBatch batch;
+  EXPECT_FALSE(subscription->reader->Read(&batch));
+  const grpc::Status status = subscription->reader->Finish();
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_THAT(status.error_message(), HasSubstr("reads too slowly"));
+}
+
+TEST_F(GenerationServiceTest, KvEventsAreOffUnlessAskedFor) {
+  grpc::ClientContext context;
+  const auto stub = vllm::grpc::engine::VllmEngine::NewStub(channel_);
+  const grpc::Status status = stub->SubscribeKvEvents(&context, {})->Finish();
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::UNIMPLEMENTED);
+  EXPECT_THAT(status.error_message(), HasSubstr("--kv-events"));
 }
 
 TEST_F(RpcLimitsTest, MessagesAndMetadataBeyondTheLimitsAreRefused) {

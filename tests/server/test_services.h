@@ -32,6 +32,8 @@ struct TestServicesSetup {
   int32_t max_call_rate = 1'000'000;
   RpcLimits limits = {};
   std::string otlp_url = "";  // empty: no spans
+  bool kv_events = false;
+  KvEventFeed::Limits kv_event_limits = {};
 };
 
 // Everything is there to be looked at.
@@ -43,16 +45,18 @@ struct TestServices {
         log(LogFormat::kText),
         spans(setup.otlp_url.empty() ? nullptr : MakeSpans(setup, metrics)),
         detokenizer(*tokenizer, metrics, log, spans.get()),
-        engine(setup.scheduler, setup.max_waiting, /*max_waiting_tokens=*/100000, std::move(setup.runner),
-               &detokenizer),
+        kv_event_log(/*max_events=*/1000),
+        engine(WithKvEvents(setup, kv_event_log), setup.max_waiting, /*max_waiting_tokens=*/100000,
+               std::move(setup.runner), &detokenizer),
         live(setup.write_timeout),
         pool(TokenizerPool::Options()),
         rate(setup.max_call_rate),
         generation({*tokenizer, engine, detokenizer, pool, live, metrics, rate, spans.get(), &authenticator},
                    std::move(setup.generation)),
         model(ModelOf(setup), &authenticator),
-        vllm({generation, engine, live, authenticator, [] { return true; }}, ModelOf(setup), /*model_directory=*/"",
-             setup.scheduler.max_num_seqs) {
+        kv_events(kv_event_log, setup.scheduler.block_size, setup.kv_event_limits),
+        vllm({generation, engine, live, authenticator, [] { return true; }, setup.kv_events ? &kv_events : nullptr},
+             ModelOf(setup), /*model_directory=*/"", setup.scheduler.max_num_seqs) {
     detokenizer.Start([this](RequestId id, uint32_t index) { engine.Stop(id, index); }, [](const absl::Status&) {});
     grpc::Service* const services[] = {&generation, &model, &vllm};
     server = *RpcServer::Start({.address = {"127.0.0.1", 0}, .limits = setup.limits}, services);
@@ -63,6 +67,7 @@ struct TestServices {
     pool.Shutdown();
     engine.Shutdown();
     detokenizer.Shutdown();
+    kv_events.Shutdown();
     server->Shutdown(absl::Seconds(5));
     EXPECT_EQ(live.size(), 0u);
   }
@@ -83,6 +88,11 @@ struct TestServices {
     options.max_delay = absl::ZeroDuration();
     return std::make_unique<SpanExporter>(std::move(options), metrics);
   }
+  static SchedulerOptions WithKvEvents(const TestServicesSetup& setup, KvEventLog& log) {
+    SchedulerOptions options = setup.scheduler;
+    if (setup.kv_events) options.kv_events = &log;
+    return options;
+  }
   static v1::GetModelResponse ModelOf(const TestServicesSetup& setup) {
     v1::GetModelResponse model;
     model.set_name(setup.info.model_name);
@@ -97,12 +107,14 @@ struct TestServices {
   RequestLog log;
   const std::unique_ptr<SpanExporter> spans;
   Detokenizer detokenizer;
+  KvEventLog kv_event_log;
   Engine engine;
   LiveRequests live;
   TokenizerPool pool;
   CallRate rate;
   GenerationService generation;
   ModelService model;
+  KvEventFeed kv_events;
   VllmService vllm;
   std::unique_ptr<RpcServer> server;
   std::shared_ptr<grpc::Channel> channel;
