@@ -6,6 +6,7 @@
 
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "server/contained.h"
 #include "server/errors.h"
 #include "server/rpc_message.h"
 
@@ -75,17 +76,13 @@ class KvEventFeed::Messages {
 // One stream. The feed tells it of changes; gRPC takes them one by one.
 class KvEventFeed::Subscriber final : public Reactor {
  public:
-  // `feed`: nullptr for a stream that only ends.
-  Subscriber(KvEventFeed* feed, uint64_t cursor) : feed_(feed), last_number_(cursor) {}
-
-  // What comes first, whatever its size.
-  void Begin(std::vector<smg::KvEventBatch> batches) {
-    {
-      const std::lock_guard lock(mutex_);
-      for (smg::KvEventBatch& batch : batches) unsent_.push_back({std::move(batch), /*num_counted=*/0});
-    }
-    Advance();
+  // `feed`: nullptr for a stream that only ends. `first`: what comes first, whatever its size.
+  Subscriber(KvEventFeed* feed, uint64_t cursor, std::vector<smg::KvEventBatch> first = {})
+      : feed_(feed), last_number_(cursor) {
+    for (smg::KvEventBatch& batch : first) unsent_.push_back({std::move(batch), /*num_counted=*/0});
   }
+
+  void Begin() { Advance(); }
 
   void Push(const smg::KvEventBatch& batch) {
     {
@@ -107,9 +104,10 @@ class KvEventFeed::Subscriber final : public Reactor {
   void End(const absl::Status& status) {
     {
       const std::lock_guard lock(mutex_);
-      if (end_) return;
-      unsent_.clear();
-      end_ = status;
+      if (!end_) {
+        unsent_.clear();
+        end_ = status;
+      }
     }
     Advance();
   }
@@ -183,10 +181,10 @@ KvEventFeed::Reactor* KvEventFeed::Subscribe(uint64_t cursor) {
     stream->End(refused);
     return stream;
   }
-  auto* const subscriber = new Subscriber(this, cursor);
-  subscribers_.insert(subscriber);
-  subscriber->Begin(Snapshot());
-  return subscriber;
+  auto subscriber = std::make_unique<Subscriber>(this, cursor, Snapshot());
+  subscribers_.insert(subscriber.get());
+  subscriber->Begin();
+  return subscriber.release();
 }
 
 void KvEventFeed::Remove(Subscriber* subscriber) {
@@ -207,9 +205,16 @@ void KvEventFeed::Loop() {
   KvEventBatch batch;
   while (log_.Take(batch)) {
     const std::lock_guard lock(mutex_);
-    for (const smg::KvEventBatch& changes : Apply(batch)) {
-      for (Subscriber* subscriber : subscribers_) subscriber->Push(changes);
-    }
+    const absl::Status status = Contained([&] {
+      for (const smg::KvEventBatch& changes : Apply(batch)) {
+        for (Subscriber* subscriber : subscribers_) subscriber->Push(changes);
+      }
+      return absl::OkStatus();
+    });
+    if (status.ok()) continue;
+    // Out of memory: what is known is in doubt, and who asks again learns anew.
+    mirror_.clear();
+    for (Subscriber* subscriber : subscribers_) subscriber->End(status);
   }
 }
 

@@ -90,6 +90,7 @@ grpc::ServerWriteReactor<grpc::ByteBuffer>* VllmService::Generate(grpc::Callback
   const auto encoder = std::make_shared<std::optional<VllmEncoder>>();
   GenerationService::Dialect dialect;
   dialect.rpc_service = "vllm.grpc.engine.VllmEngine";
+  dialect.field_name = VllmFieldName;
   dialect.parse = [encoder, max_model_len = model_info_.max_context_length()](
                       const grpc::ByteBuffer& from) -> absl::StatusOr<v1::GenerateRequest> {
     vllm::GenerateRequest request;
@@ -212,9 +213,9 @@ grpc::ServerWriteReactor<smg::GetTokenizerChunk>* VllmService::GetTokenizer(grpc
   if (const absl::Status status = parts_.authenticator.Check(*context).status(); !status.ok()) {
     return new RefusedStream<smg::GetTokenizerChunk>(status);
   }
-  const absl::StatusOr<TokenizerArchive>& archive = Archive();
-  if (!archive.ok()) return new RefusedStream<smg::GetTokenizerChunk>(archive.status());
-  return new ArchiveStream(*archive);
+  const absl::Status made = Contained([this] { return Archive().status(); });
+  if (!made.ok()) return new RefusedStream<smg::GetTokenizerChunk>(made);
+  return new ArchiveStream(*Archive());
 }
 
 grpc::ServerWriteReactor<smg::KvEventBatch>* VllmService::SubscribeKvEvents(
@@ -226,8 +227,14 @@ grpc::ServerWriteReactor<smg::KvEventBatch>* VllmService::SubscribeKvEvents(
   } else if (status.ok() && caller->tenant) {
     status = absl::PermissionDeniedError("KV events tell of all tenants' prompts: a token without a tenant is needed");
   }
-  if (!status.ok()) return new RefusedStream<smg::KvEventBatch>(status);
-  return parts_.kv_events->Subscribe(request->start_sequence_number());
+  KvEventFeed::Reactor* stream = nullptr;
+  if (status.ok()) {
+    status = Contained([&] {
+      stream = parts_.kv_events->Subscribe(request->start_sequence_number());
+      return absl::OkStatus();
+    });
+  }
+  return stream != nullptr ? stream : new RefusedStream<smg::KvEventBatch>(status);
 }
 
 }  // namespace quire
