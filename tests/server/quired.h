@@ -1,0 +1,99 @@
+// quired as a process of its own, for tests.
+
+#ifndef QUIRE_TESTS_SERVER_QUIRED_H_
+#define QUIRE_TESTS_SERVER_QUIRED_H_
+
+#include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cstdint>
+#include <regex>
+#include <sstream>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "tests/server/process.h"
+
+namespace quire {
+
+// A running daemon on the bundled model; `listen`: for gRPC, else a free port.
+class Quired {
+ public:
+  explicit Quired(std::vector<std::string> flags = {}, const std::string& listen = "127.0.0.1:0")
+      : process_(Arguments(std::move(flags), listen)) {
+    ready_line_ = process_.ReadLine();
+    std::smatch match;
+    static const std::regex kReady(R"(^quired ready grpc=(\S+) admin=127\.0\.0\.1:(\d+) model=(\S+)$)");
+    if (std::regex_match(ready_line_, match, kReady)) {
+      target_ = match[1];
+      admin_port_ = static_cast<uint16_t>(std::stoi(match[2]));
+      model_ = match[3];
+    } else {
+      ADD_FAILURE() << "not ready: " << ready_line_ << process_.ReadErrors();
+    }
+  }
+
+  Process& process() { return process_; }
+  const std::string& target() const { return target_; }
+  const std::string& model() const { return model_; }
+
+  // Arguments of a client command for this daemon.
+  std::vector<std::string> Client(std::vector<std::string> arguments) const {
+    arguments.insert(arguments.begin(), QUIRE_PATH);
+    arguments.insert(arguments.end(), {"--target", target_});
+    return arguments;
+  }
+
+  // The body of an admin page, its status line before it.
+  std::string Get(const std::string& path) const {
+    const int fd = socket(AF_INET, SOCK_STREAM, 0);
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_port = htons(admin_port_);
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    const std::string request = "GET " + path + " HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    std::string reply;
+    if (connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0 &&
+        send(fd, request.data(), request.size(), MSG_NOSIGNAL) > 0) {
+      char buffer[4096];
+      for (ssize_t n; (n = recv(fd, buffer, sizeof buffer, 0)) > 0;) reply.append(buffer, static_cast<size_t>(n));
+    }
+    close(fd);
+    return reply;
+  }
+
+  // The value of a series, as /metrics prints it.
+  double Metric(const std::string& series) const {
+    std::istringstream page(Get("/metrics"));
+    for (std::string line; std::getline(page, line);) {
+      if (line.rfind(series, 0) == 0) return std::stod(line.substr(line.rfind(' ') + 1));
+    }
+    ADD_FAILURE() << "no series " << series;
+    return -1;
+  }
+
+  // Polls the metrics until nothing runs and no block is held.
+  void AwaitQuiet() const {
+    while (Metric("quire_kv_blocks{state=\"held\"}") != 0 || Metric("vllm:num_requests_running") != 0 ||
+           Metric("vllm:num_requests_waiting") != 0) {
+    }
+  }
+
+ private:
+  static std::vector<std::string> Arguments(std::vector<std::string> flags, const std::string& listen) {
+    flags.insert(flags.begin(), {QUIRED_PATH, "--model", MODEL_PATH, "--listen", listen, "--admin-listen",
+                                 "127.0.0.1:0", "--kv-cache-memory", "64MiB"});
+    return flags;
+  }
+
+  Process process_;
+  std::string ready_line_, target_, model_;
+  uint16_t admin_port_ = 0;
+};
+
+}  // namespace quire
+
+#endif  // QUIRE_TESTS_SERVER_QUIRED_H_
