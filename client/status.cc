@@ -1,9 +1,7 @@
 #include "client/status.h"
 
 #include <chrono>
-#include <cmath>
 #include <condition_variable>
-#include <map>
 #include <mutex>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -15,6 +13,7 @@
 #include "client/errors.h"
 #include "client/health.h"
 #include "client/interrupt.h"
+#include "client/load_view.h"
 #include "client/model.h"
 #include "client/scrape.h"
 
@@ -24,27 +23,6 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr int kRefreshSeconds = 1;
-
-// A figure of the metrics page and its name in --json.
-struct Figure {
-  const char* name;
-  const char* metric;
-  const char* state;  // of this label only; null: all
-};
-
-constexpr Figure kFigures[] = {
-    {"running", "vllm:num_requests_running", nullptr},
-    {"waiting", "vllm:num_requests_waiting", nullptr},
-    {"kv_cache_usage", "vllm:kv_cache_usage_perc", nullptr},
-    {"kv_blocks_free", "quire_kv_blocks", "free"},
-    {"kv_blocks_held", "quire_kv_blocks", "held"},
-    {"kv_blocks_cached", "quire_kv_blocks", "cached"},
-    {"prompt_tokens", "vllm:prompt_tokens_total", nullptr},
-    {"generation_tokens", "vllm:generation_tokens_total", nullptr},
-    {"preemptions", "vllm:num_preemptions_total", nullptr},
-    {"prefix_cache_queries", "vllm:prefix_cache_queries_total", nullptr},
-    {"prefix_cache_hits", "vllm:prefix_cache_hits_total", nullptr},
-};
 
 std::string AdminAddress(const StatusOptions& options) {
   const std::string& target = options.connection.target;
@@ -69,42 +47,33 @@ Json ModelJson(const v1::GetModelResponse& model) {
           {"version", model.version()}};
 }
 
-// A count as an integer: Prometheus text has floating point only.
-Json NumberJson(double value) {
-  constexpr double kExact = int64_t{1} << 53;  // integers below it are exact
-  const bool is_count = value == std::floor(value) && std::abs(value) < kExact;
-  return is_count ? Json(static_cast<int64_t>(value)) : Json(value);
-}
-
-// The load, or null and why. Another daemon may answer at the admin address: the model's name must agree.
-Json LoadJson(const std::string& address, const std::string& model_name, std::string& why_not) {
+// The load, or nullopt and why. Another daemon may answer at the admin address: the model's name must agree.
+std::optional<LoadView> ReadLoad(const std::string& address, const std::string& model_name, std::string& why_not) {
   const absl::StatusOr<std::string> page = HttpGet(address, "/metrics");
   if (!page.ok()) {
     why_not = std::string(page.status().message());
-    return nullptr;
+    return std::nullopt;
   }
   const std::vector<Sample> samples = ParsePrometheus(*page);
   for (const Sample& sample : samples) {
     const auto label = sample.labels.find("model_name");
     if (label != sample.labels.end() && label->second != model_name) {
       why_not = absl::StrCat(address, " serves another model, '", label->second, "'");
-      return nullptr;
+      return std::nullopt;
     }
   }
-  Json load = Json::object();
-  for (const Figure& figure : kFigures) {
-    std::map<std::string, std::string> labels;
-    if (figure.state != nullptr) {
-      labels["state"] = figure.state;
-    }
-    const std::optional<double> value = SumOf(samples, figure.metric, labels);
-    load[figure.name] = value.has_value() ? NumberJson(*value) : Json(nullptr);
-  }
-  return load;
+  return LoadView(samples);
 }
 
-// One look at the daemon: {"target", "health", "model", "load", "admin"}.
-grpc::Status Look(const Connection& connection, const std::string& admin, Json& seen, std::string& why_not) {
+// One look at the daemon.
+struct Seen {
+  Json daemon;  // {"target", "health", "model", "admin"}
+  std::optional<LoadView> load;
+  std::string why_no_load;
+  std::chrono::steady_clock::time_point time;
+};
+
+grpc::Status Look(const Connection& connection, const std::string& admin, Seen& seen) {
   v1::GetModelResponse model;
   if (grpc::Status status = GetModel(connection, &model); !status.ok()) {
     return status;
@@ -113,8 +82,10 @@ grpc::Status Look(const Connection& connection, const std::string& admin, Json& 
   if (grpc::Status status = CheckHealth(connection, &health); !status.ok()) {
     health = CodeName(status.error_code());
   }
-  seen = {{"target", connection.options().target}, {"health", health}, {"model", ModelJson(model)}, {"admin", admin}};
-  seen["load"] = LoadJson(admin, model.name(), why_not);
+  seen.daemon = {
+      {"target", connection.options().target}, {"health", health}, {"model", ModelJson(model)}, {"admin", admin}};
+  seen.load = ReadLoad(admin, model.name(), seen.why_no_load);
+  seen.time = std::chrono::steady_clock::now();
   return grpc::Status::OK;
 }
 
@@ -127,35 +98,8 @@ std::string Bytes(double bytes) {
   return absl::StrFormat(unit == 0 ? "%.0f %s" : "%.1f %s", bytes, units[unit]);
 }
 
-// A figure of the load as text; "n/a" if it is missing.
-std::string Number(const Json& load, const char* name) {
-  return load.is_object() && load[name].is_number() ? absl::StrFormat("%.0f", load[name].get<double>()) : "n/a";
-}
-
-// Growth of a counter for each second between two looks; empty if one of them lacks it.
-std::string Rate(const Json& load, const Json& before, const char* name) {
-  if (!before.is_object() || !load[name].is_number() || !before[name].is_number()) {
-    return "";
-  }
-  return absl::StrFormat(" (%.0f/s)", (load[name].get<double>() - before[name].get<double>()) / kRefreshSeconds);
-}
-
-std::string LoadScreen(const Json& load, const Json& before) {
-  std::string text = absl::StrFormat("load     %s running, %s waiting, %s preemptions\n", Number(load, "running"),
-                                     Number(load, "waiting"), Number(load, "preemptions"));
-  if (load["kv_cache_usage"].is_number()) {
-    absl::StrAppendFormat(&text, "cache    %.1f%% used: %s blocks held, %s cached, %s free\n",
-                          100 * load["kv_cache_usage"].get<double>(), Number(load, "kv_blocks_held"),
-                          Number(load, "kv_blocks_cached"), Number(load, "kv_blocks_free"));
-  }
-  absl::StrAppendFormat(&text, "tokens   %s of prompts%s, %s generated%s\n", Number(load, "prompt_tokens"),
-                        Rate(load, before, "prompt_tokens"), Number(load, "generation_tokens"),
-                        Rate(load, before, "generation_tokens"));
-  return text;
-}
-
-std::string Screen(const Json& seen, const Json& before, const std::string& why_not) {
-  const Json& model = seen["model"];
+std::string Screen(const Seen& seen, const std::optional<Seen>& before) {
+  const Json& model = seen.daemon["model"];
   const double block_bytes = model["block_size"].get<double>() * model["kv_bytes_per_token"].get<double>();
   std::string text = absl::StrFormat(
       "quire    %s at %s: %s\n"
@@ -163,19 +107,17 @@ std::string Screen(const Json& seen, const Json& before, const std::string& why_
       "context  %d tokens\n"
       "KV       %d blocks of %d tokens, %s a token (%s), %s in all\n"
       "backend  %s\n",
-      model["version"].get<std::string>(), seen["target"].get<std::string>(), seen["health"].get<std::string>(),
-      model["name"].get<std::string>(), model["family"].get<std::string>(), model["layers"].get<uint32_t>(),
-      model["q_heads"].get<uint32_t>(), model["kv_heads"].get<uint32_t>(), model["head_dim"].get<uint32_t>(),
-      model["vocab_size"].get<uint32_t>(), model["weight_dtype"].get<std::string>(),
+      model["version"].get<std::string>(), seen.daemon["target"].get<std::string>(),
+      seen.daemon["health"].get<std::string>(), model["name"].get<std::string>(), model["family"].get<std::string>(),
+      model["layers"].get<uint32_t>(), model["q_heads"].get<uint32_t>(), model["kv_heads"].get<uint32_t>(),
+      model["head_dim"].get<uint32_t>(), model["vocab_size"].get<uint32_t>(), model["weight_dtype"].get<std::string>(),
       model["max_model_len"].get<uint32_t>(), model["num_blocks"].get<uint64_t>(), model["block_size"].get<uint32_t>(),
       Bytes(model["kv_bytes_per_token"].get<double>()), model["kv_cache_dtype"].get<std::string>(),
       Bytes(model["num_blocks"].get<double>() * block_bytes), model["backend"].get<std::string>());
-  if (seen["load"].is_null()) {
-    absl::StrAppend(&text, "load     n/a (", why_not, ")\n");
-  } else {
-    absl::StrAppend(&text, LoadScreen(seen["load"], before.is_object() ? before["load"] : Json()));
-  }
-  return text;
+  if (!seen.load) return absl::StrCat(text, "load     n/a (", seen.why_no_load, ")\n");
+  const bool has_before = before && before->load;
+  const double seconds = has_before ? std::chrono::duration<double>(seen.time - before->time).count() : 0;
+  return absl::StrCat(text, seen.load->Screen(has_before ? &*before->load : nullptr, seconds));
 }
 
 // Sleeps for one refresh; false if interrupted meanwhile.
@@ -215,19 +157,20 @@ int RunStatus(const StatusOptions& options, Io& io) {
     io.err << "quire: " << connection.status().message() << '\n';
     return kExitUsage;
   }
-  Json before;
+  std::optional<Seen> before;
   do {
-    Json seen;
-    std::string why_not;
-    if (const grpc::Status status = Look(*connection, AdminAddress(options), seen, why_not); !status.ok()) {
+    Seen seen;
+    if (const grpc::Status status = Look(*connection, AdminAddress(options), seen); !status.ok()) {
       io.err << "quire: " << Describe(status) << '\n';
       return kExitRpcFailed;
     }
     if (options.json) {
-      io.out << seen.dump(-1, ' ', false, Json::error_handler_t::replace) << '\n';
+      Json json = seen.daemon;
+      json["load"] = seen.load ? seen.load->ToJson() : Json(nullptr);
+      io.out << json.dump(-1, ' ', false, Json::error_handler_t::replace) << '\n';
     } else {
       // On a terminal each screen replaces the one before: cursor home, then erase what is below.
-      io.out << (options.watch && io.out_is_terminal ? "\033[H\033[J" : "") << Screen(seen, before, why_not);
+      io.out << (options.watch && io.out_is_terminal ? "\033[H\033[J" : "") << Screen(seen, before);
     }
     io.out << std::flush;
     before = std::move(seen);
