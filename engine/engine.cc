@@ -97,6 +97,7 @@ absl::Status Engine::CollectOldest() {
   scheduler_.Commit(computed, batches_[0], **result, events_);
   progress_.last_step = absl::Now();
   progress_.step_tokens += batches_[0].num_tokens;
+  progress_.step_sizes.Add(batches_[0].num_tokens);
   progress_.compute_time += computed - begin;
   progress_.commit_time += progress_.last_step - computed;
   std::swap(batches_[0], batches_[1]);

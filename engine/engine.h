@@ -11,6 +11,7 @@
 #ifndef QUIRE_ENGINE_ENGINE_H_
 #define QUIRE_ENGINE_ENGINE_H_
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstdint>
@@ -44,12 +45,22 @@ class EventSink {
   virtual void OnEngineFailure(const absl::Status& status) = 0;
 };
 
+// Steps by the number of rows that they computed, in vLLM's buckets of it.
+struct StepSizes {
+  static constexpr std::array<int32_t, 13> kBounds = {1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384};
+
+  std::array<uint64_t, kBounds.size() + 1> counts{};  // up to each bound, above the one before; the last: above all
+
+  void Add(int32_t num_rows) { ++counts[std::lower_bound(kBounds.begin(), kBounds.end(), num_rows) - kBounds.begin()]; }
+};
+
 // A picture of the engine for metrics and status: written by the engine thread after each step and before
 // any events go out; read by any thread without waiting for a step.
 struct EngineSnapshot {
   SchedulerStats scheduler;
   int32_t num_blocks = 0;
-  uint64_t step_tokens = 0;      // rows computed so far, all steps
+  uint64_t step_tokens = 0;  // rows computed so far, all steps
+  StepSizes step_sizes;
   absl::Duration schedule_time;  // spent so far, by phase of the loop
   absl::Duration compute_time;   // launching, and waiting for the device
   absl::Duration commit_time;

@@ -624,6 +624,7 @@ void Scheduler::Fail(absl::Time now, Sequence& sequence, std::vector<TokenEvent>
   const RequestId id = sequence.request().id;
   for (const SequenceList::iterator it : by_id_.find(id)->second) Distrust(*it);
   AppendEvent(EventKind::kEnded, sequence, now, events).ending = Ending::kFailed;
+  ++counters_.corrupted;
   RemoveAll(id);
 }
 

@@ -99,6 +99,7 @@ struct SchedulerStats {
   uint64_t prefix_queries = 0;  // prompt tokens asked of the prefix cache, once for each request
   uint64_t prefix_hits = 0;     // prompt tokens found there: the sum of all cached_tokens
   uint64_t steps = 0;           // batches committed
+  uint64_t corrupted = 0;       // requests that ended because logits were not finite
 };
 
 class Scheduler {

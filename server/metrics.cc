@@ -126,11 +126,16 @@ void Metrics::WriteEngine(const EngineSnapshot& snapshot, PrometheusText& out) c
   out.Sample(Value(endings_[static_cast<size_t>(RequestEnding::kCancelled)]) +
                  Value(endings_[static_cast<size_t>(RequestEnding::kExpired)]),
              {{"finished_reason", "abort"}});
-  // The engine keeps the sum and the number of steps, no distribution: one bucket. Its count is the heartbeat.
+  counter("vllm:corrupted_requests_total", "Requests that ended because logits were not finite.", stats.corrupted);
+  // Its count is the heartbeat.
   out.Begin("vllm:iteration_tokens_total", "histogram", "Tokens computed in a step.", true);
-  out.Sample(stats.steps, {{"le", "+Inf"}}, "_bucket");
+  uint64_t steps = 0;
+  for (size_t i = 0; i < StepSizes::kBounds.size(); ++i) {
+    out.Sample(steps += snapshot.step_sizes.counts[i], {{"le", absl::StrCat(StepSizes::kBounds[i])}}, "_bucket");
+  }
+  out.Sample(steps += snapshot.step_sizes.counts.back(), {{"le", "+Inf"}}, "_bucket");
   out.Sample(snapshot.step_tokens, {}, "_sum");
-  out.Sample(stats.steps, {}, "_count");
+  out.Sample(steps, {}, "_count");
 }
 
 void Metrics::WriteLatencies(PrometheusText& out) const {

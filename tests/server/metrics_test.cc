@@ -69,8 +69,8 @@ TEST(MetricsTest, TellsTheEnginesCountsFromItsSnapshot) {
   snapshot.scheduler.recomputed_tokens = 5;
   snapshot.scheduler.computed_tokens = 39;
   snapshot.scheduler.discarded_tokens = 1;
-  snapshot.scheduler.steps = 4;
-  snapshot.step_tokens = 99;
+  for (const int32_t rows : {1, 8, 9, 90000}) snapshot.step_sizes.Add(rows);
+  snapshot.step_tokens = 90018;
   Metrics metrics(Info());
   for (int i = 0; i < 5; ++i) metrics.Received();
   const std::string text = metrics.Text(snapshot);
@@ -80,6 +80,10 @@ TEST(MetricsTest, TellsTheEnginesCountsFromItsSnapshot) {
   EXPECT_THAT(text, HasSubstr("vllm:kv_cache_usage_perc" + labels + "} 0.25\n"));
   EXPECT_THAT(text, HasSubstr("vllm:generation_tokens_total" + labels + "} 33\n"));
   EXPECT_THAT(text, HasSubstr("vllm:cache_config_info" + labels + ",block_size=\"16\",num_gpu_blocks=\"40\""));
+  for (const char* bucket : {"1\"} 1", "8\"} 2", "16\"} 3", "16384\"} 3", "+Inf\"} 4"}) {
+    EXPECT_THAT(text, HasSubstr("vllm:iteration_tokens_total_bucket" + labels + ",le=\"" + bucket + "\n"));
+  }
+  EXPECT_THAT(text, HasSubstr("vllm:iteration_tokens_total_sum" + labels + "} 90018\n"));
   EXPECT_THAT(text, HasSubstr("vllm:iteration_tokens_total_count" + labels + "} 4\n"));
   EXPECT_THAT(text, HasSubstr("quire_kv_blocks{state=\"held\"} 10\n"));
   EXPECT_THAT(text, HasSubstr("quire_tokens_computed_total 39\n"));
