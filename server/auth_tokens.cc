@@ -9,7 +9,7 @@
 #include <cerrno>
 #include <cstring>
 #include <fstream>
-#include <sstream>
+#include <string>
 #include <utility>
 
 #include "absl/strings/ascii.h"
@@ -98,16 +98,19 @@ std::optional<AuthTokens::FileState> AuthTokens::StateOf(const std::string& path
 }
 
 absl::StatusOr<AuthTokens::Entries> AuthTokens::ReadEntries(const std::string& path) {
+  const std::string name = absl::StrCat("--auth-token-file ", path);
   std::ifstream file(path, std::ios::binary);
-  std::ostringstream text;
-  if (!file || !(text << file.rdbuf())) {
-    return absl::InvalidArgumentError(absl::StrCat("--auth-token-file ", path, ": ", std::strerror(errno)));
+  std::string text(kMaxFileBytes + 1, '\0');
+  if (file.is_open()) file.read(text.data(), static_cast<std::streamsize>(text.size()));
+  if (!file.is_open() || file.bad()) {  // it is bad when it is a directory
+    return absl::InvalidArgumentError(absl::StrCat(name, ": ", std::strerror(errno)));
   }
-  if (text.str().size() > kMaxFileBytes) {
-    return absl::InvalidArgumentError(absl::StrCat("--auth-token-file ", path, " has ", text.str().size(),
-                                                   " bytes; allowed: at most ", kMaxFileBytes));
+  text.resize(static_cast<size_t>(file.gcount()));
+  if (text.size() > kMaxFileBytes) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(name, " has more than ", kMaxFileBytes, " bytes; allowed: at most so many"));
   }
-  return ParseEntries(text.str(), absl::StrCat("--auth-token-file ", path));
+  return ParseEntries(text, name);
 }
 
 absl::StatusOr<AuthTokens::Entries> AuthTokens::ParseEntries(absl::string_view text, absl::string_view name) {

@@ -2,6 +2,7 @@
 
 #include <spdlog/spdlog.h>
 
+#include <cstdlib>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -26,9 +27,14 @@ std::string ServedName(const Options& options) {
   return options.served_model_name.empty() ? LastPathPart(options.engine.model) : options.served_model_name;
 }
 
-// Says once a second how far loading has come.
-LoadModelProgress LogProgress() {
-  return [last = absl::Now()](uint64_t bytes, uint64_t of_bytes) mutable {
+// Says once a second how far loading has come. A signal ends the process then and there: nothing is served yet that
+// could be drained, and the rest of a large model takes minutes.
+LoadModelProgress WatchProgress(ShutdownSignal& signal) {
+  return [&signal, last = absl::Now()](uint64_t bytes, uint64_t of_bytes) mutable {
+    if (signal.Wait(absl::InfinitePast()) == ShutdownSignal::Event::kSignal) {
+      spdlog::info("signal: stopped while loading");
+      std::_Exit(0);
+    }
     if (absl::Now() - last < absl::Seconds(1)) return;
     last = absl::Now();
     constexpr double kGib = 1 << 30;
@@ -97,7 +103,7 @@ absl::StatusOr<std::unique_ptr<Daemon>> Daemon::Start(const Options& options, Sh
     if (!tls.ok()) return tls.status();
     credentials = *std::move(tls);
   }
-  absl::StatusOr<LoadedModel> model = LoadModel(options.engine, LogProgress());
+  absl::StatusOr<LoadedModel> model = LoadModel(options.engine, WatchProgress(signal));
   if (!model.ok()) return model.status();
 
   RequestLimits limits;

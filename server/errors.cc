@@ -1,16 +1,32 @@
 #include "server/errors.h"
 
+#include <optional>
+
 #include "absl/strings/cord.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "google/rpc/error_details.pb.h"
 
 namespace quire {
 namespace {
 
-// Adds a detail under the type URL that google.protobuf.Any uses for it.
+// The type URL that google.protobuf.Any uses.
+template <typename Message>
+std::string TypeUrl() {
+  return absl::StrCat("type.googleapis.com/", Message::descriptor()->full_name());
+}
+
 template <typename Message>
 void AddDetail(absl::Status& status, const Message& detail) {
-  status.SetPayload(absl::StrCat("type.googleapis.com/", detail.GetTypeName()), absl::Cord(detail.SerializeAsString()));
+  status.SetPayload(TypeUrl<Message>(), absl::Cord(detail.SerializeAsString()));
+}
+
+template <typename Message>
+std::optional<Message> DetailOf(const absl::Status& status) {
+  const auto payload = status.GetPayload(TypeUrl<Message>());
+  Message detail;
+  if (!payload || !detail.ParseFromString(std::string(*payload))) return std::nullopt;
+  return detail;
 }
 
 }  // namespace
@@ -34,6 +50,27 @@ absl::Status InvalidFields(const std::vector<FieldViolation>& violations) {
 
 absl::Status InvalidField(absl::string_view field, absl::string_view description) {
   return InvalidFields({{std::string(field), std::string(description)}});
+}
+
+absl::Status WithFieldNames(const absl::Status& status, std::string (*name_of)(absl::string_view)) {
+  if (auto info = DetailOf<google::rpc::ErrorInfo>(status); info && info->metadata().count("field") > 0) {
+    absl::Status renamed = status;
+    std::string& field = (*info->mutable_metadata())["field"];
+    field = name_of(field);
+    AddDetail(renamed, *info);
+    return renamed;
+  }
+  std::optional<google::rpc::BadRequest> bad = DetailOf<google::rpc::BadRequest>(status);
+  if (!bad || bad->field_violations().empty()) return status;
+  // The message begins with the first field.
+  absl::string_view message = status.message();
+  const std::string first = bad->field_violations(0).field();
+  for (auto& violation : *bad->mutable_field_violations()) violation.set_field(name_of(violation.field()));
+  absl::Status renamed(status.code(), absl::ConsumePrefix(&message, first)
+                                          ? absl::StrCat(bad->field_violations(0).field(), message)
+                                          : std::string(message));
+  AddDetail(renamed, *bad);
+  return renamed;
 }
 
 absl::Status NotSupported(absl::string_view field, absl::string_view message) {

@@ -27,6 +27,9 @@ struct FieldViolation {
 absl::Status InvalidFields(const std::vector<FieldViolation>& violations);
 absl::Status InvalidField(absl::string_view field, absl::string_view description);
 
+// The same error for a client who calls its fields otherwise: `name_of` gives his name of each.
+absl::Status WithFieldNames(const absl::Status& status, std::string (*name_of)(absl::string_view field));
+
 // UNIMPLEMENTED with ErrorInfo UNSUPPORTED_PARAMETER, which names the field: this build or model cannot do it.
 absl::Status NotSupported(absl::string_view field, absl::string_view message);
 

@@ -45,7 +45,7 @@ grpc::ServerWriteReactor<grpc::ByteBuffer>* GenerationService::Generate(grpc::Ca
     if (absl::Status status = ParseMessage(from, request); !status.ok()) return status;
     return request;
   };
-  return Generate(context, *bytes, {"quire.v1.GenerationService", parse, nullptr});
+  return Generate(context, *bytes, {.rpc_service = "quire.v1.GenerationService", .parse = parse, .encode = nullptr});
 }
 
 grpc::ServerWriteReactor<grpc::ByteBuffer>* GenerationService::Generate(grpc::CallbackServerContext* context,
@@ -87,7 +87,7 @@ absl::Status GenerationService::Receive(grpc::CallbackServerContext* context, co
   if (!request.ok()) return request.status();
   if (absl::Status status = BindToPrincipal(*caller, *request); !status.ok()) return status;
   absl::StatusOr<GenerateJob> job = ValidateGenerate(*request, options_.limits);
-  if (!job.ok()) return job.status();
+  if (!job.ok()) return dialect.field_name ? WithFieldNames(job.status(), dialect.field_name) : job.status();
   if (job->request_id.empty()) job->request_id = NewRequestId();
   if (absl::Status status = parts_.live.Add(ScopedRequestId(*caller, job->request_id), stream); !status.ok())
     return status;

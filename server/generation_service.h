@@ -66,7 +66,8 @@ class GenerationService final : public RawGenerationService {
 
   // How the messages of another protocol become a request, and responses its messages.
   struct Dialect {
-    absl::string_view rpc_service;  // a literal: its name in the proto
+    absl::string_view rpc_service;                           // a literal: its name in the proto
+    std::string (*field_name)(absl::string_view) = nullptr;  // of a field of quire.v1; absent: the same
     std::function<absl::StatusOr<v1::GenerateRequest>(const grpc::ByteBuffer&)> parse;
     std::function<void(v1::GenerateResponse, std::deque<grpc::ByteBuffer>&)> encode;  // as GenerateStream's
   };

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "server/errors.h"
 
 namespace quire {
@@ -129,6 +130,21 @@ absl::StatusOr<v1::GenerateRequest> FromVllm(vllm::GenerateRequest request, uint
   if (absl::Status status = SetPrompt(request, max_model_len, result); !status.ok()) return status;
   if (absl::Status status = SetSampling(*request.mutable_sampling_params(), result); !status.ok()) return status;
   return result;
+}
+
+std::string VllmFieldName(absl::string_view field) {
+  constexpr std::pair<absl::string_view, absl::string_view> kPrefixes[] = {{"sampling.", "sampling_params."},
+                                                                           {"stopping.", "sampling_params."},
+                                                                           {"output.", "sampling_params."},
+                                                                           {"tokens.ids", "tokenized.input_ids"}};
+  for (const auto& [ours, theirs] : kPrefixes) {
+    if (absl::ConsumePrefix(&field, ours)) return absl::StrCat(theirs, field);
+  }
+  if (field == "prompt") return "input";
+  for (const absl::string_view name : {"n", "json_schema", "regex", "grammar", "choice", "json_object"}) {
+    if (field == name) return absl::StrCat("sampling_params.", field);
+  }
+  return std::string(field);
 }
 
 void VllmEncoder::Encode(v1::GenerateResponse response, std::vector<vllm::GenerateResponse>& out) {

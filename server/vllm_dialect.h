@@ -9,9 +9,11 @@
 
 #include <cstdint>
 #include <map>
+#include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "quire/v1/generation.pb.h"
 #include "vllm/engine.pb.h"
 
@@ -20,6 +22,9 @@ namespace quire {
 // INVALID_ARGUMENT or UNIMPLEMENTED names the field of the dialect for what has no counterpart here; ranges are left to
 // the validation of quire.v1. `max_model_len`: what truncate_prompt_tokens = -1 leaves room in.
 absl::StatusOr<v1::GenerateRequest> FromVllm(vllm::grpc::engine::GenerateRequest request, uint32_t max_model_len);
+
+// What the dialect calls a field of quire.v1.GenerateRequest.
+std::string VllmFieldName(absl::string_view field);
 
 // Turns the responses of one call into the dialect's: with `stream` chunks of new ids for each Delta, and always a
 // Complete with everything for each Finished. Counts of chunks are 0, totals stand in Complete: so SMG, which adds up

@@ -78,6 +78,16 @@ class TokenFile {
   std::string path_;
 };
 
+TEST(AuthTokens, AFileWithoutTokensAndADirectoryAreNamed) {
+  TokenFile file;
+  file.Write("");
+  EXPECT_THAT(std::string(AuthTokens::Load(file.path()).status().message()), HasSubstr("has no token"));
+  const std::string folder = std::filesystem::temp_directory_path();
+  EXPECT_THAT(std::string(AuthTokens::Load(folder).status().message()), HasSubstr("Is a directory"));
+  file.Write(std::string(2 << 20, '#'));
+  EXPECT_THAT(std::string(AuthTokens::Load(file.path()).status().message()), HasSubstr("more than 1048576 bytes"));
+}
+
 TEST(AuthTokens, TheFileIsReadAgainWhenItChangesAndABadOneChangesNothing) {
   TokenFile file;
   EXPECT_THAT(std::string(AuthTokens::Load(file.path()).status().message()),

@@ -2,16 +2,18 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
+#include <filesystem>
+#include <fstream>
 #include <memory>
 #include <nlohmann/json.hpp>
-#include <regex>
 #include <sstream>
 #include <string>
 #include <vector>
 
-#include "tests/server/http_get.h"
 #include "tests/server/process.h"
+#include "tests/server/quired.h"
 
 namespace quire {
 namespace {
@@ -23,58 +25,6 @@ using ::testing::StartsWith;
 using Json = nlohmann::json;
 
 constexpr char kPrompt[] = "Once upon a time there was a little";
-
-// A running daemon on free ports.
-class Quired {
- public:
-  explicit Quired(std::vector<std::string> flags = {}) : process_(Arguments(std::move(flags))) {
-    ready_line_ = process_.ReadLine();
-    std::smatch match;
-    static const std::regex kReady(R"(^quired ready grpc=(\S+) admin=127\.0\.0\.1:(\d+) model=(\S+)$)");
-    if (std::regex_match(ready_line_, match, kReady)) {
-      target_ = match[1];
-      admin_port_ = static_cast<uint16_t>(std::stoi(match[2]));
-      model_ = match[3];
-    } else {
-      ADD_FAILURE() << "not ready: " << ready_line_ << process_.ReadErrors();
-    }
-  }
-
-  Process& process() { return process_; }
-  const std::string& target() const { return target_; }
-  const std::string& model() const { return model_; }
-
-  // Arguments of a client command for this daemon.
-  std::vector<std::string> Client(std::vector<std::string> arguments) const {
-    arguments.insert(arguments.begin(), QUIRE_PATH);
-    arguments.insert(arguments.end(), {"--target", target_});
-    return arguments;
-  }
-
-  // The body of an admin page, its status line before it.
-  std::string Get(const std::string& path) const { return HttpGet(admin_port_, path); }
-
-  // The value of a series, as /metrics prints it.
-  double Metric(const std::string& series) const { return SeriesIn(Get("/metrics"), series); }
-
-  // Polls the metrics until nothing runs and no block is held.
-  void AwaitQuiet() const {
-    while (Metric("quire_kv_blocks{state=\"held\"}") != 0 || Metric("vllm:num_requests_running") != 0 ||
-           Metric("vllm:num_requests_waiting") != 0) {
-    }
-  }
-
- private:
-  static std::vector<std::string> Arguments(std::vector<std::string> flags) {
-    flags.insert(flags.begin(), {QUIRED_PATH, "--model", MODEL_PATH, "--listen", "127.0.0.1:0", "--admin-listen",
-                                 "127.0.0.1:0", "--kv-cache-memory", "64MiB"});
-    return flags;
-  }
-
-  Process process_;
-  std::string ready_line_, target_, model_;
-  uint16_t admin_port_ = 0;
-};
 
 struct Finished {
   int code;
@@ -181,6 +131,25 @@ TEST(EndToEndTest, ASecondSignalStopsAtOnce) {
   }
   quired.process().Signal(SIGINT);
   EXPECT_EQ(quired.process().Wait(), 0);
+}
+
+TEST(EndToEndTest, ASignalWhileAModelLoadsEndsTheProcessAtOnce) {
+  const std::filesystem::path folder =
+      std::filesystem::temp_directory_path() / ("end_to_end_test." + std::to_string(getpid()));
+  std::filesystem::create_directory(folder);
+  std::filesystem::copy_file(MODEL_PATH "/tokenizer.json", folder / "tokenizer.json");
+  Json config = Json::parse(std::ifstream(MODEL_PATH "/config.json"));
+  config["hidden_size"] = 1024;  // a hundred million weights, of which the first tensor will do
+  config["intermediate_size"] = 4096;
+  std::ofstream(folder / "config.json") << config;
+  Process process({QUIRED_PATH, "--model", folder, "--load-format", "dummy", "--listen", "127.0.0.1:0",
+                   "--admin-listen", "127.0.0.1:0", "--kv-cache-memory", "64MiB"});
+  while (!process.Blocks(SIGTERM)) continue;
+  process.Signal(SIGTERM);
+  EXPECT_EQ(process.ReadAll(), "") << "it was ready although it had been told to stop";
+  EXPECT_EQ(process.Wait(), 0);
+  EXPECT_THAT(process.ReadErrors(), HasSubstr("stopped while loading"));
+  std::filesystem::remove_all(folder);
 }
 
 TEST(EndToEndTest, AnOperatorsMistakeIsOneLineAndExitCodeOne) {

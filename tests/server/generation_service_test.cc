@@ -587,6 +587,40 @@ TEST_F(FewKvEventsTest, WhoReadsTooLittleIsToldSo) {
   EXPECT_THAT(status.error_message(), HasSubstr("reads too slowly"));
 }
 
+TEST_F(GenerationServiceTest, AnErrorInTheDialectNamesTheDialectsFields) {
+  const auto stub = vllm::grpc::engine::VllmEngine::NewStub(channel_);
+  vllm::grpc::engine::GenerateRequest request;
+  request.mutable_tokenized()->add_input_ids(9999);
+  request.mutable_sampling_params()->set_n(17);
+  request.mutable_sampling_params()->set_temperature(-1);
+  grpc::ClientContext context;
+  const grpc::Status status = stub->Generate(&context, request)->Finish();
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  std::vector<std::string> fields;
+  const auto detail = DetailOf<google::rpc::BadRequest>(status);
+  for (const auto& violation : detail.field_violations()) fields.push_back(violation.field());
+  EXPECT_THAT(fields, testing::UnorderedElementsAre("tokenized.input_ids[0]", "sampling_params.n",
+                                                    "sampling_params.temperature"));
+  EXPECT_THAT(status.error_message(), testing::StartsWith(fields[0] + ": "));
+}
+
+class StalledKvEventsTest : public KvEventsTest {
+ protected:
+  StalledKvEventsTest() : KvEventsTest({.max_subscribers = 1, .max_unsent_blocks = 1000}) {}
+};
+
+TEST_F(StalledKvEventsTest, WhoNeverReadsAndGoesLeavesHisPlace) {
+  gate_.Open();
+  const auto stalled = Subscribe(0);
+  stalled->Read();
+  for (int i = 0; i < 30; ++i) {  // 250 blocks each: far more than gRPC takes for a client that does not read
+    EXPECT_TRUE(Begin(Request(std::to_string(i) + std::string(4000, 'x'), 1))->Finish().ok());
+  }
+  stalled->context.TryCancel();
+  smg::grpc::common::KvEventBatch batch;
+  while (!Subscribe(0)->reader->Read(&batch)) continue;
+}
+
 TEST_F(GenerationServiceTest, KvEventsAreOffUnlessAskedFor) {
   grpc::ClientContext context;
   const auto stub = vllm::grpc::engine::VllmEngine::NewStub(channel_);

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include <cstdio>
+#include <fstream>
 #include <string>
 #include <utility>
 #include <vector>
@@ -68,6 +69,14 @@ class Process {
     return text;
   }
 
+  // Whether it takes this signal when it wants to, rather than being ended by it.
+  bool Blocks(int number) const {
+    std::ifstream status("/proc/" + std::to_string(pid_) + "/status");
+    for (std::string line; std::getline(status, line);) {
+      if (line.rfind("SigBlk:", 0) == 0) return (std::stoull(line.substr(7), nullptr, 16) >> (number - 1) & 1) != 0;
+    }
+    return false;
+  }
   void Signal(int number) const { kill(pid_, number); }
 
   // The exit code, or 128 + the signal that ended it.

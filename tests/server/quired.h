@@ -4,17 +4,14 @@
 #define QUIRE_TESTS_SERVER_QUIRED_H_
 
 #include <gtest/gtest.h>
-#include <netinet/in.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 #include <cstdint>
 #include <regex>
-#include <sstream>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "tests/server/http_get.h"
 #include "tests/server/process.h"
 
 namespace quire {
@@ -48,32 +45,10 @@ class Quired {
   }
 
   // The body of an admin page, its status line before it.
-  std::string Get(const std::string& path) const {
-    const int fd = socket(AF_INET, SOCK_STREAM, 0);
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    address.sin_port = htons(admin_port_);
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    const std::string request = "GET " + path + " HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
-    std::string reply;
-    if (connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0 &&
-        send(fd, request.data(), request.size(), MSG_NOSIGNAL) > 0) {
-      char buffer[4096];
-      for (ssize_t n; (n = recv(fd, buffer, sizeof buffer, 0)) > 0;) reply.append(buffer, static_cast<size_t>(n));
-    }
-    close(fd);
-    return reply;
-  }
+  std::string Get(const std::string& path) const { return HttpGet(admin_port_, path); }
 
   // The value of a series, as /metrics prints it.
-  double Metric(const std::string& series) const {
-    std::istringstream page(Get("/metrics"));
-    for (std::string line; std::getline(page, line);) {
-      if (line.rfind(series, 0) == 0) return std::stod(line.substr(line.rfind(' ') + 1));
-    }
-    ADD_FAILURE() << "no series " << series;
-    return -1;
-  }
+  double Metric(const std::string& series) const { return SeriesIn(Get("/metrics"), series); }
 
   // Polls the metrics until nothing runs and no block is held.
   void AwaitQuiet() const {
