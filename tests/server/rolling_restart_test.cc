@@ -1,6 +1,8 @@
 // Three replicas are restarted one after the other while clients that balance for themselves keep them busy: no request
-// is lost. The client is gRPC's own round_robin over fixed addresses; a call that a replica has not accepted yet is
-// tried again elsewhere by its retry policy, one that it has accepted it finishes.
+// is lost. The client is gRPC's own round_robin over fixed addresses. It follows the replicas' health, so that it has
+// turned to the others when the drain delay is over; a call that is refused is tried again elsewhere by its retry
+// policy; one that a replica has accepted it finishes. Without the health a call that comes in the very moment in which
+// gRPC shuts down is cancelled by it, which no client tries again.
 
 #include <gmock/gmock.h>
 #include <grpcpp/channel.h>
@@ -35,16 +37,17 @@ std::string Address(int replica) {
 }
 
 std::unique_ptr<Quired> Start(int replica) {
-  return std::make_unique<Quired>(std::vector<std::string>{"--drain-delay", "50ms", "--threads", "1"},
+  return std::make_unique<Quired>(std::vector<std::string>{"--drain-delay", "300ms", "--threads", "1"},
                                   Address(replica));
 }
 
 std::shared_ptr<grpc::Channel> RoundRobin() {
-  std::string target = "ipv4:";
-  for (int i = 0; i < kReplicas; ++i) target += (i == 0 ? "" : ",") + Address(i);
+  std::string target = "ipv4:" + Address(0);
+  for (int i = 1; i < kReplicas; ++i) target.append(",").append(Address(i));
   grpc::ChannelArguments arguments;
   arguments.SetServiceConfigJSON(R"({
     "loadBalancingConfig": [{"round_robin": {}}],
+    "healthCheckConfig": {"serviceName": "quire.v1.GenerationService"},
     "methodConfig": [{"name": [{}], "waitForReady": true,
                       "retryPolicy": {"maxAttempts": 5, "initialBackoff": "0.02s", "maxBackoff": "0.2s",
                                       "backoffMultiplier": 2, "retryableStatusCodes": ["UNAVAILABLE"]}}]})");
