@@ -32,8 +32,12 @@ constexpr int kTokens = 48;
 // An address of this process's own below the ports that systems give out: nobody takes it while a replica is away.
 std::string Address(int replica) {
   const int pid = getpid();
-  return "127." + std::to_string(1 + (pid >> 16) % 250) + "." + std::to_string((pid >> 8) % 256) + "." +
-         std::to_string(pid % 256) + ":" + std::to_string(20051 + replica);
+  std::string address = "127.";
+  for (const int part : {1 + (pid >> 16) % 250, (pid >> 8) % 256, pid % 256}) {
+    address.append(std::to_string(part)).append(".");
+  }
+  address.back() = ':';
+  return address.append(std::to_string(20051 + replica));
 }
 
 std::unique_ptr<Quired> Start(int replica) {
