@@ -39,7 +39,8 @@ constexpr FigureSource kFigures[] = {
     {"prefix_cache_hits", "vllm:prefix_cache_hits_total", nullptr},
 };
 
-// A latency, its histogram and what a screen calls it.
+// A latency, its histogram and what a screen calls it. Not the time in the queue: its first bucket ends at 0.3 s, which
+// says nothing of a queue that is short.
 struct LatencySource {
   const char* name;
   const char* metric;
@@ -50,7 +51,6 @@ constexpr LatencySource kLatencies[] = {
     {"ttft", "vllm:time_to_first_token_seconds", "first token"},
     {"itl", "vllm:inter_token_latency_seconds", "next token"},
     {"e2el", "vllm:e2e_request_latency_seconds", "whole"},
-    {"queue", "vllm:request_queue_time_seconds", "queued"},
 };
 
 // A count as an integer: Prometheus text has floating point only.
