@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <numeric>
 #include <utility>
 
 #include "kernels/check.h"
@@ -18,6 +19,11 @@ constexpr int32_t kMaxTop = 20;  // most log-probabilities that a request may as
   Check(backend.CopyToDevice(logits.Row<float>(row), &kNaN, sizeof kNaN).ok(), "no NaN on the device");
 }
 
+// Rows of a chunk that score a prompt token: the prompt's last position has no successor in it.
+int32_t NumScored(const Chunk& chunk) {
+  return std::min(chunk.begin + chunk.count, chunk.sequence->num_prompt() - 1) - chunk.begin;
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<BackendModelRunner>> BackendModelRunner::Create(const ModelConfig& config,
@@ -30,8 +36,12 @@ absl::StatusOr<std::unique_ptr<BackendModelRunner>> BackendModelRunner::Create(c
   if (!activations.ok()) return activations.status();
   absl::StatusOr<Model> model = Model::Create(config, std::move(weights), plan.max_model_len, backend.get());
   if (!model.ok()) return model.status();
-  return std::unique_ptr<BackendModelRunner>(
+  std::unique_ptr<BackendModelRunner> runner(
       new BackendModelRunner(plan, std::move(backend), *std::move(model), *std::move(cache), *std::move(activations)));
+  if (!plan.lazy_graphs) {
+    if (absl::Status status = runner->MakeGraphs(); !status.ok()) return status;
+  }
+  return runner;
 }
 
 BackendModelRunner::BackendModelRunner(const MemoryPlan& plan, std::unique_ptr<Backend> backend, Model model,
@@ -53,16 +63,18 @@ BackendModelRunner::BackendModelRunner(const MemoryPlan& plan, std::unique_ptr<B
   group_inputs_.resize(groups_.size());
   kept_rows_.reserve(max_rows);
   kept_ends_.reserve(max_chunks);
-  draws_.reserve(max_chunks);
   head_rows_.reserve(max_head_rows_);
   params_.reserve(max_head_rows_);
   sample_rows_.reserve(max_head_rows_);
-  sampled_.resize(max_head_rows_);
-  top_.resize(size_t(max_head_rows_) * kMaxTop);
   targets_.reserve(max_head_rows_);
-  for (StepResult& result : results_) {
-    result.sampled.reserve(max_chunks);
-    result.top.reserve(max_chunks * kMaxTop);
+  for (const int32_t rows : plan.graph_rows) graph_steps_.push_back({.rows = rows, .logits = {}});
+  for (Step& step : steps_) {
+    step.draws.reserve(max_chunks);
+    step.first_draws.reserve(max_chunks);
+    step.sampled.reserve(max_chunks);
+    step.top.reserve(max_chunks * kMaxTop);
+    step.result.sampled.reserve(max_chunks);
+    step.result.top.reserve(max_chunks * kMaxTop);
   }
 }
 
@@ -85,19 +97,91 @@ absl::Status BackendModelRunner::Launch(const Batch& batch) {
   ++num_launched_;
   FlattenRows(batch);
   ChooseKeptRows(batch);
-  model_.Forward({.num_rows = static_cast<int64_t>(ids_.size()),
-                  .ids = ids_.data(),
-                  .positions = positions_.data(),
-                  .groups = group_inputs_,
-                  .kept_rows = kept_rows_},
-                 cache_, activations_);
-  Sample(batch);
-  result().prompt_logprobs.clear();
-  result().prompt_top.clear();
+  if (GraphStep* const graph = GraphFor(batch)) {
+    Replay(*graph);
+    Sample(batch, &graph->logits);
+  } else {
+    Forward();
+    Sample(batch, nullptr);
+  }
+  MakeRoomForScores(batch);
   for (size_t c = 0; c < batch.chunks.size(); ++c) {
     if (batch.chunks[c].scores_prompt) ScorePrompt(batch.chunks[c], kept_ends_[c] - batch.chunks[c].count);
   }
   return backend_->EndStep();
+}
+
+absl::StatusOr<const StepResult*> BackendModelRunner::Collect() {
+  Step& step = steps_[num_collected_++ % steps_.size()];
+  if (absl::Status status = backend_->AwaitStep(); !status.ok()) return status;
+  StepResult& result = step.result;
+  result.sampled.resize(step.first_draws.size());
+  result.more_sampled.clear();
+  result.top.clear();
+  for (size_t d = 0; d < step.draws.size(); ++d) {
+    const Draw& draw = step.draws[d];
+    if (draw.output == 0) {
+      result.sampled[draw.chunk] = step.sampled[d];
+    } else {
+      result.more_sampled.push_back(step.sampled[d]);
+    }
+    const auto top = step.top.begin() + static_cast<int64_t>(d) * kMaxTop;
+    result.top.insert(result.top.end(), top, top + draw.num_top);
+  }
+  return &result;
+}
+
+void BackendModelRunner::Forward() {
+  model_.Forward({.num_rows = static_cast<int64_t>(ids_.size()),
+                  .ids = ids_.data(),
+                  .drawn = previous_step().sampled.data(),
+                  .positions = positions_.data(),
+                  .groups = group_inputs_,
+                  .kept_rows = kept_rows_},
+                 cache_, activations_);
+}
+
+BackendModelRunner::GraphStep* BackendModelRunner::GraphFor(const Batch& batch) {
+  const bool only_decodes = std::all_of(batch.chunks.begin(), batch.chunks.end(), [](const Chunk& chunk) {
+    return chunk.count == 1 && chunk.samples && chunk.num_draws == 1 && !chunk.scores_prompt;
+  });
+  if (!only_decodes) return nullptr;
+  const auto it = std::lower_bound(graph_steps_.begin(), graph_steps_.end(), batch.num_tokens,
+                                   [](const GraphStep& step, int32_t rows) { return step.rows < rows; });
+  return it == graph_steps_.end() ? nullptr : &*it;
+}
+
+void BackendModelRunner::Replay(GraphStep& graph) {
+  for (auto row = static_cast<int32_t>(ids_.size()); row < graph.rows; ++row) {
+    ids_.push_back(0);
+    positions_.push_back(0);
+    kept_rows_.push_back(row);
+    for (GroupRows& group : groups_) {
+      group.slots.push_back(kNoSlot);
+      group.chunks.push_back({.block_table = nullptr, .first_row = row, .num_rows = 0, .first_position = 0});
+    }
+  }
+  ViewGroups();
+  head_rows_.resize(static_cast<size_t>(graph.rows));
+  std::iota(head_rows_.begin(), head_rows_.end(), 0);
+  backend_->Replay(graph.rows, [&] {
+    Forward();
+    graph.logits = model_.Logits(head_rows_, activations_);
+  });
+}
+
+absl::Status BackendModelRunner::MakeGraphs() {
+  // From the largest: what a graph takes beside its nodes shows with the first.
+  for (auto graph = graph_steps_.rbegin(); graph != graph_steps_.rend(); ++graph) {
+    if (absl::Status status = backend_->BeginStep(); !status.ok()) return status;
+    FlattenRows(Batch());
+    kept_rows_.clear();
+    Replay(*graph);
+    absl::Status status = backend_->EndStep();
+    status.Update(backend_->AwaitStep());
+    if (!status.ok()) return status;
+  }
+  return absl::OkStatus();
 }
 
 void BackendModelRunner::FlattenRows(const Batch& batch) {
@@ -113,8 +197,9 @@ void BackendModelRunner::FlattenRows(const Batch& batch) {
     const auto first_row = static_cast<int32_t>(ids_.size());
     const int32_t end = chunk.begin + chunk.count;
     const absl::Span<const uint32_t> tokens = chunk.sequence->tokens();
+    if (chunk.takes_drawn) ids_.push_back(kDrawn | previous_step().first_draws[chunk.source]);
     for (int32_t position = chunk.begin; position < end; ++position) {
-      ids_.push_back(chunk.takes_drawn ? previous_result().sampled[chunk.source].id : tokens[position]);
+      if (!chunk.takes_drawn) ids_.push_back(tokens[position]);
       positions_.push_back(position);
     }
     for (size_t g = 0; g < groups_.size(); ++g) {
@@ -128,6 +213,10 @@ void BackendModelRunner::FlattenRows(const Batch& batch) {
       }
     }
   }
+  ViewGroups();
+}
+
+void BackendModelRunner::ViewGroups() {
   for (size_t g = 0; g < groups_.size(); ++g) {
     group_inputs_[g] = {.slots = groups_[g].slots.data(), .chunks = groups_[g].chunks};
   }
@@ -145,32 +234,40 @@ void BackendModelRunner::ChooseKeptRows(const Batch& batch) {
   }
 }
 
-void BackendModelRunner::Sample(const Batch& batch) {
-  draws_.clear();
+void BackendModelRunner::Sample(const Batch& batch, const Tensor* logits) {
+  Step& step = this_step();
+  step.draws.clear();
+  step.first_draws.clear();
   for (size_t c = 0; c < batch.chunks.size(); ++c) {
-    if (!batch.chunks[c].samples) continue;
-    for (int32_t output = 0; output < batch.chunks[c].num_draws; ++output)
-      draws_.push_back({.chunk = static_cast<int32_t>(c), .output = static_cast<uint32_t>(output)});
+    const Chunk& chunk = batch.chunks[c];
+    step.first_draws.push_back(static_cast<uint32_t>(step.draws.size()));
+    if (!chunk.samples) continue;
+    const auto num_top = static_cast<int32_t>(chunk.sequence->request().num_logprobs.value_or(0));
+    Check(num_top <= kMaxTop, "more log-probabilities asked for than the sampler gives");
+    for (int32_t output = 0; output < chunk.num_draws; ++output)
+      step.draws.push_back({static_cast<int32_t>(c), static_cast<uint32_t>(output), num_top});
   }
-  result().sampled.resize(batch.chunks.size());
-  result().more_sampled.clear();
-  result().top.clear();
-  const absl::Span<const Draw> all = draws_;
-  for (size_t begin = 0; begin < all.size(); begin += max_head_rows_)
-    SampleSlice(all.subspan(begin, max_head_rows_), batch);
+  step.sampled.resize(step.draws.size());
+  step.top.resize(step.draws.size() * kMaxTop);
+  const auto num_draws = static_cast<int32_t>(step.draws.size());
+  for (int32_t begin = 0; begin < num_draws; begin += max_head_rows_)
+    SampleSlice(begin, std::min(num_draws, begin + max_head_rows_), batch, logits);
 }
 
-void BackendModelRunner::SampleSlice(absl::Span<const Draw> slice, const Batch& batch) {
+void BackendModelRunner::SampleSlice(int32_t begin, int32_t end, const Batch& batch, const Tensor* all_logits) {
   head_rows_.clear();
   params_.clear();
   sample_rows_.clear();
-  for (const Draw& draw : slice) {
-    const Sequence& sequence = *batch.chunks[draw.chunk].sequence;
+  Step& step = this_step();
+  for (int32_t d = begin; d < end; ++d) {
+    const Draw& draw = step.draws[d];
+    const Chunk& chunk = batch.chunks[draw.chunk];
+    const Sequence& sequence = *chunk.sequence;
     const Request& request = sequence.request();
     head_rows_.push_back(kept_ends_[draw.chunk] - 1);
     params_.push_back(request.sampling);
     params_.back().seed += sequence.index() + draw.output;
-    const int32_t position = batch.chunks[draw.chunk].begin + batch.chunks[draw.chunk].count;
+    const int32_t position = chunk.begin + chunk.count;
     const bool bans = sequence.BansStopIdsAt(position);
     sample_rows_.push_back({.params = &params_.back(),  // has room for all: it stays where it is
                             .position = static_cast<uint64_t>(position),
@@ -179,34 +276,37 @@ void BackendModelRunner::SampleSlice(absl::Span<const Draw> slice, const Batch& 
                             .bias = request.logit_bias,
                             .counts = sequence.counts(),
                             .wants_logprob = request.num_logprobs.has_value(),
-                            .num_top = static_cast<int32_t>(request.num_logprobs.value_or(0))});
-    Check(sample_rows_.back().num_top <= kMaxTop, "more log-probabilities asked for than the sampler gives");
+                            .num_top = draw.num_top});
   }
-  const Tensor logits = model_.Logits(head_rows_, activations_);
+  const Tensor logits =
+      all_logits != nullptr ? all_logits->Rows(begin, end - begin) : model_.Logits(head_rows_, activations_);
   for (int64_t r = 0; r < logits.rows; ++r) {
     if (Reached(FailPoint::kNaNRow)) SpoilRow(logits, r, *backend_);
   }
   backend_->Sample({.logits = logits,
                     .rows = sample_rows_.data(),
-                    .tokens = sampled_.data(),
-                    .top = top_.data(),
+                    .tokens = step.sampled.data() + begin,
+                    .top = step.top.data() + int64_t{begin} * kMaxTop,
                     .top_stride = kMaxTop});
-  for (size_t r = 0; r < slice.size(); ++r) {
-    if (slice[r].output == 0) {
-      result().sampled[slice[r].chunk] = sampled_[r];
-    } else {
-      result().more_sampled.push_back(sampled_[r]);
-    }
-    const auto top = top_.begin() + static_cast<int64_t>(r) * kMaxTop;
-    result().top.insert(result().top.end(), top, top + sample_rows_[r].num_top);
+}
+
+void BackendModelRunner::MakeRoomForScores(const Batch& batch) {
+  size_t num_rows = 0, num_top = 0;
+  for (const Chunk& chunk : batch.chunks) {
+    if (!chunk.scores_prompt) continue;
+    num_rows += NumScored(chunk);
+    num_top += size_t(NumScored(chunk)) * *chunk.sequence->request().num_prompt_logprobs;
   }
+  this_step().result.prompt_logprobs.resize(num_rows);
+  this_step().result.prompt_top.resize(num_top);
+  num_scored_ = num_scored_top_ = 0;
 }
 
 void BackendModelRunner::ScorePrompt(const Chunk& chunk, int32_t first_row) {
+  StepResult& result = this_step().result;
   const absl::Span<const uint32_t> tokens = chunk.sequence->tokens();
-  const auto num_top = static_cast<int32_t>(chunk.sequence->request().num_prompt_logprobs.value_or(0));
-  // The prompt's last position has no successor in it.
-  const int32_t end = std::min(chunk.begin + chunk.count, chunk.sequence->num_prompt() - 1);
+  const auto num_top = static_cast<int32_t>(*chunk.sequence->request().num_prompt_logprobs);
+  const int32_t end = chunk.begin + NumScored(chunk);
   for (int32_t begin = chunk.begin; begin < end; begin += max_head_rows_) {
     const int32_t count = std::min(max_head_rows_, end - begin);
     head_rows_.clear();
@@ -215,15 +315,13 @@ void BackendModelRunner::ScorePrompt(const Chunk& chunk, int32_t first_row) {
       head_rows_.push_back(first_row + position - chunk.begin);
       targets_.push_back(tokens[position + 1]);
     }
-    const Tensor logits = model_.Logits(head_rows_, activations_);
-    const size_t num_logprobs = result().prompt_logprobs.size(), num_tops = result().prompt_top.size();
-    result().prompt_logprobs.resize(num_logprobs + count);
-    result().prompt_top.resize(num_tops + size_t(count) * num_top);
-    backend_->Score({.logits = logits,
+    backend_->Score({.logits = model_.Logits(head_rows_, activations_),
                      .targets = targets_.data(),
                      .num_top = num_top,
-                     .logprobs = result().prompt_logprobs.data() + num_logprobs,
-                     .top = result().prompt_top.data() + num_tops});
+                     .logprobs = result.prompt_logprobs.data() + num_scored_,
+                     .top = result.prompt_top.data() + num_scored_top_});
+    num_scored_ += static_cast<size_t>(count);
+    num_scored_top_ += size_t(count) * num_top;
   }
 }
 

@@ -130,6 +130,15 @@ absl::Status PlanWeights(const ModelConfig& config, const EngineOptions& options
   return absl::OkStatus();
 }
 
+// Few steps are filled up by more than a quarter, and there are some dozen graphs for any max_rows.
+std::vector<int32_t> GraphRows(int32_t max_rows) {
+  std::vector<int32_t> graph_rows;
+  for (int32_t rows = 1; rows < max_rows; rows += rows < 8 ? rows : std::max(8, rows / 4 / 8 * 8))
+    graph_rows.push_back(rows);
+  graph_rows.push_back(max_rows);
+  return graph_rows;
+}
+
 // The largest shapes of a step.
 void PlanWorkspaces(const ModelConfig& config, const EngineOptions& options, const Backend& backend, MemoryPlan& plan) {
   plan.activation_shape = {
@@ -166,6 +175,13 @@ void PlanWorkspaces(const ModelConfig& config, const EngineOptions& options, con
     plan.workspace_shape.hidden = config.hidden_size;
     plan.workspace_shape.expert_intermediate = moe->intermediate_size;
   }
+  if (backend.has_graphs() && !options.enforce_eager) {
+    // A node of a graph keeps its kernel's parameters, at most 4 KiB; a layer has fewer than 24 kernels.
+    constexpr uint64_t kNodeBytes = 8192, kLayerNodes = 24;
+    plan.graph_rows = GraphRows(static_cast<int32_t>(plan.activation_shape.max_head_rows));
+    plan.graph_bytes = plan.graph_rows.size() * kNodeBytes * kLayerNodes * static_cast<uint64_t>(config.num_layers + 1);
+    plan.lazy_graphs = options.lazy_graphs;
+  }
   plan.workspace_bytes = Activations::Bytes(config, plan.activation_shape) +
                          Model::TableBytes(config, plan.max_model_len) + backend.WorkspaceBytes(plan.workspace_shape);
 }
@@ -201,13 +217,13 @@ absl::StatusOr<uint64_t> KvCacheBytes(const ModelConfig& config, const EngineOpt
   }
   plan.max_model_len = options.max_model_len.value_or(config.max_position_embeddings);  // the largest that it can get
   PlanWorkspaces(config, options, backend, plan);
-  const uint64_t weights = WeightBytes(config, plan.dtype, backend), needed = weights + plan.workspace_bytes;
+  const uint64_t weights = WeightBytes(config, plan.dtype, backend), needed = weights + plan.workspace_bytes + plan.graph_bytes;
   const auto usable =
       static_cast<uint64_t>(options.gpu_memory_utilization.value_or(kGpuMemoryUtilization) * double(*free_bytes));
   const uint64_t cache = options.kv_cache_bytes.value_or(usable > needed ? usable - needed : 0);
   if (needed + cache <= (options.kv_cache_bytes.has_value() ? *free_bytes : usable) && cache > 0) return cache;
   return absl::ResourceExhaustedError(absl::StrCat(
-      "device memory: needed ", needed + cache, " bytes (weights ", weights, ", workspaces ", plan.workspace_bytes,
+      "device memory: needed ", needed + cache, " bytes (weights ", weights, ", workspaces ", plan.workspace_bytes, ", graphs ", plan.graph_bytes,
       ", KV cache ", cache, "), free ", *free_bytes, ", of which --gpu-memory-utilization takes ", usable, "; ",
       needed < usable
           ? absl::StrCat("--kv-cache-memory of at most ", usable - needed, " bytes fits")
@@ -220,6 +236,11 @@ absl::StatusOr<MemoryPlan> MakeMemoryPlan(const ModelConfig& config, const Engin
                                           const Backend& backend) {
   if (absl::Status status = CheckFlags(options); !status.ok()) return status;
   if (absl::Status status = CheckBackendRuns(config, backend); !status.ok()) return status;
+  if (!backend.has_graphs() && (options.enforce_eager || options.lazy_graphs)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(options.enforce_eager ? "--enforce-eager" : "--lazy-graphs",
+                     ": is for CUDA graphs, which backend cuda has without --deterministic; none are in use here"));
+  }
   MemoryPlan plan;
   plan.dtype = options.dtype.value_or(config.dtype);
   absl::StatusOr<KvCacheSpec> kv = CacheSpec(config, options, plan.dtype);
@@ -246,6 +267,7 @@ absl::StatusOr<MemoryPlan> MakeMemoryPlan(const ModelConfig& config, const Engin
       .num_blocks = plan.num_blocks,
       .max_num_seqs = options.max_num_seqs,
       .max_num_batched_tokens = options.max_num_batched_tokens,
+      .run_ahead = backend.run_ahead(),
       .chunked_prefill_size = ChunkedPrefillSize(options, backend),
       .max_model_len = plan.max_model_len,
       .enable_prefix_caching = options.enable_prefix_caching,

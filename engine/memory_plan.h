@@ -9,6 +9,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
@@ -37,6 +38,8 @@ struct EngineOptions {
   std::optional<uint64_t> kv_cache_bytes;
   std::optional<double> gpu_memory_utilization;  // (0, 1]; absent: 0.92. Of devices only.
   int32_t max_num_seqs = 128;
+  bool enforce_eager = false;  // no graphs, where the backend has them
+  bool lazy_graphs = false;    // each is made when it is first needed, not before the first request
   int32_t max_num_batched_tokens = 2048;
   std::optional<int32_t> chunked_prefill_size;  // tokens; absent: see MakeMemoryPlan
   int32_t max_waiting_requests = 1024;
@@ -61,6 +64,10 @@ struct MemoryPlan {
   uint64_t weight_bytes = 0;
   uint64_t kv_bytes = 0;         // num_blocks * kv.BytesPerBlock()
   uint64_t workspace_bytes = 0;  // activations, logits, rotary tables and the backend's scratch
+  uint64_t graph_bytes = 0;      // of the graphs: an estimate
+  // Rows of the steps that are replayed as graphs, increasing; a step of decodes is filled up to the next.
+  std::vector<int32_t> graph_rows;
+  bool lazy_graphs = false;
   ActivationShape activation_shape;
   WorkspaceShape workspace_shape;
   SchedulerOptions scheduler;

@@ -100,7 +100,8 @@ void Model::Embed(const ModelInput& input, const ActivationTensors& a) const {
   backend_->Embedding({.ids = input.ids,
                        .table = &weights_.embedding,
                        .x = projects ? a.embedded : a.residual,
-                       .scale = config_.embedding_scale});
+                       .scale = config_.embedding_scale,
+                       .drawn = input.drawn});
   if (projects) {
     Round(a.embedded, a.projected);
     Project(weights_.project_in, a.projected, a.residual);

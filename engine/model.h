@@ -31,7 +31,8 @@ struct KvGroupInput {
 // The rows of one step: the chunks of all its sequences, one after another.
 struct ModelInput {
   int64_t num_rows = 0;
-  const uint32_t* ids = nullptr;          // [num_rows]
+  const uint32_t* ids = nullptr;          // [num_rows]; may be kDrawn | d (kernels/embedding/embedding.h)
+  const SampledToken* drawn = nullptr;    // of the step before, if one is
   const int32_t* positions = nullptr;     // [num_rows]
   absl::Span<const KvGroupInput> groups;  // [groups of the cache's spec]
   // The rows that the head may be asked for, increasing: behind the last attention the others feed nothing.

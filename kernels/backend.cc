@@ -35,14 +35,19 @@ void CheckLatentKv(const LatentKv& kv) {
 }
 
 // The chunks cover `num_rows` rows in order, and what they may read of their tables lies in the cache.
+// `pads`: rows may fill up a graph (Backend::Replay).
 void CheckChunks(const AttentionChunk* chunks, int32_t num_chunks, int64_t num_rows, int32_t window, int32_t block_size,
-                 int32_t num_blocks) {
+                 int32_t num_blocks, bool pads = false) {
   Check(chunks != nullptr, "attention: chunks");
   int64_t row = 0;
   for (int32_t i = 0; i < num_chunks; ++i) {
     const AttentionChunk& chunk = chunks[i];
-    Check(chunk.block_table != nullptr && chunk.num_rows >= 1 && chunk.first_position >= 0, "attention: chunk");
     Check(chunk.first_row == row, "attention: chunks do not follow each other");
+    if (pads && chunk.num_rows == 0) {
+      ++row;  // that of nobody
+      continue;
+    }
+    Check(chunk.block_table != nullptr && chunk.num_rows >= 1 && chunk.first_position >= 0, "attention: chunk");
     row += chunk.num_rows;
     const int64_t end = int64_t{chunk.first_position} + chunk.num_rows;
     for (int64_t b = FirstEntry(chunk.first_position, window, block_size); b * block_size < end; ++b) {
@@ -52,9 +57,10 @@ void CheckChunks(const AttentionChunk* chunks, int32_t num_chunks, int64_t num_r
   Check(row == num_rows, "attention: chunks do not cover the rows");
 }
 
-void CheckSlots(const int64_t* slots, int64_t num_rows, int64_t num_slots) {
+void CheckSlots(const int64_t* slots, int64_t num_rows, int64_t num_slots, bool pads = false) {
   Check(slots != nullptr, "slots");
-  for (int64_t r = 0; r < num_rows; ++r) Check(slots[r] >= 0 && slots[r] < num_slots, "slot beyond the cache");
+  for (int64_t r = 0; r < num_rows; ++r)
+    Check((pads && slots[r] == kNoSlot) || (slots[r] >= 0 && slots[r] < num_slots), "slot beyond the cache");
 }
 
 void CheckPositions(const int32_t* positions, int64_t num_rows, const float* cos, const float* sin) {
@@ -93,7 +99,10 @@ void Backend::Embedding(const EmbeddingArgs& args) {
   Check(args.x.cols == args.table->k, "Embedding: width of x");
   if (args.x.rows == 0) return;
   Check(args.ids != nullptr, "Embedding: ids");
-  for (int64_t r = 0; r < args.x.rows; ++r) Check(args.ids[r] < args.table->n, "Embedding: id beyond the table");
+  for (int64_t r = 0; r < args.x.rows; ++r) {
+    const bool is_drawn = (args.ids[r] & kDrawn) != 0;
+    Check(is_drawn ? args.drawn != nullptr : args.ids[r] < args.table->n, "Embedding: id beyond the table");
+  }
   DoEmbedding(args);
 }
 
@@ -154,7 +163,7 @@ void Backend::RopeKvWrite(const RopeKvWriteArgs& args) {
   Check(RotaryDim(args) % 2 == 0 && RotaryDim(args) <= args.kv.head_dim, "RopeKvWrite: rotary_dim");
   if (args.q.rows == 0) return;
   if (args.pairing != RopePairing::kNone) CheckPositions(args.positions, args.q.rows, args.cos, args.sin);
-  CheckSlots(args.slots, args.q.rows, int64_t{args.kv.num_blocks} * args.kv.block_size);
+  CheckSlots(args.slots, args.q.rows, int64_t{args.kv.num_blocks} * args.kv.block_size, has_graphs());
   DoRopeKvWrite(args);
 }
 
@@ -169,7 +178,8 @@ void Backend::PagedAttention(const PagedAttentionArgs& args) {
         "PagedAttention: shapes of q and out");
   Check(args.scale > 0 && args.window >= 0 && args.softcap >= 0, "PagedAttention: scale, window, softcap");
   if (args.q.rows == 0) return;
-  CheckChunks(args.chunks, args.num_chunks, args.q.rows, args.window, args.kv.block_size, args.kv.num_blocks);
+  CheckChunks(args.chunks, args.num_chunks, args.q.rows, args.window, args.kv.block_size, args.kv.num_blocks,
+              has_graphs());
   DoPagedAttention(args);
 }
 

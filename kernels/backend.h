@@ -7,7 +7,8 @@
 // kernels/<operation>/<operation>.h.
 //
 // Thread: one caller at a time (the engine thread). Operations run in the order of the calls; on `ref` and `cpu` they
-// are complete on return, on `cuda` only Sample and Score are. Knows nothing of sequences, requests or models.
+// are complete on return, on `cuda` the host has what Sample and Score bring when it has awaited their step. Knows
+// nothing of sequences, requests or models.
 
 #ifndef QUIRE_KERNELS_BACKEND_H_
 #define QUIRE_KERNELS_BACKEND_H_
@@ -19,6 +20,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "kernels/activation/activation.h"
@@ -98,10 +100,21 @@ class Backend {
   virtual size_t WorkspaceBytes(const WorkspaceShape& shape) const = 0;
   virtual absl::Status AllocateWorkspace(const WorkspaceShape& shape) = 0;
 
-  // Around the operations of a step. Host arrays that their arguments point to may change only outside. The end waits
-  // for the device; an error is the device's, and nothing can go on.
+  // Around the operations of a step. Host arrays that their arguments point to may change only outside, those that
+  // results go to only when AwaitStep has returned for this step: it waits for the oldest step that nobody awaited. An
+  // error is the device's, and nothing can go on. REQUIRES: at most run_ahead() steps that ended are not awaited when
+  // one begins.
   virtual absl::Status BeginStep() { return absl::OkStatus(); }
   virtual absl::Status EndStep() { return absl::OkStatus(); }
+  virtual absl::Status AwaitStep() { return absl::OkStatus(); }
+  virtual int32_t run_ahead() const { return 0; }
+
+  // Does `operations`; or, where the backend has graphs, what they did when it first saw `key`, without calling them,
+  // on what the host arrays hold now that they named then. These stay where they are and as long as they are; of
+  // attention's chunks only the last ones may be without rows (they fill up: their row's slot is kNoSlot), and the others
+  // have one. Neither Sample nor Score is among them; it is the first in its step but for blocks copied and scrubbed.
+  virtual void Replay(int64_t key, absl::FunctionRef<void()> operations) { operations(); }
+  virtual bool has_graphs() const { return false; }
 
   void Embedding(const EmbeddingArgs& args);
   void RmsNorm(const RmsNormArgs& args);

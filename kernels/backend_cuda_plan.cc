@@ -15,7 +15,8 @@ namespace {
 
 class PlannedCudaBackend final : public Backend {
  public:
-  explicit PlannedCudaBackend(uint64_t device_bytes) : device_bytes_(device_bytes) {}
+  PlannedCudaBackend(uint64_t device_bytes, bool deterministic)
+      : device_bytes_(device_bytes), deterministic_(deterministic) {}
 
   BackendKind kind() const override { return BackendKind::kCuda; }
   std::string Description() const override {
@@ -23,6 +24,8 @@ class PlannedCudaBackend final : public Backend {
   }
   KeyLayout key_layout() const override { return KeyLayout::kRows; }
   std::optional<uint64_t> FreeBytes() const override { return device_bytes_; }
+  int32_t run_ahead() const override { return 1; }
+  bool has_graphs() const override { return !deterministic_; }
   size_t PackedBytes(int64_t n, int64_t k, WeightFormat format) const override {
     return static_cast<size_t>(n * RowBytes(format.dtype, k));
   }
@@ -56,12 +59,13 @@ class PlannedCudaBackend final : public Backend {
   void DoScore(const ScoreArgs&) override { Computes(); }
 
   const uint64_t device_bytes_;
+  const bool deterministic_;
 };
 
 }  // namespace
 
-std::unique_ptr<Backend> CreatePlannedCudaBackend(uint64_t device_bytes) {
-  return std::make_unique<PlannedCudaBackend>(device_bytes);
+std::unique_ptr<Backend> CreatePlannedCudaBackend(uint64_t device_bytes, bool deterministic) {
+  return std::make_unique<PlannedCudaBackend>(device_bytes, deterministic);
 }
 
 }  // namespace quire

@@ -121,7 +121,7 @@ std::string LastPathPart(const std::string& path) {
 }
 
 std::string PlanText(const v1::GetModelResponse& model, const MemoryPlan& plan) {
-  const uint64_t total = plan.weight_bytes + plan.kv_bytes + plan.workspace_bytes;
+  const uint64_t total = plan.weight_bytes + plan.kv_bytes + plan.workspace_bytes + plan.graph_bytes;
   const std::string heads = plan.kv.is_latent()
                                 ? "one latent for all"
                                 : absl::StrFormat("%d KV heads of %d", model.kv_heads(), model.head_dim());
@@ -130,8 +130,9 @@ std::string PlanText(const v1::GetModelResponse& model, const MemoryPlan& plan) 
   absl::StrAppend(&text, "backend     ", model.backend(), ", weights ", model.weight_dtype(), ", cache ",
                   model.kv_cache_dtype(), "\n");
   absl::StrAppend(&text, KvText(plan.kv, plan.max_model_len), BlocksText(plan));
-  absl::StrAppendFormat(&text, "memory      weights %s + KV %s + workspaces %s = %s\n", Size(plan.weight_bytes),
-                        Size(plan.kv_bytes), Size(plan.workspace_bytes), Size(total));
+  const std::string graphs = plan.graph_bytes == 0 ? "" : absl::StrCat(" + graphs ", Size(plan.graph_bytes));
+  absl::StrAppendFormat(&text, "memory      weights %s + KV %s + workspaces %s%s = %s\n", Size(plan.weight_bytes),
+                        Size(plan.kv_bytes), Size(plan.workspace_bytes), graphs, Size(total));
   return text;
 }
 
@@ -164,7 +165,8 @@ std::string PlanJson(const v1::GetModelResponse& model, const MemoryPlan& plan) 
       {"weight_bytes", plan.weight_bytes},
       {"kv_bytes", plan.kv_bytes},
       {"workspace_bytes", plan.workspace_bytes},
-      {"total_bytes", plan.weight_bytes + plan.kv_bytes + plan.workspace_bytes},
+      {"graph_bytes", plan.graph_bytes},
+      {"total_bytes", plan.weight_bytes + plan.kv_bytes + plan.workspace_bytes + plan.graph_bytes},
   };
   return json.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
 }

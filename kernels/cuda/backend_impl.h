@@ -4,13 +4,18 @@
 // their block tables, rows, targets) is staged: copied once a step into pinned memory and from there to the device, and
 // found again by its address when the next layer names it. Staging is as large as the plan's largest step.
 //
-// Sample and Score end with the host's wait for the device: their results are host memory.
+// Two steps may be under way. Nothing in a step waits for the device: what Sample and Score bring is copied to pinned
+// memory at the step's end and from there to its places when the step is awaited; the tokens stay on the device too,
+// where the next step's embedding finds them.
 
 #ifndef QUIRE_KERNELS_CUDA_BACKEND_IMPL_H_
 #define QUIRE_KERNELS_CUDA_BACKEND_IMPL_H_
 
 #include <algorithm>
+#include <array>
 #include <cstring>
+#include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -74,46 +79,45 @@ class CudaBackend final : public Backend {
   }
   absl::Status AllocateWorkspace(const WorkspaceShape& shape) override;
 
-  absl::Status BeginStep() override {
-    if (absl::Status status = device_->Synchronize(); !status.ok()) return status;
-    staging_.Clear();
-    row_staging_.Clear();
-    plans_.clear();
-    return absl::OkStatus();
-  }
-  absl::Status EndStep() override { return device_->Synchronize(); }
+  absl::Status BeginStep() override;
+  absl::Status EndStep() override;
+  absl::Status AwaitStep() override;
+  int32_t run_ahead() const override { return kMaxSteps - 1; }
+  void Replay(int64_t key, absl::FunctionRef<void()> operations) override;
+  bool has_graphs() const override { return !deterministic_; }
 
  private:
+  static constexpr int32_t kMaxSteps = 2;  // under way at once
+
   void DoEmbedding(const EmbeddingArgs& args) override {
     EmbeddingArgs on_device = args;
-    on_device.ids = staging_.Copy(args.ids, static_cast<size_t>(args.x.rows), *device_);
+    on_device.drawn = static_cast<const SampledToken*>(results_.data());  // still those of the step before
+    on_device.ids = StageOnce(args.ids, static_cast<size_t>(args.x.rows));
     cuda::Embedding(on_device, *device_);
   }
   void DoRmsNorm(const RmsNormArgs& args) override {
     RmsNormArgs on_device = args;
-    if (args.rows != nullptr)
-      on_device.rows = staging_.CopyFresh(args.rows, static_cast<size_t>(args.y.rows), *device_);
+    if (args.rows != nullptr) on_device.rows = Stage(args.rows, static_cast<size_t>(args.y.rows));
     cuda::RmsNorm(on_device, *device_);
   }
   void DoLayerNorm(const LayerNormArgs& args) override {
     LayerNormArgs on_device = args;
-    if (args.rows != nullptr)
-      on_device.rows = staging_.CopyFresh(args.rows, static_cast<size_t>(args.y.rows), *device_);
+    if (args.rows != nullptr) on_device.rows = Stage(args.rows, static_cast<size_t>(args.y.rows));
     cuda::LayerNorm(on_device, *device_);
   }
   void DoActivation(const ActivationArgs& args) override { cuda::Activation(args, *device_); }
   void DoLinear(const LinearArgs& args) override { device_->Linear(args, linear_workspace_.data()); }
   void DoRopeKvWrite(const RopeKvWriteArgs& args) override {
     RopeKvWriteArgs on_device = args;
-    on_device.positions = staging_.Copy(args.positions, static_cast<size_t>(args.q.rows), *device_);
-    on_device.slots = staging_.Copy(args.slots, static_cast<size_t>(args.q.rows), *device_);
+    on_device.positions = StageOnce(args.positions, static_cast<size_t>(args.q.rows));
+    on_device.slots = StageOnce(args.slots, static_cast<size_t>(args.q.rows));
     cuda::RopeKvWrite(on_device, *device_);
   }
   void DoPagedAttention(const PagedAttentionArgs& args) override;
   void DoGatedActivation(const GatedActivationArgs& args) override { cuda::GatedActivation(args, *device_); }
   void DoGatherRows(const GatherRowsArgs& args) override {
     GatherRowsArgs on_device = args;
-    on_device.rows = staging_.Copy(args.rows, static_cast<size_t>(args.num_kept), *device_);
+    on_device.rows = StageOnce(args.rows, static_cast<size_t>(args.num_kept));
     cuda::GatherRows(on_device, *device_);
   }
   void DoCopyBlocks(const CopyBlocksArgs& args) override;
@@ -122,6 +126,14 @@ class CudaBackend final : public Backend {
   void DoScore(const ScoreArgs& args) override;
 
   void LaunchSample(const quire::SampleArgs& args, SampledToken* tokens, TokenLogprob* top);
+  // Room for `count` results on the device, of which `at` says where they begin.
+  template <typename T>
+  T* NextResult(size_t count, size_t& at) {
+    at = results_used_;
+    results_used_ += StagedBytes<T>(count);
+    Check(results_used_ <= results_.bytes(), "a step brings more than planned");
+    return reinterpret_cast<T*>(static_cast<char*>(results_.data()) + at);
+  }
 
   // The chunks of a group of layers on the device, and whether the work list is theirs.
   struct StepPlan {
@@ -132,16 +144,74 @@ class CudaBackend final : public Backend {
   };
   const StepPlan& PlanFor(const PagedAttentionArgs& args);
 
+  // The device's copy of an array of the host's: of what it holds now; or of what it holds in the whole step.
+  template <typename T>
+  const T* Stage(const T* from, size_t count) {
+    const T* copy = staging_.Put(from, count);
+    if (count > 0) Staged([this, from, count, copy] { CheckSame(staging_.Put(from, count), copy); });
+    return copy;
+  }
+  template <typename T>
+  const T* StageOnce(const T* from, size_t count) {
+    if (from == nullptr) return nullptr;
+    const size_t left = staging_.bytes_left();
+    const T* copy = staging_.PutOnce(from, count);
+    if (staging_.bytes_left() < left) Staged([this, from, count, copy] { CheckSame(staging_.Put(from, count), copy); });
+    return copy;
+  }
+  // The same of chunks, with their tables' places on the device; of a table only what is used.
+  const AttentionChunk* StageChunks(const AttentionChunk* chunks, size_t count, int32_t window, int32_t block_size);
+  // Sends what was staged; or, for a graph, remembers how it is staged again.
+  template <typename Again>
+  void Staged(Again again) {
+    if (recording_ != nullptr) {
+      recording_->stage.emplace_back(std::move(again));
+      return;
+    }
+    SendStaged();
+  }
+  void SendStaged() {
+    staging_.Send(*device_);
+    table_staging_.Send(*device_);
+  }
+  static void CheckSame(const void* found, const void* recorded) {
+    Check(found == recorded, "a graph's inputs are staged elsewhere than when it was made");
+  }
+
   const std::unique_ptr<Device> device_;
   const bool deterministic_;
   Buffer linear_workspace_, attention_workspace_;
   AttentionPlan attention_plan_;
-  Staging<Device> staging_, row_staging_;  // of the step; of the sampler's rows
+  // Of the step: arrays whose length its shape tells; block tables; the sampler's rows.
+  Staging<Device> staging_, table_staging_, row_staging_;
   std::vector<StepPlan> plans_;
   const StepPlan* planned_ = nullptr;  // whose work list is in attention_plan_
-  // Results: on the device and, pinned, on the host: SampledToken (or float) of each row, then its top.
-  Buffer results_, host_results_;
-  size_t tops_offset_ = 0;
+  // What the step brings, on the device; its tokens stay there to feed the next one.
+  Buffer results_;
+  size_t max_draws_ = 0;
+  size_t num_drawn_ = 0;     // in this step
+  size_t results_used_ = 0;  // bytes
+
+  // What the host is to find where when a step is awaited.
+  struct Delivery {
+    size_t at;  // in the results
+    void* to;
+    size_t bytes;
+  };
+  struct UnderWay {
+    Buffer results;  // pinned
+    std::vector<Delivery> deliveries;
+  };
+  // What Replay did when it first saw a key: kernels, and how their inputs are staged.
+  struct Recording {
+    typename Device::Graph graph;
+    std::vector<std::function<void()>> stage;
+  };
+  std::map<int64_t, Recording> recordings_;
+  Recording* recording_ = nullptr;  // that is being made
+
+  std::array<UnderWay, kMaxSteps> under_way_;  // of step number s: [s % kMaxSteps]
+  uint64_t num_begun_ = 0, num_awaited_ = 0;
 };
 
 template <typename Device>
@@ -204,12 +274,16 @@ absl::Status CudaBackend<Device>::AllocateWorkspace(const WorkspaceShape& shape)
   if (status.ok()) status = allocate(AttentionWorkspaceBytes(shape, device_->info().num_sms), attention_workspace_);
   if (status.ok()) status = allocate(ResultBytes(shape), results_);
   if (status.ok()) status = staging_.Allocate(StagingBytes(shape), *device_);
+  if (status.ok()) status = table_staging_.Allocate(TableStagingBytes(shape), *device_);
   if (status.ok()) status = row_staging_.Allocate(RowStagingBytes(shape), *device_);
   if (!status.ok()) return status;
-  absl::StatusOr<Buffer> host_results = device_->AllocatePinned(ResultBytes(shape));
-  if (!host_results.ok()) return host_results.status();
-  host_results_ = *std::move(host_results);
-  tops_offset_ = RoundUp<size_t>(static_cast<size_t>(shape.max_head_rows) * sizeof(SampledToken), 64);
+  max_draws_ = MaxDraws(shape);
+  for (UnderWay& step : under_way_) {
+    absl::StatusOr<Buffer> results = device_->AllocatePinned(ResultBytes(shape));
+    if (!results.ok()) return results.status();
+    step.results = *std::move(results);
+    step.deliveries.reserve(max_draws_ + static_cast<size_t>(shape.max_rows));
+  }
   attention_plan_ = PlaceAttentionPlan(shape, device_->info().num_sms, attention_workspace_.data());
   plans_.reserve(static_cast<size_t>(shape.num_kv_groups));
   return device_->Synchronize();
@@ -221,36 +295,40 @@ const typename CudaBackend<Device>::StepPlan& CudaBackend<Device>::PlanFor(const
     if (plan.host == args.chunks && plan.window == args.window) return plan;
   }
   Check(plans_.size() < plans_.capacity(), "PagedAttention: more kinds of chunks in a step than planned");
-  // The chunks, with their tables' places on the device; of a table only what is used.
-  StepPlan plan{args.chunks, nullptr, args.window, false, false};
   const auto num_chunks = static_cast<size_t>(args.num_chunks);
-  const auto [host, copy] = staging_.template Next<AttentionChunk>(num_chunks);
-  size_t num_entries = 0;
+  StepPlan plan{args.chunks, StageChunks(args.chunks, num_chunks, args.window, args.kv.block_size), args.window, false,
+                false};
+  Staged([this, chunks = args.chunks, num_chunks, window = args.window, block_size = args.kv.block_size,
+          copy = plan.device] { CheckSame(StageChunks(chunks, num_chunks, window, block_size), copy); });
   for (size_t c = 0; c < num_chunks; ++c) {
-    const AttentionChunk& chunk = args.chunks[c];
-    num_entries += static_cast<size_t>(CeilDiv(chunk.first_position + chunk.num_rows, args.kv.block_size));
-    (chunk.num_rows == 1 ? plan.has_decodes : plan.has_prefills) = true;
+    if (args.chunks[c].num_rows > 0) (args.chunks[c].num_rows == 1 ? plan.has_decodes : plan.has_prefills) = true;
   }
-  auto [host_tables, tables] = staging_.template Next<BlockId>(num_entries);
-  BlockId* host_entry = host_tables;
-  BlockId* entry = tables;
-  for (size_t c = 0; c < num_chunks; ++c) {
-    host[c] = args.chunks[c];
-    host[c].block_table = entry;
-    const AttentionChunk& chunk = args.chunks[c];
-    const int32_t count = CeilDiv(chunk.first_position + chunk.num_rows, args.kv.block_size);
-    const int32_t first = FirstEntry(chunk.first_position, args.window, args.kv.block_size);
-    std::copy(chunk.block_table + first, chunk.block_table + count, host_entry + first);
-    host_entry += count;
-    entry += count;
-  }
-  // Chunks and tables lie one after the other: one copy.
-  device_->CopyToDevice(copy, host,
-                        static_cast<size_t>(reinterpret_cast<char*>(host_entry) - reinterpret_cast<char*>(host)));
-  plan.device = copy;
+  plan.has_decodes |= recording_ != nullptr;  // else a graph that is made of filling rows would have none
   plans_.push_back(plan);
   planned_ = nullptr;
   return plans_.back();
+}
+
+template <typename Device>
+const AttentionChunk* CudaBackend<Device>::StageChunks(const AttentionChunk* chunks, size_t count, int32_t window,
+                                                       int32_t block_size) {
+  const auto num_entries = [&](const AttentionChunk& chunk) {
+    return chunk.num_rows == 0 ? 0 : CeilDiv(chunk.first_position + chunk.num_rows, block_size);
+  };
+  size_t num_all = 0;
+  for (size_t c = 0; c < count; ++c) num_all += static_cast<size_t>(num_entries(chunks[c]));
+  const auto [host, copy] = staging_.template Next<AttentionChunk>(count);
+  auto [host_entry, entry] = table_staging_.template Next<BlockId>(num_all);
+  for (size_t c = 0; c < count; ++c) {
+    const AttentionChunk& chunk = chunks[c];
+    host[c] = chunk;
+    host[c].block_table = entry;
+    const int32_t end = num_entries(chunk), first = end == 0 ? 0 : FirstEntry(chunk.first_position, window, block_size);
+    std::copy(chunk.block_table + first, chunk.block_table + end, host_entry + first);
+    host_entry += end;
+    entry += end;
+  }
+  return copy;
 }
 
 template <typename Device>
@@ -319,37 +397,86 @@ void CudaBackend<Device>::LaunchSample(const quire::SampleArgs& args, SampledTok
 template <typename Device>
 void CudaBackend<Device>::DoSample(const quire::SampleArgs& args) {
   const auto num_rows = static_cast<size_t>(args.logits.rows);
-  auto* const results = static_cast<char*>(results_.data());
-  auto* const host = static_cast<char*>(host_results_.data());
-  LaunchSample(args, reinterpret_cast<SampledToken*>(results), reinterpret_cast<TokenLogprob*>(results + tops_offset_));
-  device_->CopyToHost(host, results, tops_offset_ + num_rows * kMaxTop * sizeof(TokenLogprob));
-  if (!device_->Synchronize().ok()) {  // the step's end will say why
-    std::fill_n(args.tokens, num_rows, SampledToken{.id = 0, .finite = false});
-    return;
-  }
-  std::memcpy(args.tokens, host, num_rows * sizeof(SampledToken));
+  Check(num_drawn_ + num_rows <= max_draws_, "Sample: more draws in a step than planned");
+  const bool wants_top = std::any_of(args.rows, args.rows + num_rows,
+                                     [](const auto& row) { return row.wants_logprob && row.num_top > 0; });
+  size_t at;
+  TokenLogprob* const top = NextResult<TokenLogprob>(wants_top ? num_rows * kMaxTop : 0, at);
+  LaunchSample(args, static_cast<SampledToken*>(results_.data()) + num_drawn_, top);
+  std::vector<Delivery>& deliveries = under_way_[(num_begun_ - 1) % kMaxSteps].deliveries;
+  deliveries.push_back({num_drawn_ * sizeof(SampledToken), args.tokens, num_rows * sizeof(SampledToken)});
   for (size_t r = 0; r < num_rows; ++r) {
-    if (!args.rows[r].wants_logprob) continue;
-    std::memcpy(args.top + r * static_cast<size_t>(args.top_stride),
-                host + tops_offset_ + r * kMaxTop * sizeof(TokenLogprob),
-                static_cast<size_t>(args.rows[r].num_top) * sizeof(TokenLogprob));
+    if (!args.rows[r].wants_logprob || args.rows[r].num_top == 0) continue;
+    deliveries.push_back({at + r * kMaxTop * sizeof(TokenLogprob), args.top + r * static_cast<size_t>(args.top_stride),
+                          static_cast<size_t>(args.rows[r].num_top) * sizeof(TokenLogprob)});
   }
+  num_drawn_ += num_rows;
 }
 
 template <typename Device>
 void CudaBackend<Device>::DoScore(const ScoreArgs& args) {
   const auto num_rows = static_cast<size_t>(args.logits.rows), num_top = static_cast<size_t>(args.num_top);
-  auto* const results = static_cast<char*>(results_.data());
-  auto* const host = static_cast<char*>(host_results_.data());
+  std::vector<Delivery>& deliveries = under_way_[(num_begun_ - 1) % kMaxSteps].deliveries;
+  size_t logprobs_at, top_at;
   ScoreArgs on_device = args;
-  on_device.targets = staging_.CopyFresh(args.targets, num_rows, *device_);
-  on_device.logprobs = reinterpret_cast<float*>(results);
-  on_device.top = reinterpret_cast<TokenLogprob*>(results + tops_offset_);
+  on_device.targets = Stage(args.targets, num_rows);
+  on_device.logprobs = NextResult<float>(num_rows, logprobs_at);
+  on_device.top = NextResult<TokenLogprob>(num_rows * num_top, top_at);
   cuda::Score(on_device, *device_);
-  device_->CopyToHost(host, results, tops_offset_ + num_rows * num_top * sizeof(TokenLogprob));
-  if (!device_->Synchronize().ok()) return;
-  std::memcpy(args.logprobs, host, num_rows * sizeof(float));
-  if (num_top > 0) std::memcpy(args.top, host + tops_offset_, num_rows * num_top * sizeof(TokenLogprob));
+  deliveries.push_back({logprobs_at, args.logprobs, num_rows * sizeof(float)});
+  if (num_top > 0) deliveries.push_back({top_at, args.top, num_rows * num_top * sizeof(TokenLogprob)});
+}
+
+template <typename Device>
+void CudaBackend<Device>::Replay(int64_t key, absl::FunctionRef<void()> operations) {
+  if (!has_graphs()) return operations();
+  const auto [it, is_new] = recordings_.try_emplace(key);
+  Recording& recording = it->second;
+  if (is_new) {
+    recording_ = &recording;
+    device_->BeginCapture();
+    operations();
+    recording.graph = device_->EndCapture();
+    recording_ = nullptr;
+    staging_.Rewind();
+    table_staging_.Rewind();
+  }
+  for (const std::function<void()>& stage : recording.stage) stage();
+  SendStaged();
+  device_->Replay(recording.graph);
+}
+
+template <typename Device>
+absl::Status CudaBackend<Device>::BeginStep() {
+  Check(num_begun_ - num_awaited_ < kMaxSteps, "a step begins before the one before the last was awaited");
+  staging_.Clear();
+  table_staging_.Clear();
+  row_staging_.Clear();
+  plans_.clear();
+  under_way_[num_begun_++ % kMaxSteps].deliveries.clear();
+  num_drawn_ = 0;
+  results_used_ = StagedBytes<SampledToken>(max_draws_);
+  return device_->status();
+}
+
+template <typename Device>
+absl::Status CudaBackend<Device>::EndStep() {
+  const auto which = static_cast<int>((num_begun_ - 1) % kMaxSteps);
+  const UnderWay& step = under_way_[which];
+  if (!step.deliveries.empty()) device_->CopyToHost(step.results.data(), results_.data(), results_used_);
+  device_->Record(which);
+  return device_->status();
+}
+
+template <typename Device>
+absl::Status CudaBackend<Device>::AwaitStep() {
+  Check(num_awaited_ < num_begun_, "no step is under way");
+  const auto which = static_cast<int>(num_awaited_++ % kMaxSteps);
+  if (absl::Status status = device_->Await(which); !status.ok()) return status;
+  const UnderWay& step = under_way_[which];
+  for (const Delivery& delivery : step.deliveries)
+    std::memcpy(delivery.to, static_cast<const char*>(step.results.data()) + delivery.at, delivery.bytes);
+  return absl::OkStatus();
 }
 
 }  // namespace quire::cuda

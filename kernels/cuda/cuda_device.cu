@@ -45,6 +45,8 @@ absl::StatusOr<std::unique_ptr<CudaDevice>> CudaDevice::Create(bool deterministi
                                                      .total_bytes = total_bytes,
                                                      .free_bytes = free_bytes}));
   device->Require(cudaStreamCreateWithFlags(&device->stream_, cudaStreamNonBlocking), "a stream");
+  for (cudaEvent_t& mark : device->marks_)
+    device->Require(cudaEventCreateWithFlags(&mark, cudaEventDisableTiming), "an event");
   device->blas_ = std::make_unique<CublasLt>(deterministic);
   if (!device->status().ok()) return device->status();
   return device;
@@ -54,6 +56,9 @@ CudaDevice::CudaDevice(DeviceInfo info) : info_(std::move(info)) {}
 
 CudaDevice::~CudaDevice() {
   blas_.reset();
+  for (cudaEvent_t mark : marks_) {
+    if (mark != nullptr) cudaEventDestroy(mark);
+  }
   if (stream_ != nullptr) cudaStreamDestroy(stream_);
 }
 
@@ -105,6 +110,36 @@ void CudaDevice::Clear(void* to, size_t bytes) {
 absl::Status CudaDevice::Synchronize() {
   Require(cudaStreamSynchronize(stream_), "a step");
   return status_;
+}
+
+void CudaDevice::Record(int mark) {
+  if (status_.ok()) Require(cudaEventRecord(marks_[mark], stream_), "an event");
+}
+
+absl::Status CudaDevice::Await(int mark) {
+  Require(cudaEventSynchronize(marks_[mark]), "a step");
+  return status_;
+}
+
+void CudaDevice::BeginCapture() {
+  // Relaxed: kernels' attributes may be set meanwhile.
+  if (status_.ok()) Require(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeRelaxed), "capture of a graph");
+}
+
+CudaDevice::Graph CudaDevice::EndCapture() {
+  cudaGraph_t graph = nullptr;
+  cudaGraphExec_t made = nullptr;
+  Require(cudaStreamEndCapture(stream_, &graph), "capture of a graph");
+  if (status_.ok()) Require(cudaGraphInstantiate(&made, graph, 0), "a graph");
+  if (graph != nullptr) cudaGraphDestroy(graph);
+  if (status_.ok()) Require(cudaGraphUpload(made, stream_), "a graph");
+  return Graph(made, [](cudaGraphExec_t exec) {
+    if (exec != nullptr) cudaGraphExecDestroy(exec);
+  });
+}
+
+void CudaDevice::Replay(const Graph& graph) {
+  if (status_.ok()) Require(cudaGraphLaunch(graph.get(), stream_), "a graph");
 }
 
 size_t CudaDevice::LinearWorkspaceBytes() { return kLinearWorkspaceBytes; }

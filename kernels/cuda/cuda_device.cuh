@@ -13,6 +13,7 @@
 #include <map>
 #include <memory>
 #include <set>
+#include <type_traits>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -56,6 +57,16 @@ class CudaDevice {
 
   // Waits for everything launched so far; the first error of all.
   absl::Status Synchronize();
+  // Marks what was launched so far as mark 0 or 1, and waits for no more than what was launched before the mark.
+  void Record(int mark);
+  absl::Status Await(int mark);
+
+  // What is launched between the two is not done but becomes a graph, which Replay does as often as one likes. The first
+  // error of the device leaves a graph that does nothing.
+  using Graph = std::shared_ptr<std::remove_pointer_t<cudaGraphExec_t>>;
+  void BeginCapture();
+  Graph EndCapture();
+  void Replay(const Graph& graph);
 
   // CTAs of a kernel that the device holds at once.
   template <typename Kernel>
@@ -104,6 +115,7 @@ class CudaDevice {
   DeviceInfo info_;
   absl::Status status_;
   cudaStream_t stream_ = nullptr;
+  cudaEvent_t marks_[2] = {nullptr, nullptr};
   std::unique_ptr<CublasLt> blas_;
   // By kernel.
   std::map<const void*, size_t> shared_allowed_;

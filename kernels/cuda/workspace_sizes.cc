@@ -9,14 +9,18 @@ namespace quire::cuda {
 
 size_t StagingBytes(const WorkspaceShape& shape) {
   const auto rows = static_cast<size_t>(shape.max_rows), sequences = static_cast<size_t>(shape.max_sequences);
-  const auto entries = static_cast<size_t>(CeilDiv<int64_t>(shape.max_context, shape.block_size));
-  const size_t of_group =
-      StagedBytes<int64_t>(rows) + StagedBytes<AttentionChunk>(sequences) + StagedBytes<BlockId>(sequences * entries);
-  // The head may run over slices of one row: which row, and its target. A sequence may draw for n outputs.
-  constexpr size_t kMaxOutputs = 16;
+  const size_t of_group = StagedBytes<int64_t>(rows) + StagedBytes<AttentionChunk>(sequences);
+  // The head may run over slices of one row: which row, and its target.
   const size_t head_rows = rows + sequences + kMaxOutputs;
-  return 2 * StagedBytes<uint32_t>(rows) + static_cast<size_t>(shape.num_kv_groups) * of_group +
+  // Ids, positions, kept rows.
+  return 3 * StagedBytes<uint32_t>(rows) + static_cast<size_t>(shape.num_kv_groups) * of_group +
          2 * head_rows * StagedBytes<uint32_t>(1);
+}
+
+size_t TableStagingBytes(const WorkspaceShape& shape) {
+  const auto entries = static_cast<size_t>(CeilDiv<int64_t>(shape.max_context, shape.block_size));
+  return static_cast<size_t>(shape.num_kv_groups) *
+         StagedBytes<BlockId>(static_cast<size_t>(shape.max_sequences) * entries);
 }
 
 size_t RowStagingBytes(const WorkspaceShape& shape) {
@@ -30,15 +34,19 @@ size_t RowStagingBytes(const WorkspaceShape& shape) {
                   std::min(static_cast<size_t>(shape.max_head_rows) * of_many, kMaxForMany));
 }
 
+size_t MaxDraws(const WorkspaceShape& shape) {
+  return static_cast<size_t>(std::max({int64_t{shape.max_sequences}, shape.max_head_rows, int64_t{kMaxOutputs}}));
+}
+
 size_t ResultBytes(const WorkspaceShape& shape) {
-  return static_cast<size_t>(shape.max_head_rows) *
-             (sizeof(SampledToken) + sizeof(float) + kMaxTop * sizeof(TokenLogprob)) +
-         1024;
+  const auto rows = static_cast<size_t>(shape.max_rows);
+  return StagedBytes<SampledToken>(MaxDraws(shape)) +
+         (MaxDraws(shape) + rows) * kMaxTop * StagedBytes<TokenLogprob>(1) + rows * StagedBytes<float>(1);
 }
 
 size_t WorkspaceBytes(const WorkspaceShape& shape, int32_t num_sms, size_t linear_workspace_bytes) {
   return linear_workspace_bytes + AttentionWorkspaceBytes(shape, num_sms) + StagingBytes(shape) +
-         RowStagingBytes(shape) + ResultBytes(shape);
+         TableStagingBytes(shape) + RowStagingBytes(shape) + ResultBytes(shape);
 }
 
 }  // namespace quire::cuda

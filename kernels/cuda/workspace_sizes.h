@@ -22,11 +22,16 @@ constexpr size_t StagedBytes(size_t count) {
   return RoundUp(count * sizeof(T), kStagingAlignment);
 }
 
-// The most that a step stages, of every array.
+constexpr int32_t kMaxOutputs = 16;  // draws for one sequence
+
+// The most that a step stages, of every array but the block tables; and of those.
 size_t StagingBytes(const WorkspaceShape& shape);
+size_t TableStagingBytes(const WorkspaceShape& shape);
 // Of the sampler's rows and what they name: one row that names all it can, and up to 64 MiB for all rows of a call.
 size_t RowStagingBytes(const WorkspaceShape& shape);
-// What Sample and Score give.
+// Draws of a step: one for each sequence, or all of one with more outputs than there are seats.
+size_t MaxDraws(const WorkspaceShape& shape);
+// What a step brings: its tokens, then, call by call, log-probabilities of drawn tokens and of prompt rows.
 size_t ResultBytes(const WorkspaceShape& shape);
 
 // All of it, with attention's.

@@ -24,17 +24,17 @@ void CpuEmbedding(const EmbeddingArgs& args, ThreadPool& pool) {
   ParallelRows(pool, args.x.rows, args.x.cols * kElementsOfWork, [&](int64_t row) {
     float* const x = args.x.Row<float>(row);
     if (!args.table->slabs.empty()) {
-      return CpuLoadRow(*args.table, args.ids[row], [&](int64_t i, float value) {
+      return CpuLoadRow(*args.table, args.Id(row), [&](int64_t i, float value) {
         x[i] = args.accumulate ? x[i] + args.scale * value : args.scale * value;
       });
     }
     switch (args.table->dtype) {
       case DType::kFloat32:
-        return GatherRow<float>(args, args.ids[row], x);
+        return GatherRow<float>(args, args.Id(row), x);
       case DType::kBFloat16:
-        return GatherRow<BFloat16>(args, args.ids[row], x);
+        return GatherRow<BFloat16>(args, args.Id(row), x);
       case DType::kFloat16:
-        return GatherRow<Float16>(args, args.ids[row], x);
+        return GatherRow<Float16>(args, args.Id(row), x);
     }
   });
 }

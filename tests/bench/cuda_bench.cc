@@ -106,15 +106,16 @@ class Bench {
     return *std::move(buffer);
   }
 
-  // Seconds of one call: many between two waits for the device, the best of several such runs.
-  double Time(const std::function<void()>& call) {
+  // Seconds of one call, which is a step or a part of one: many between two waits for the device, the best of several
+  // such runs.
+  double Time(const std::function<void()>& call, bool is_step = false) {
     double best = 1e9, spent = 0;
     int calls = 1;
     for (int round = 0; round < 3 || spent < seconds_; ++round) {
-      Check(backend_->BeginStep().ok(), "device");
+      Check(is_step || backend_->BeginStep().ok(), "device");
       const double begin = Now();
       for (int i = 0; i < calls; ++i) call();
-      Check(backend_->EndStep().ok(), "device");
+      Check(is_step || (backend_->EndStep().ok() && backend_->AwaitStep().ok()), "device");
       const double took = Now() - begin;
       spent += took;
       if (round > 0) best = std::min(best, took / calls);
@@ -123,8 +124,8 @@ class Bench {
     return best;
   }
 
-  void Add(Result result, const std::function<void()>& call) {
-    result.micros = Time(call) * 1e6;
+  void Add(Result result, const std::function<void()>& call, bool is_step = false) {
+    result.micros = Time(call, is_step) * 1e6;
     results_.push_back(std::move(result));
   }
 
@@ -256,13 +257,16 @@ class Bench {
       for (SampleRow& row : sample_rows) row.params = &params;
       std::vector<SampledToken> tokens(static_cast<size_t>(rows));
       std::vector<TokenLogprob> top(static_cast<size_t>(rows) * 20);
-      Add({.name = std::string("sampling ") + name + ", " + std::to_string(rows) + " rows",
+      Add(
+          {.name = std::string("sampling ") + name + ", " + std::to_string(rows) + " rows",
            .bytes = double(rows * Vocab() * 4)},
           [&] {
             Check(backend_->BeginStep().ok(), "device");
             backend_->Sample({Tensor::Contiguous(logits.data(), DType::kFloat32, rows, Vocab()), sample_rows.data(),
                               tokens.data(), top.data(), 20});
-          });
+            Check(backend_->EndStep().ok() && backend_->AwaitStep().ok(), "device");
+          },
+          /*is_step=*/true);
     }
   }
 
@@ -299,9 +303,13 @@ class CountingSink : public EventSink {
   int num_ended_ = 0;
 };
 
+// How the backend goes about its steps.
+enum class Mode { kGraphs, kEager, kDeterministic };
+
 // The workload of nano-vllm's bench.py: prompts and outputs of uniform lengths, all at once; or steady decode streams.
-Result Workload(const std::string& name, const std::string& model, bool emulated, int num_requests, int min_len,
-                int max_len, int min_output, int max_output) {
+Result Workload(std::string name, const std::string& model, bool emulated, int num_requests, int min_len, int max_len,
+                int min_output, int max_output, Mode mode = Mode::kGraphs) {
+  if (mode != Mode::kGraphs) name += mode == Mode::kEager ? ", --enforce-eager" : ", --deterministic";
   EngineOptions options;
   options.model = model;
   options.load_format = LoadFormat::kDummy;
@@ -309,9 +317,11 @@ Result Workload(const std::string& name, const std::string& model, bool emulated
   options.max_num_batched_tokens = emulated ? 64 : 8192;
   options.max_model_len = max_len + max_output;
   options.backend.kind = BackendKind::kCuda;
+  options.backend.deterministic = mode == Mode::kDeterministic;
+  options.enforce_eager = mode == Mode::kEager;
   if (emulated) options.kv_cache_bytes = uint64_t{4} << 20;
   absl::StatusOr<LoadedModel> loaded =
-      emulated ? LoadModel(options, MakeEmulatedCudaBackend({}, false)) : LoadModel(options);
+      emulated ? LoadModel(options, MakeEmulatedCudaBackend({}, mode == Mode::kDeterministic)) : LoadModel(options);
   if (!loaded.ok()) {
     std::fprintf(stderr, "%s: %s\n", name.c_str(), std::string(loaded.status().message()).c_str());
     std::exit(1);
@@ -350,12 +360,19 @@ Result Workload(const std::string& name, const std::string& model, bool emulated
 }
 
 std::vector<Result> Workloads(bool emulated, const std::string& source_dir) {
-  if (emulated)
-    return {Workload("bundled model, 3 requests", source_dir + "/deploy/models/tales-5m", true, 3, 3, 9, 2, 4)};
+  std::vector<Result> results;
   const std::string shapes = source_dir + "/tests/bench/shapes/";
-  return {Workload("nano-vllm's workload, 0.6B shape", shapes + "0.6b", false, 256, 100, 1024, 100, 1024),
-          Workload("1 stream of 256 tokens, 8B shape", shapes + "8b", false, 1, 128, 128, 256, 256),
-          Workload("64 streams of 128 tokens after 1024, 8B shape", shapes + "8b", false, 64, 1024, 1024, 128, 128)};
+  for (const Mode mode : {Mode::kGraphs, Mode::kEager, Mode::kDeterministic}) {
+    results.push_back(
+        emulated
+            ? Workload("bundled model, 3 requests", source_dir + "/deploy/models/tales-5m", true, 3, 3, 9, 2, 4, mode)
+            : Workload("nano-vllm's workload, 0.6B shape", shapes + "0.6b", false, 256, 100, 1024, 100, 1024, mode));
+  }
+  if (emulated) return results;
+  results.push_back(Workload("1 stream of 256 tokens, 8B shape", shapes + "8b", false, 1, 128, 128, 256, 256));
+  results.push_back(
+      Workload("64 streams of 128 tokens after 1024, 8B shape", shapes + "8b", false, 64, 1024, 1024, 128, 128));
+  return results;
 }
 
 int Main(int argc, char** argv) {

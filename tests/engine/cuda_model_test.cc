@@ -8,6 +8,7 @@
 #include <limits>
 #include <map>
 #include <memory>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -69,11 +70,13 @@ class CudaModelTest : public testing::TestWithParam<Where> {
 INSTANTIATE_TEST_SUITE_P(Where, CudaModelTest, testing::Values(Where::kEmulated, Where::kDevice),
                          [](const auto& info) { return info.param == Where::kDevice ? "Device" : "Emulated"; });
 
+// Without a run-ahead: that of the backend.
 std::map<RequestId, Output> RunOn(std::unique_ptr<Backend> backend, const EngineOptions& options,
-                                  const Requests& requests) {
+                                  const Requests& requests, std::optional<int32_t> run_ahead = std::nullopt) {
   absl::StatusOr<LoadedModel> model = LoadModel(options, std::move(backend));
   EXPECT_TRUE(model.ok()) << model.status();
   if (!model.ok()) return {};
+  model->plan.scheduler.run_ahead = run_ahead.value_or(model->plan.scheduler.run_ahead);
   return RunAll(model->plan.scheduler, std::move(model->runner), requests);
 }
 
@@ -95,7 +98,7 @@ TEST_P(CudaModelTest, TheBundledModelSaysWhatItSaysOnCpu) {
     EngineOptions options = Options();
     options.dtype = dtype;
     const std::map<RequestId, Output> expected = RunOn(MakeBackend(BackendKind::kCpu), options, Mixed());
-    const std::map<RequestId, Output> found = RunOn(Cuda(false), options, Mixed());
+    const std::map<RequestId, Output> found = RunOn(Cuda(false, {.lazy = true}), options, Mixed());
     ASSERT_EQ(found.size(), expected.size());
     const float tolerance = dtype == DType::kFloat32 ? 1e-4f : 0.1f;
     for (const auto& [id, output] : expected) {
@@ -114,7 +117,7 @@ TEST_P(CudaModelTest, AQuantizedCacheSaysWhatItSaysOnCpu) {
     options.dtype = DType::kFloat32;
     options.kv_quantization = quantization;
     const std::map<RequestId, Output> expected = RunOn(MakeBackend(BackendKind::kCpu), options, Mixed());
-    const std::map<RequestId, Output> found = RunOn(Cuda(false), options, Mixed());
+    const std::map<RequestId, Output> found = RunOn(Cuda(false, {.lazy = true}), options, Mixed());
     ASSERT_EQ(found.size(), expected.size());
     for (const auto& [id, output] : expected) {
       if (id != kSampled) ExpectSameTokens(found.at(id), output, 0.2f, id);
@@ -135,16 +138,52 @@ TEST_P(CudaModelTest, OneSequenceAtATimeMayScoreItsPromptAndDrawManyOutputs) {
   EXPECT_EQ(found.at(0).prompt_logprobs.size(), 29u);
 }
 
-// Laws 4 to 7 of the device's kernels: chunks, company and preemptions change no bit.
+// A graph for each number of rows up to 8; decodes of 1 to 4 sequences fill up to them. Whether graphs are made before
+// the first step, when they are needed, or not at all changes no bit of a request that runs alone.
+TEST(CudaGraphTest, GraphsChangeNothing) {
+  EngineOptions options = Options();
+  options.dtype = DType::kFloat32;
+  Requests alone = {Mixed()[kSampled]};
+  const auto with = [&](bool eager, bool lazy, const Requests& requests, int* num_replays) {
+    EngineOptions chosen = options;
+    chosen.enforce_eager = eager;
+    chosen.lazy_graphs = lazy;
+    cuda::EmulatedDevice* device = nullptr;
+    absl::StatusOr<LoadedModel> model = LoadModel(chosen, MakeEmulatedCudaBackend({.lazy = true}, false, &device));
+    EXPECT_TRUE(model.ok()) << model.status();
+    EXPECT_EQ(model->plan.graph_rows, eager ? std::vector<int32_t>() : (std::vector<int32_t>{1, 2, 4, 8}));
+    CollectingSink sink;
+    Engine engine(model->plan.scheduler, 100, 100'000, std::move(model->runner), &sink);
+    for (const auto& request : requests) EXPECT_TRUE(engine.Submit(request).ok());
+    for (const auto& request : requests) sink.Wait(request->id);
+    *num_replays = device->num_replays();
+    return sink.outputs();
+  };
+  int replays_before = 0, replays_lazy = 0, replays_eager = 0;
+  const auto want = with(/*eager=*/true, /*lazy=*/false, alone, &replays_eager);
+  EXPECT_TRUE(with(false, false, alone, &replays_before).at(kSampled) == want.at(kSampled));
+  EXPECT_TRUE(with(false, true, alone, &replays_lazy).at(kSampled) == want.at(kSampled));
+  EXPECT_EQ(replays_eager, 0);
+  EXPECT_EQ(replays_lazy, 4);  // of 5 tokens the prompt brings the first
+  EXPECT_EQ(replays_before, 4 + replays_lazy);
+
+  int num_replays = 0;
+  const auto expected = RunOn(MakeBackend(BackendKind::kCpu), options, Mixed());
+  const auto found = with(false, false, Mixed(), &num_replays);
+  EXPECT_GT(num_replays, 4 + 3);
+  for (const auto& [id, output] : expected) ExpectSameTokens(found.at(id), output, 1e-4f, id);
+}
+
+// Laws 4 to 7 of the device's kernels: chunks, company, preemptions and running ahead change no bit.
 TEST_P(CudaModelTest, DeterministicOutputsDoNotDependOnTheSchedule) {
-  const std::map<RequestId, Output> whole = RunOn(Cuda(true, {.reversed = true}), Options(), Mixed());
+  const std::map<RequestId, Output> whole = RunOn(Cuda(true, {.reversed = true}), Options(), Mixed(), /*run_ahead=*/0);
   EngineOptions tight = Options();
   tight.max_num_batched_tokens = 24;
   tight.max_num_seqs = 3;
   tight.block_size = 8;
   tight.max_model_len = 80;
   tight.kv_cache_bytes = 1536 * 96;  // 1536 bytes per token in bfloat16
-  const std::map<RequestId, Output> parts = RunOn(Cuda(true), tight, Mixed());
+  const std::map<RequestId, Output> parts = RunOn(Cuda(true, {.lazy = true}), tight, Mixed());
   for (const auto& [id, output] : whole) EXPECT_TRUE(parts.at(id) == output) << id;
 }
 
@@ -153,7 +192,7 @@ TEST_P(CudaModelTest, DeterministicOutputsDoNotDependOnTheSchedule) {
 TEST_P(CudaModelTest, MixedTrafficIsWhatEachRequestIsAlone) {
   const auto load = [&](EngineOptions options, int) {
     options.backend.deterministic = true;
-    return LoadModel(options, Cuda(true));
+    return LoadModel(options, Cuda(true, {.lazy = true}));
   };
   if (is_device()) {
     soak::Soak(load, soak::kLarge, 1000);
@@ -178,7 +217,7 @@ TEST(CudaMemoryTest, TheDeviceGivesWhatWasPlannedAndNothingMoreLater) {
   absl::StatusOr<LoadedModel> model = LoadModel(options);
   ASSERT_TRUE(model.ok()) << model.status();
   const MemoryPlan plan = model->plan;
-  const auto planned = static_cast<double>(plan.weight_bytes + plan.kv_bytes + plan.workspace_bytes);
+  const auto planned = static_cast<double>(plan.weight_bytes + plan.kv_bytes + plan.workspace_bytes + plan.graph_bytes);
   const double after_start = free_bytes();
   EXPECT_NEAR(before - after_start, planned, 0.01 * planned);
   CollectingSink sink;
@@ -190,15 +229,19 @@ TEST(CudaMemoryTest, TheDeviceGivesWhatWasPlannedAndNothingMoreLater) {
   engine.Shutdown();
 }
 
-// A runner whose device fails at a step.
+// A runner whose device fails before a step is launched, or while it runs.
 class FailingRunner : public ModelRunner {
  public:
-  FailingRunner(std::unique_ptr<ModelRunner> runner, cuda::EmulatedDevice* device, int good_steps)
-      : runner_(std::move(runner)), device_(device), good_steps_(good_steps) {}
+  FailingRunner(std::unique_ptr<ModelRunner> runner, cuda::EmulatedDevice* device, int good_steps, bool is_late)
+      : runner_(std::move(runner)), device_(device), good_steps_(good_steps), is_late_(is_late) {}
 
   absl::Status Launch(const Batch& batch) override {
-    if (good_steps_-- == 0) device_->Fail(absl::InternalError("CUDA: a step: an illegal memory access"));
-    return runner_->Launch(batch);
+    const absl::Status error = absl::InternalError("CUDA: a step: an illegal memory access");
+    const bool fails = good_steps_-- == 0;
+    if (fails && !is_late_) device_->Fail(error);
+    const absl::Status status = runner_->Launch(batch);
+    if (fails && is_late_) device_->Fail(error);
+    return status;
   }
   absl::StatusOr<const StepResult*> Collect() override { return runner_->Collect(); }
 
@@ -206,26 +249,29 @@ class FailingRunner : public ModelRunner {
   std::unique_ptr<ModelRunner> runner_;
   cuda::EmulatedDevice* device_;
   int good_steps_;
+  const bool is_late_;
 };
 
 TEST(CudaFailureTest, AnErrorOfTheDeviceEndsEveryLiveRequestOnce) {
-  cuda::EmulatedDevice* device = nullptr;
-  std::unique_ptr<Backend> backend = MakeEmulatedCudaBackend({}, false, &device);
-  absl::StatusOr<LoadedModel> model = LoadModel(Options(), std::move(backend));
-  ASSERT_TRUE(model.ok()) << model.status();
-  CollectingSink sink;
-  Engine engine(model->plan.scheduler, 100, 100'000,
-                std::make_unique<FailingRunner>(std::move(model->runner), device, 3), &sink);
-  const Requests requests = Mixed();
-  for (const auto& request : requests) ASSERT_TRUE(engine.Submit(request).ok());
-  for (const auto& request : requests) sink.Wait(request->id);
-  engine.Shutdown();
-  for (const auto& [id, output] : sink.outputs()) {
-    EXPECT_EQ(output.num_endings, 1) << id;
-    EXPECT_EQ(output.ending, Ending::kEngineFailed) << id;
+  for (const bool is_late : {false, true}) {
+    cuda::EmulatedDevice* device = nullptr;
+    std::unique_ptr<Backend> backend = MakeEmulatedCudaBackend({.lazy = true}, false, &device);
+    absl::StatusOr<LoadedModel> model = LoadModel(Options(), std::move(backend));
+    ASSERT_TRUE(model.ok()) << model.status();
+    CollectingSink sink;
+    Engine engine(model->plan.scheduler, 100, 100'000,
+                  std::make_unique<FailingRunner>(std::move(model->runner), device, 3, is_late), &sink);
+    const Requests requests = Mixed();
+    for (const auto& request : requests) ASSERT_TRUE(engine.Submit(request).ok());
+    for (const auto& request : requests) sink.Wait(request->id);
+    engine.Shutdown();
+    for (const auto& [id, output] : sink.outputs()) {
+      EXPECT_EQ(output.num_endings, 1) << id;
+      EXPECT_EQ(output.ending, Ending::kEngineFailed) << id;
+    }
+    ASSERT_EQ(sink.failures().size(), 1u);
+    EXPECT_EQ(sink.failures()[0].message(), "CUDA: a step: an illegal memory access");
   }
-  ASSERT_EQ(sink.failures().size(), 1u);
-  EXPECT_EQ(sink.failures()[0].message(), "CUDA: a step: an illegal memory access");
 }
 
 }  // namespace

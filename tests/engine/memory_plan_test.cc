@@ -2,6 +2,7 @@
 
 #include "engine/memory_plan.h"
 
+#include <algorithm>
 #include <memory>
 #include <string>
 #include <vector>
@@ -82,13 +83,42 @@ TEST_F(MemoryPlanTest, FillsADeviceThatIsNotThere) {
   backend_ = CreatePlannedCudaBackend(kFree);
   const auto plan = Plan();
   ASSERT_TRUE(plan.ok()) << plan.status();
-  const uint64_t planned = plan->weight_bytes + plan->workspace_bytes + plan->kv_bytes;
+  const uint64_t planned = plan->weight_bytes + plan->workspace_bytes + plan->graph_bytes + plan->kv_bytes;
   const auto usable = static_cast<uint64_t>(0.92 * kFree);
   EXPECT_LE(planned, usable);
   EXPECT_GT(planned, usable - plan->kv.BytesPerBlock());
   backend_ = CreatePlannedCudaBackend(uint64_t{8} << 30);  // half of the weights
   EXPECT_THAT(Refusal(), testing::AllOf(HasSubstr("device memory: needed"), HasSubstr("free 8589934592"),
                                         HasSubstr("a smaller --max-num-batched-tokens")));
+}
+
+TEST_F(MemoryPlanTest, GraphsAreFewAndOnlyWhereTheBackendHasThem) {
+  options_.enforce_eager = true;
+  EXPECT_THAT(Refusal(), HasSubstr("--enforce-eager: is for CUDA graphs"));
+  options_.enforce_eager = false;
+  options_.lazy_graphs = true;
+  EXPECT_THAT(Refusal(), HasSubstr("--lazy-graphs: is for CUDA graphs"));
+  backend_ = CreatePlannedCudaBackend(uint64_t{80} << 30, /*deterministic=*/true);
+  EXPECT_THAT(Refusal(), HasSubstr("--lazy-graphs: is for CUDA graphs"));
+
+  backend_ = CreatePlannedCudaBackend(uint64_t{80} << 30);
+  options_.max_num_seqs = 512;
+  const auto plan = Plan();
+  EXPECT_TRUE(plan->lazy_graphs);
+  EXPECT_EQ(plan->scheduler.run_ahead, 1);
+  EXPECT_EQ(plan->graph_rows.front(), 1);
+  EXPECT_EQ(plan->graph_rows.back(), 512);
+  EXPECT_LE(plan->graph_rows.size(), 22u);
+  for (size_t i = 1; i < plan->graph_rows.size(); ++i) {
+    const int32_t filled = plan->graph_rows[i] - plan->graph_rows[i - 1] - 1;  // rows of nobody, at most
+    EXPECT_GE(filled, 0);
+    EXPECT_LE(filled, std::max(7, plan->graph_rows[i] / 4));
+  }
+  EXPECT_GT(plan->graph_bytes, 0u);
+  options_.lazy_graphs = false;
+  options_.enforce_eager = true;
+  EXPECT_TRUE(Plan()->graph_rows.empty());
+  EXPECT_EQ(Plan()->graph_bytes, 0u);
 }
 
 TEST_F(MemoryPlanTest, RefusesAQuantizedCacheOfLatents) {

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <list>
 #include <memory>
 #include <string>
 #include <utility>
@@ -95,7 +96,7 @@ class CudaDeviceTest : public testing::TestWithParam<Where> {
       Check(backend.BeginStep().ok(), "step");
       backend.PagedAttention(on_device);
       backend.PagedAttention(on_device);  // another layer
-      Check(backend.EndStep().ok(), "step");
+      Check(backend.EndStep().ok() && backend.AwaitStep().ok(), "step");
       Check(backend.CopyToHost(args.out.data, out.data(), out_bytes).ok(), "copy");
     });
   }
@@ -154,7 +155,7 @@ class CudaDeviceTest : public testing::TestWithParam<Where> {
     const Tensor y = copies.Of(got.tensor());
     ASSERT_TRUE(backend.BeginStep().ok());
     operation(backend, copies, y);
-    ASSERT_TRUE(backend.EndStep().ok());
+    ASSERT_TRUE(backend.EndStep().ok() && backend.AwaitStep().ok());
     copies.Back(y, got.tensor());
     operation(*ref_, none, want.tensor());
     for (int64_t r = 0; r < want.tensor().rows; ++r) {
@@ -258,10 +259,10 @@ TEST_P(CudaDeviceTest, SmallOperationsAreNearTheDefinition) {
       const uint32_t ids[] = {49, 0, 7, 7, 1, 48};
       Matrix table(dtype, 50, cols), embedded(DType::kFloat32, 6, cols), found(DType::kFloat32, 6, cols);
       table.FillRandom(5);
+      std::list<LinearWeight> weights;  // until the device has read them
       ExpectAsRef(found, embedded, 0, [&](Backend& backend, Copies&, const Tensor& y) {
-        const LinearWeight weights = *backend.PackLinear({table.tensor()}, dtype);
-        backend.Embedding({ids, &weights, y});
-        Check(backend.EndStep().ok(), "the table lives until the device has read it");
+        weights.push_back(*backend.PackLinear({table.tensor()}, dtype));
+        backend.Embedding({ids, &weights.back(), y});
       });
     }
   }
@@ -300,7 +301,7 @@ TEST_P(CudaDeviceTest, RopeWritesWhatTheDefinitionWrites) {
     ASSERT_TRUE(backend.BeginStep().ok());
     backend.RopeKvWrite({q_copy, copies.Of(k.tensor()), copies.Of(v.tensor()), positions, slots, copies.Of(cos),
                          copies.Of(sin), kv, RopePairing::kHalves, 96});
-    ASSERT_TRUE(backend.EndStep().ok());
+    ASSERT_TRUE(backend.EndStep().ok() && backend.AwaitStep().ok());
     copies.Back(q_copy, q.tensor());
     Check(backend.CopyToHost(k_bytes.data(), kv.k, bytes).ok() && backend.CopyToHost(v_bytes.data(), kv.v, bytes).ok(),
           "copy");
@@ -354,7 +355,7 @@ TEST_P(CudaDeviceTest, SamplingGivesTheTokensOfTheDefinition) {
   const Tensor copy = copies.Of(logits.tensor());
   ASSERT_TRUE(backend.BeginStep().ok());
   backend.Sample({copy, rows.data(), got.data(), got_top.data(), kTopStride});
-  ASSERT_TRUE(backend.EndStep().ok());
+  ASSERT_TRUE(backend.EndStep().ok() && backend.AwaitStep().ok());
   ref_->Sample({logits.tensor(), rows.data(), want.data(), want_top.data(), kTopStride});
   for (size_t r = 0; r < rows.size(); ++r) {
     EXPECT_EQ(got[r].id, want[r].id) << "row " << r;
@@ -391,7 +392,7 @@ TEST_P(CudaDeviceTest, LinearsAreNearTheDefinition) {
             ASSERT_TRUE(backend->BeginStep().ok());
             backend->Linear({Tensor::Contiguous(x_device.data(), dtype, rows, k), &weight,
                              has_bias ? static_cast<const float*>(bias_device.data()) : nullptr, accumulate, y_view});
-            ASSERT_TRUE(backend->EndStep().ok());
+            ASSERT_TRUE(backend->EndStep().ok() && backend->AwaitStep().ok());
             const std::vector<float> found = FromDevice(*backend, y_view);
             for (int64_t r = 0; r < rows; ++r) {
               for (int64_t j = 0; j < n; ++j)

@@ -44,6 +44,7 @@ class SamplingCudaTest : public testing::TestWithParam<bool> {
     ASSERT_TRUE(backend_->BeginStep().ok());
     backend_->Sample({Tensor::Contiguous(got_logits.data(), DType::kFloat32, num_rows, vocab), rows.data(), got.data(),
                       got_top.data(), kTopStride});
+    ASSERT_TRUE(backend_->EndStep().ok() && backend_->AwaitStep().ok());
     for (int64_t r = 0; r < num_rows; ++r) {
       EXPECT_EQ(got[r].id, want[r].id) << "row " << r;
       EXPECT_EQ(got[r].finite, want[r].finite) << "row " << r;
@@ -195,6 +196,7 @@ TEST_P(SamplingCudaTest, ScoresAreThoseOfTheDefinition) {
   RefScore({tensor, targets.data(), 4, want.data(), want_top.data()});
   ASSERT_TRUE(backend_->BeginStep().ok());
   backend_->Score({tensor, targets.data(), 4, got.data(), got_top.data()});
+  ASSERT_TRUE(backend_->EndStep().ok() && backend_->AwaitStep().ok());
   for (int64_t r = 0; r < kRows; ++r) {
     ExpectNear(got[r], want[r]);
     for (int64_t i = 0; i < 4; ++i) {

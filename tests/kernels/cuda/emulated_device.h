@@ -1,14 +1,24 @@
-// EmulatedDevice: what CudaDevice (kernels/cuda/cuda_device.cuh) is, on the CPU. Device memory is the host's, the
-// stream does everything at once, and a linear is the definition's loop in place of cuBLASLt.
+// EmulatedDevice: what CudaDevice (kernels/cuda/cuda_device.cuh) is, on the CPU. Device memory is the host's, and a
+// linear is the definition's loop in place of cuBLASLt.
+//
+// The stream does everything at once, or, with EmulationOptions::lazy, as late as it may: when somebody waits. Then
+// pinned memory that is written too soon, or read before somebody waited, shows in the result.
+//
+// A graph is the list of what was asked for while it was captured, with the arguments of then.
 
 #ifndef QUIRE_TESTS_KERNELS_CUDA_EMULATED_DEVICE_H_
 #define QUIRE_TESTS_KERNELS_CUDA_EMULATED_DEVICE_H_
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <deque>
+#include <functional>
 #include <memory>
+#include <optional>
 #include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -22,7 +32,7 @@ namespace quire::cuda {
 
 class EmulatedDevice {
  public:
-  explicit EmulatedDevice(const EmulationOptions& options = {}) : grid_(options) {}
+  explicit EmulatedDevice(const EmulationOptions& options = {}) : lazy_(options.lazy), grid_(options) {}
 
   static constexpr int32_t kNumSms = 3;
 
@@ -34,16 +44,32 @@ class EmulatedDevice {
   void CopyToHost(void* to, const void* from, size_t bytes) { Copy(to, from, bytes); }
   void CopyOnDevice(void* to, const void* from, size_t bytes) { Copy(to, from, bytes); }
   void Clear(void* to, size_t bytes) {
-    if (status_.ok()) std::memset(to, 0, bytes);
+    Do([=] { std::memset(to, 0, bytes); });
   }
-  absl::Status Synchronize() { return status_; }
+  absl::Status Synchronize() {
+    DoUntil(num_asked_);
+    return status_;
+  }
+  using Graph = std::vector<std::function<void()>>;
+  void BeginCapture() { captured_.emplace(); }
+  Graph EndCapture() { return *std::exchange(captured_, std::nullopt); }
+  void Replay(const Graph& graph) {
+    ++num_replays_;
+    for (const auto& act : graph) Do(act);
+  }
+  int num_replays() const { return num_replays_; }
+  void Record(int mark) { marks_[mark] = num_asked_; }
+  absl::Status Await(int mark) {
+    DoUntil(marks_[mark]);
+    return status_;
+  }
 
   // As if the device failed now.
   void Fail(absl::Status status) { status_ = std::move(status); }
 
   static size_t LinearWorkspaceBytes() { return 64; }
   void Linear(const LinearArgs& args, void* workspace) {
-    if (status_.ok()) RefLinear(args);
+    Do([args] { RefLinear(args); });
   }
 
   // CTAs of a kernel that the device holds at once: few, so that small problems are split and queued as large ones are.
@@ -54,14 +80,30 @@ class EmulatedDevice {
 
   template <typename Kernel>
   void Run(int64_t num_ctas, size_t shared_bytes, const typename Kernel::Params& params) {
-    if (!status_.ok()) return;
-    grid_.Run(static_cast<int>(num_ctas), Kernel::kThreads, shared_bytes,
-              [&](const EmulatedThread& thread) { Kernel::Run(thread, params); });
+    Do([this, num_ctas, shared_bytes, params] {
+      grid_.Run(static_cast<int>(num_ctas), Kernel::kThreads, shared_bytes,
+                [&](const EmulatedThread& thread) { Kernel::Run(thread, params); });
+    });
   }
 
  private:
+  template <typename Act>
+  void Do(Act act) {
+    if (!status_.ok()) return;
+    if (captured_.has_value()) return captured_->push_back(std::move(act));
+    ++num_asked_;
+    if (lazy_) return queue_.push_back(std::move(act));
+    act();
+  }
+  // Does what was asked for first, until `count` acts are done. A device that has failed does nothing more.
+  void DoUntil(uint64_t count) {
+    for (; num_asked_ - queue_.size() < count && !queue_.empty(); queue_.pop_front()) {
+      if (status_.ok()) queue_.front()();
+    }
+  }
   void Copy(void* to, const void* from, size_t bytes) {
-    if (bytes > 0 && status_.ok()) std::memcpy(to, from, bytes);
+    if (bytes == 0) return;
+    Do([=] { std::memcpy(to, from, bytes); });
   }
 
   DeviceInfo info_{.name = "emulation",
@@ -72,6 +114,12 @@ class EmulatedDevice {
                    .total_bytes = uint64_t{1} << 40,
                    .free_bytes = uint64_t{1} << 40};
   absl::Status status_;
+  const bool lazy_;
+  std::deque<std::function<void()>> queue_;  // asked for and not done
+  std::optional<Graph> captured_;
+  int num_replays_ = 0;
+  uint64_t num_asked_ = 0;
+  std::array<uint64_t, 2> marks_ = {0, 0};  // num_asked_ when they were made
   EmulatedGrid grid_;
 };
 

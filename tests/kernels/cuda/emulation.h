@@ -26,6 +26,7 @@ namespace quire::cuda {
 struct EmulationOptions {
   bool late_copies = true;  // CopyAsync16 takes effect in WaitForCopies; false: at once
   bool reversed = false;    // threads and CTAs from the last to the first
+  bool lazy = false;        // the stream does nothing until somebody waits for it (EmulatedDevice)
 };
 
 class EmulatedCta;
