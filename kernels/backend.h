@@ -61,7 +61,7 @@ struct BackendOptions {
   // error.
   std::string cpu_isa = "auto";
   // `cpu` only.
-  Prefault prefault = Prefault::kBackground;
+  Prefault prefault = Prefault::kOff;
   // Company, chunks, preemption and prefix hits change no bit: always so on `cpu` and `ref`, on `cuda` if true.
   std::optional<bool> deterministic = {};
 };

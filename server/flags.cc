@@ -279,11 +279,10 @@ constexpr Flag kFlags[] = {
      "of K and V: float32, bfloat16, float16; fp8_e4m3, int8, int4 with a scale for each token and head; auto: that of "
      "--dtype",
      SetKvCacheDType},
-    {"prefault", "WHEN", "background",
-     "when the kernel clears the cache's pages, which makes the first use of a block slower: background (from the "
-     "start "
-     "on, while nobody wants the CPU), start (before ready: memory that is not there shows at once), off (at the first "
-     "use). cpu backend",
+    {"prefault", "WHEN", "off",
+     "when the kernel clears the cache's pages: off (when a block is first used, which is slower then, and resident "
+     "memory grows until all were), background (from the start on, while nobody wants the CPU), start (before ready: "
+     "memory that is not there shows at once). cpu backend",
      SetPrefault},
     {"gpu-memory-utilization", "SHARE", "0.92",
      "cuda: share of the device memory free before loading that weights, workspaces and KV cache may take",
