@@ -162,6 +162,9 @@ class Scheduler {
   // Of one request: its sequences that are not over, by index.
   using Outputs = absl::InlinedVector<SequenceList::iterator, 1>;
 
+  static TokenEvent& AppendEvent(EventKind kind, const Sequence& sequence, absl::Time time,
+                                 std::vector<TokenEvent>& events);
+
   // Hands over for scrubbing what failed sequences held and nobody else does.
   void ScrubSuspects(Batch& batch);
 

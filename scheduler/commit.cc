@@ -1,0 +1,181 @@
+// Scheduler's half after a step: what was computed becomes tokens, published blocks and events.
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+#include "kernels/check.h"
+#include "scheduler/scheduler.h"
+
+namespace quire {
+
+void Scheduler::Commit(absl::Time now, const Batch& batch, const StepResult& result, std::vector<TokenEvent>& events) {
+  if (batch.empty()) return;
+  InFlight& in_flight = in_flight_[0];
+  Check(num_in_flight_ > 0 && batch.chunks.size() == in_flight.sequences.size(),
+        "another batch than the oldest in flight is committed");
+  StepReader reader(result, batch.chunks.size());
+  int32_t num_draws = 0;
+  for (size_t i = 0; i < batch.chunks.size(); ++i) {
+    Sequence& sequence = *in_flight.sequences[i];
+    if (i + 1 < batch.chunks.size()) in_flight.sequences[i + 1]->Prefetch();
+    const Chunk& chunk = batch.chunks[i];
+    Check(chunk.sequence == &sequence, "another batch than the oldest in flight is committed");
+    const ChunkResult chunk_result = reader.Next(chunk);
+    --sequence.num_launched_;
+    if (chunk.samples) --sequence.num_in_flight_;
+    if (chunk.begin < sequence.max_computed_) {
+      const int32_t num_again = std::min(chunk.begin + chunk.count, sequence.max_computed_) - chunk.begin;
+      counters_.recomputed_tokens += num_again;
+      counters_.computed_tokens += num_again;
+    }
+    num_draws += chunk.samples ? 1 : 0;
+    if (sequence.ended_) {
+      counters_.computed_tokens += chunk.samples ? chunk.num_draws : 0;
+      counters_.discarded_tokens += chunk.samples ? chunk.num_draws : 0;
+      if (!chunk_result.IsFinite()) Distrust(sequence);
+    } else {
+      CommitChunk(now, chunk_result, sequence, events);
+    }
+  }
+  const absl::Time scheduled_at = in_flight.scheduled_at;
+  in_flight.sequences.clear();
+  std::swap(in_flight_[0], in_flight_[1]);
+  --num_in_flight_;
+  EraseEnded();
+  ++counters_.steps;
+  // It began when it was scheduled, or when the batch before it was done.
+  const absl::Time begin = std::max(scheduled_at, std::exchange(committed_at_, now));
+  load_.OnStep(now, now - begin, batch.num_tokens, batch.num_tokens - num_draws);
+}
+
+void Scheduler::EraseEnded() {
+  for (auto it = ended_.begin(); it != ended_.end();) {
+    const auto next = std::next(it);
+    if (it->num_launched_ == 0) {
+      ReleaseBlocks(*it);
+      ended_.erase(it);
+    }
+    it = next;
+  }
+}
+
+void Scheduler::CommitChunk(absl::Time now, const ChunkResult& result, Sequence& sequence,
+                            std::vector<TokenEvent>& events) {
+  const Chunk& chunk = *result.chunk;
+  if (!result.IsFinite()) return Fail(now, sequence, events);
+  if (chunk.scores_prompt) EmitPromptLogprobs(now, result, sequence, events);
+
+  const int32_t end = chunk.begin + chunk.count;
+  sequence.max_computed_ = std::max(sequence.max_computed_, end);
+  if (sequence.leaving_) {
+    ReleaseBlocks(sequence);
+  } else {
+    // A prompt is published while it runs, so that others with the same beginning find it; an output when it ends.
+    PublishBlocks(sequence, std::min(sequence.num_prompt_hashes_, end / options_.block_size));
+    if (has_windows_) sequence.blocks_.ReleasePassed(end);
+  }
+  if (!chunk.samples) return;
+
+  if (chunk.num_draws > 1) {
+    CommitFork(now, result, sequence, events);
+  } else {
+    CommitToken(now, *result.sampled, result.top, sequence, events);
+  }
+}
+
+void Scheduler::CommitToken(absl::Time now, const SampledToken& sampled, absl::Span<const TokenLogprob> top,
+                            Sequence& sequence, std::vector<TokenEvent>& events) {
+  sequence.Append(sampled.id);
+  ++counters_.sampled_tokens;
+  ++counters_.computed_tokens;
+  if (options_.policy == SchedulingPolicy::kFair) shares_.Charge(sequence.account_, FairShare::kOutputCost);
+  TokenEvent& event = AppendEvent(EventKind::kToken, sequence, now, events);
+  event.finish = sequence.FinishWith(sampled.id);
+  event.token_id = sampled.id;
+  event.logprob = sampled.logprob;
+  if (!top.empty()) event.top.assign(top.begin(), top.end());
+  if (event.finish == FinishReason::kNone) return;
+  load_.OnOutput(sequence.num_output());
+  Remove(sequence);
+}
+
+void Scheduler::PublishBlocks(Sequence& sequence, int32_t end) {
+  if (end <= sequence.num_published_ || !options_.enable_prefix_caching || !sequence.FeedsPrefixCache()) return;
+  // A token that was drawn in vain may have run; nobody knows its name.
+  const auto num_known = static_cast<int32_t>(sequence.tokens_.size());
+  end = std::min(end, std::min(sequence.num_computed_, num_known) / options_.block_size);
+  const int32_t begin = sequence.num_published_;
+  for (int32_t& index = sequence.num_published_; index < end; ++index) {
+    sequence.blocks_.Publish(index, sequence.HashOf(index));
+  }
+  if (options_.kv_events != nullptr && begin < end) TellStored(sequence, begin, end);
+}
+
+void Scheduler::TellStored(Sequence& sequence, int32_t begin, int32_t end) {
+  // Of a block with a salt nobody is told: whoever routes by tokens alone would take it for one without.
+  if (sequence.request().root_hash != unsalted_) return;
+  std::optional<BlockHash> parent;
+  if (begin > 0) parent = InGroup(sequence.HashOf(begin - 1), prefix_group_);
+  for (int32_t index = begin; index < end; ++index) {
+    const BlockHash name = InGroup(sequence.HashOf(index), prefix_group_);
+    if (index >= sequence.block_table(prefix_group_).num_absent()) {  // no window has passed it
+      options_.kv_events->Stored(name, parent ? &*parent : nullptr,
+                                 sequence.tokens().subspan(size_t(index) * options_.block_size, options_.block_size));
+    }
+    parent = name;
+  }
+}
+
+void Scheduler::ReleaseBlocks(Sequence& sequence) {
+  if (sequence.failed_) {
+    sequence.blocks_.AppendTo(suspects_);
+  } else {
+    PublishBlocks(sequence, sequence.blocks_.size());
+  }
+  sequence.blocks_.Clear();
+  sequence.num_published_ = 0;
+  sequence.num_computed_ = 0;
+  if (!std::exchange(sequence.leaving_, false)) return;
+  --num_leaving_;
+  blocked_ = nullptr;
+}
+
+void Scheduler::LeaveLater(Sequence& sequence) {
+  if (!std::exchange(sequence.leaving_, true)) ++num_leaving_;
+}
+
+void Scheduler::EmitPromptLogprobs(absl::Time now, const ChunkResult& result, const Sequence& sequence,
+                                   std::vector<TokenEvent>& events) {
+  // After a preemption the chunk may begin with rows whose scores are out already.
+  const size_t num_known = std::max(0, sequence.max_computed_ - result.chunk->begin);
+  const absl::Span<const float> logprobs = result.prompt_logprobs.subspan(num_known);
+  const absl::Span<const TokenLogprob> top =
+      result.prompt_top.subspan(num_known * *sequence.request().num_prompt_logprobs);
+  TokenEvent& event = AppendEvent(EventKind::kPromptLogprobs, sequence, now, events);
+  event.first_position =
+      result.chunk->begin + static_cast<uint32_t>(num_known) + 1;  // a row scores the position after it
+  event.logprobs.assign(logprobs.begin(), logprobs.end());
+  event.top.assign(top.begin(), top.end());
+}
+
+void Scheduler::Fail(absl::Time now, Sequence& sequence, std::vector<TokenEvent>& events) {
+  const RequestId id = sequence.request().id;
+  for (const SequenceList::iterator it : by_id_.find(id)->second) Distrust(*it);
+  AppendEvent(EventKind::kEnded, sequence, now, events).ending = Ending::kFailed;
+  ++counters_.corrupted;
+  RemoveAll(id);
+}
+
+void Scheduler::Distrust(Sequence& sequence) {
+  sequence.failed_ = true;
+  sequence.blocks_.Unpublish();
+}
+
+void Scheduler::ScrubSuspects(Batch& batch) {
+  for (const BlockId block : suspects_) {
+    if (pool_.NumReferences(block) == 0) batch.scrubs.push_back(block);
+  }
+}
+
+}  // namespace quire
