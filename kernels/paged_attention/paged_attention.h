@@ -47,7 +47,7 @@ struct AttentionChunk {
   // [ceil((first_position + num_rows) / block_size)], more may follow; valid from FirstEntry() of the window on.
   const BlockId* block_table;
   int32_t first_row;
-  int32_t num_rows;        // >= 1
+  int32_t num_rows;        // >= 1; where there are graphs also 0: one row of nobody, whose output is undefined
   int32_t first_position;  // 0-based
 };
 
