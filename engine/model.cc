@@ -223,8 +223,15 @@ ActivationTensors Model::Keep(const ModelInput& input, Activations& activations)
   const auto num_kept = static_cast<int64_t>(input.kept_rows.size());
   if (num_kept < input.num_rows) {
     const ActivationTensors a = activations.Rows(input.num_rows);
-    for (const Tensor& x : {a.residual, a.attended, a.normed, a.mlp_normed})
+    const auto gather = [&](const Tensor& x) {
       if (x.cols > 0) backend_->GatherRows({.x = x, .rows = input.kept_rows.data(), .num_kept = num_kept});
+    };
+    gather(a.residual);
+    gather(a.attended);
+    if (config_.block == BlockKind::kParallel) {  // the others' MLP reads what is made of the residual stream anew
+      gather(a.normed);
+      gather(a.mlp_normed);
+    }
   }
   return activations.Rows(num_kept);
 }

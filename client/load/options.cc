@@ -5,8 +5,8 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <utility>
 
-#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -27,6 +27,14 @@ void CheckOneOf(const char* flag, const std::string& value, const Texts& allowed
   if (std::find(allowed.begin(), allowed.end(), value) == allowed.end()) {
     throw Refusal(flag, value, absl::StrJoin(allowed, ", "));
   }
+}
+
+// The two sides of "NAME=VALUE"; only the second may be empty. `allowed` is what the user calls it.
+std::pair<std::string, std::string> ParseAssignment(const char* flag, const std::string& text,
+                                                    absl::string_view allowed) {
+  const std::vector<std::string> parts = absl::StrSplit(text, absl::MaxSplits('=', 1));
+  if (parts.size() != 2 || parts[0].empty()) throw Refusal(flag, text, allowed);
+  return {parts[0], parts[1]};
 }
 
 // CLI::PositiveNumber takes no infinity.
@@ -53,11 +61,8 @@ void AddServerFlags(CLI::App& app, LoadOptions& options) {
          "--header",
          [&options](const Texts& texts) {
            for (const std::string& text : texts) {
-             const std::vector<std::string> parts = absl::StrSplit(text, absl::MaxSplits('=', 1));
-             if (parts.size() != 2 || parts[0].empty()) {
-               throw Refusal("--header", text, "NAME=VALUE");
-             }
-             options.headers.push_back(absl::StrCat(parts[0], ": ", parts[1]));
+             const auto [name, value] = ParseAssignment("--header", text, "NAME=VALUE");
+             options.headers.push_back(absl::StrCat(name, ": ", value));
            }
          },
          "NAME=VALUE, an HTTP header of every request; may be repeated")
@@ -288,11 +293,7 @@ void AddFileFlags(CLI::App& app, LoadOptions& options) {
       "--metadata",
       [&options](const Texts& texts) {
         for (const std::string& text : texts) {
-          const std::pair<std::string, std::string> entry = absl::StrSplit(text, absl::MaxSplits('=', 1));
-          if (entry.first.empty() || !absl::StrContains(text, '=')) {
-            throw Refusal("--metadata", text, "KEY=VALUE");
-          }
-          options.metadata.push_back(entry);
+          options.metadata.push_back(ParseAssignment("--metadata", text, "KEY=VALUE"));
         }
       },
       "KEY=VALUE to add to the result; several may follow");

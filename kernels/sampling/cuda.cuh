@@ -24,23 +24,6 @@ QUIRE_DEVICE uint32_t OrderedKey(float logit) {
   return (bits >> 31) != 0 ? ~bits : bits | 0x80000000u;
 }
 
-// The definition of weight.h, for x <= 0.
-QUIRE_DEVICE uint64_t WeightOf(float x) {
-  using namespace sampling;  // NOLINT: the constants of weight.h
-  if (!(x >= kMinExponent)) return 0;
-  const float shifted = x * kLog2E + kRound;
-  const float n = shifted - kRound;
-  float r = x - n * kLn2High;
-  r = r - n * kLn2Low;
-  constexpr float kP[5] = {kExp[0], kExp[1], kExp[2], kExp[3], kExp[4]};
-  float p = kP[4];
-  QUIRE_UNROLL
-  for (int i = 3; i >= 0; --i) p = p * r + kP[i];
-  const float mantissa = (p * (r * r) + r) + 1.0f;
-  const float e = std::bit_cast<float>(std::bit_cast<uint32_t>(mantissa) + (std::bit_cast<uint32_t>(shifted) << 23));
-  return std::bit_cast<uint64_t>(static_cast<double>(e) * kWeightOne + kWeightRound) - kWeightRoundBits;
-}
-
 // A logit's key and its id in one number; the better one is larger: the larger logit, then the smaller id.
 QUIRE_DEVICE uint64_t PackBest(uint32_t key, uint32_t id) { return uint64_t{key} << 32 | (0xffffffffu - id); }
 QUIRE_DEVICE uint32_t IdOf(uint64_t best) { return 0xffffffffu - static_cast<uint32_t>(best); }
@@ -233,7 +216,7 @@ struct RowLogprobs {
   QUIRE_DEVICE RowLogprobs(const LogitRow<Thread>& row, uint64_t best_id) : best(best_id) {
     const float largest = row.logit(IdOf(best));
     max = largest;
-    const uint64_t sum = row.SumOf([&](uint32_t, float logit) { return WeightOf(logit - largest); });
+    const uint64_t sum = row.SumOf([&](uint32_t, float logit) { return sampling::WeightOf(logit - largest); });
     log_sum = Log(static_cast<double>(sum) / sampling::kWeightOne);
   }
   QUIRE_DEVICE float Of(float logit) const { return static_cast<float>((static_cast<double>(logit) - max) - log_sum); }
@@ -353,7 +336,7 @@ struct SampleKernel {
     if (params.temperature == 0) return best;
     const float max = values.logit(best);
     const float inverse = Min(1.0f / params.temperature, 0x1.fffffep+127f);
-    const auto weight = [&](float logit) { return WeightOf((logit - max) * inverse); };
+    const auto weight = [&](float logit) { return sampling::WeightOf((logit - max) * inverse); };
 
     typename LogitRow<Thread>::Cut cut;
     if (params.top_k > 0) cut = values.Shortest(params.top_k, [](uint32_t, float) { return uint64_t{1}; });

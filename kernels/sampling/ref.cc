@@ -1,7 +1,6 @@
 // Sample and Score as sampling.h defines them: sort the vocabulary, sum in plain loops.
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -18,21 +17,6 @@ namespace quire {
 namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
-
-// The definition of weight.h, for x <= 0.
-uint64_t Weight(float x) {
-  using namespace sampling;  // NOLINT: the constants of weight.h
-  if (!(x >= kMinExponent)) return 0;
-  const float shifted = x * kLog2E + kRound;
-  const float n = shifted - kRound;
-  float r = x - n * kLn2High;
-  r = r - n * kLn2Low;
-  float p = kExp[4];
-  for (int i = 3; i >= 0; --i) p = p * r + kExp[i];
-  const float mantissa = (p * (r * r) + r) + 1.0f;
-  const float e = std::bit_cast<float>(std::bit_cast<uint32_t>(mantissa) + (std::bit_cast<uint32_t>(shifted) << 23));
-  return std::bit_cast<uint64_t>(static_cast<double>(e) * kWeightOne + kWeightRound) - kWeightRoundBits;
-}
 
 // A row of the vocabulary: logits by id.
 using Logits = std::vector<float>;
@@ -55,7 +39,7 @@ std::vector<uint32_t> Order(const Logits& logits) {
 std::vector<uint64_t> Weights(const Logits& logits, float inverse) {
   const float max = *std::max_element(logits.begin(), logits.end());
   std::vector<uint64_t> weights(logits.size());
-  for (size_t i = 0; i < logits.size(); ++i) weights[i] = Weight((logits[i] - max) * inverse);
+  for (size_t i = 0; i < logits.size(); ++i) weights[i] = sampling::WeightOf((logits[i] - max) * inverse);
   return weights;
 }
 

@@ -19,6 +19,7 @@
 #ifndef QUIRE_KERNELS_SAMPLING_WEIGHT_H_
 #define QUIRE_KERNELS_SAMPLING_WEIGHT_H_
 
+#include <bit>
 #include <cstdint>
 
 namespace quire::sampling {
@@ -37,6 +38,21 @@ inline constexpr double kWeightOne = 0x1p44;  // the weight of the most probable
 inline constexpr double kWeightRound =
     0x1p52;  // its ulp is 1: adding it rounds a weight to an integer, found in the low 52 bits
 inline constexpr uint64_t kWeightRoundBits = 0x4330000000000000;  // of kWeightRound, to be subtracted
+
+// e^x of x <= 0 as a weight: the definition, for hosts and devices; the SIMD versions are in scan_body.h.
+constexpr uint64_t WeightOf(float x) {
+  if (!(x >= kMinExponent)) return 0;
+  const float shifted = x * kLog2E + kRound;
+  const float n = shifted - kRound;
+  float r = x - n * kLn2High;
+  r = r - n * kLn2Low;
+  constexpr float kP[5] = {kExp[0], kExp[1], kExp[2], kExp[3], kExp[4]};  // a device has no address of kExp
+  float p = kP[4];
+  for (int i = 3; i >= 0; --i) p = p * r + kP[i];
+  const float mantissa = (p * (r * r) + r) + 1.0f;
+  const float e = std::bit_cast<float>(std::bit_cast<uint32_t>(mantissa) + (std::bit_cast<uint32_t>(shifted) << 23));
+  return std::bit_cast<uint64_t>(static_cast<double>(e) * kWeightOne + kWeightRound) - kWeightRoundBits;
+}
 
 }  // namespace quire::sampling
 
