@@ -104,6 +104,7 @@ absl::StatusOr<std::unique_ptr<ThreadPool>> ThreadPool::Create(const ThreadPoolO
   const bool own_cpu_each =
       pool->bind_.empty() || std::set<int>(pool->bind_.begin(), pool->bind_.end()).size() == pool->bind_.size();
   if (pool->num_threads_ > 1 && pool->num_threads_ <= allowed && own_cpu_each) pool->spin_iterations_ = CalibrateSpin();
+  pool->claims_ = std::vector<LastClaim>(pool->num_threads_);
   pool->creator_ = std::this_thread::get_id();
   if (absl::Status status = pool->Start(); !status.ok()) return status;
   return pool;
@@ -135,7 +136,7 @@ void ThreadPool::BeginGeneration() {
   }
 }
 
-void ThreadPool::Run(absl::FunctionRef<void(int worker)> task) {
+void ThreadPool::Run(absl::FunctionRef<void(int share)> task) {
   if (!bind_.empty() && pinned_caller_ != std::this_thread::get_id()) {
     pinned_caller_ = std::this_thread::get_id();
     if (pinned_caller_ != creator_) PinThisThread(bind_[0]);
@@ -148,7 +149,20 @@ void ThreadPool::Run(absl::FunctionRef<void(int worker)> task) {
   running_.store(num_threads_ - 1, std::memory_order_relaxed);
   BeginGeneration();
   task(0);
+  const uint64_t generation = generation_.load(std::memory_order_relaxed);
+  for (int share = 1; share < num_threads_; ++share) {
+    if (!Claim(share, generation)) continue;
+    task(share);
+    running_.fetch_sub(1, std::memory_order_relaxed);
+  }
   AwaitWorkers();
+}
+
+bool ThreadPool::Claim(int share, uint64_t generation) {
+  std::atomic<uint64_t>& last = claims_[share].generation;
+  uint64_t before = generation - 1;  // each share of a Run is claimed before the next Run begins
+  return last.load(std::memory_order_relaxed) == before &&
+         last.compare_exchange_strong(before, generation, std::memory_order_relaxed);
 }
 
 void ThreadPool::AwaitWorkers() {
@@ -163,24 +177,26 @@ void ThreadPool::AwaitWorkers() {
   caller_parked_.store(false);
 }
 
-void ThreadPool::AwaitGeneration(uint64_t seen) {
+uint64_t ThreadPool::AwaitGeneration(uint64_t seen) {
   for (int i = 0; i < spin_iterations_; ++i) {
-    if (generation_.load(std::memory_order_acquire) != seen) return;
+    if (const uint64_t now = generation_.load(std::memory_order_acquire); now != seen) return now;
     Pause();
   }
   std::unique_lock<std::mutex> lock(mutex_);
   parked_.fetch_add(1);
   wake_.wait(lock, [this, seen] { return generation_.load() != seen; });
   parked_.fetch_sub(1);
+  return generation_.load();
 }
 
 void ThreadPool::WorkerLoop(int worker) {
   pthread_setname_np(pthread_self(), absl::StrFormat("quire-cpu-%d", worker).c_str());
   if (!bind_.empty()) PinThisThread(bind_[worker]);
-  for (uint64_t seen = 0;; ++seen) {  // one by one: Run waits for every worker before it begins another
-    AwaitGeneration(seen);
+  for (uint64_t seen = 0;;) {
+    seen = AwaitGeneration(seen);
     if (stop_.load()) return;
-    (*task_)(worker);
+    if (!Claim(worker, seen)) continue;
+    (*task_)(worker);  // that of `seen`: its Run does not return before this share is done
     if (running_.fetch_sub(1) == 1 && caller_parked_.load()) {
       { std::lock_guard<std::mutex> lock(mutex_); }
       done_.notify_one();

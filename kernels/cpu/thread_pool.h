@@ -1,9 +1,12 @@
 // ThreadPool: the workers of the CPU backend.
 //
-// Run(task) calls task(worker) once for every worker 0 .. num_threads - 1 at the same time; the caller is worker 0; it
-// returns when all are done. Between two Runs workers spin for a bounded time and then park, so that the phases of a
-// step follow each other within a microsecond and an idle daemon costs nothing. Workers do not spin when there are more
-// of them than CPUs to run on.
+// Run(task) calls task(share) once for every share 0 .. num_threads - 1 and returns when all are done. The caller takes
+// share 0, each worker its own; what a worker has not begun when the caller is done with its share, because another
+// process has its CPU or because it is still waking up, the caller does too. So a step never waits for a thread that
+// does not run, only for one that stopped in the middle, and a share must not wait for another.
+//
+// Between two Runs workers spin for a bounded time and then park, so that the phases of a step follow each other within
+// a microsecond and an idle daemon costs nothing. Workers do not spin when there are more of them than CPUs to run on.
 //
 // Thread: one caller at a time. A task must not call Run. Run allocates nothing.
 
@@ -43,7 +46,7 @@ class ThreadPool {
   bool spins() const { return spin_iterations_ > 0; }
   const std::vector<int>& bind() const { return bind_; }  // the CPU of each worker; empty: not pinned
 
-  void Run(absl::FunctionRef<void(int worker)> task);
+  void Run(absl::FunctionRef<void(int share)> task);
 
   // CPUs that the affinity mask and the cgroup's quota (cpu.max, rounded down, at least 1) allow.
   static int AllowedCpus();
@@ -52,10 +55,12 @@ class ThreadPool {
   ThreadPool() = default;
   absl::Status Start();
   void WorkerLoop(int worker);
-  // Returns when generation_ is no longer `seen`: spins, then parks.
-  void AwaitGeneration(uint64_t seen);
+  // The present generation, when it is no longer `seen`: spins, then parks.
+  uint64_t AwaitGeneration(uint64_t seen);
   // Returns when running_ is 0: spins, then parks.
   void AwaitWorkers();
+  // Whether the share of that generation is the calling thread's to do: true for the first that asks.
+  bool Claim(int share, uint64_t generation);
   void BeginGeneration();
 
   int num_threads_ = 1;
@@ -71,7 +76,11 @@ class ThreadPool {
   alignas(64) std::atomic<uint64_t> generation_{0};  // Runs begun so far; workers wait for it to move
   std::atomic<int> parked_{0};                       // workers parked
   std::atomic<bool> stop_{false};
-  alignas(64) std::atomic<int> running_{0};  // workers that have not finished the present Run
+  struct alignas(64) LastClaim {
+    std::atomic<uint64_t> generation{0};
+  };
+  std::vector<LastClaim> claims_;            // by share: the last generation in which somebody took it
+  alignas(64) std::atomic<int> running_{0};  // shares of the present Run that are not finished, but the caller's own
   std::atomic<bool> caller_parked_{false};
   alignas(64) std::mutex mutex_;
   std::condition_variable wake_;  // workers

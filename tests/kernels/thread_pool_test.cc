@@ -20,25 +20,49 @@ namespace {
 
 using testing::HasSubstr;
 
-TEST(ThreadPoolTest, EveryWorkerRunsOnceInEachRun) {
+TEST(ThreadPoolTest, EveryShareIsDoneOnceInEachRun) {
   for (int threads : {1, 2, 3, 8}) {
     const std::unique_ptr<ThreadPool> pool = *ThreadPool::Create({threads, {}});
     ASSERT_EQ(pool->num_threads(), threads);
     std::vector<int> calls(threads);             // not atomic: Run must publish and collect
     const int runs = threads <= 2 ? 3000 : 300;  // where CPUs are few, each Run of many waits for its turn many times
     for (int i = 0; i < runs; ++i) {
-      pool->Run([&](int worker) { ++calls[worker]; });
+      pool->Run([&](int share) { ++calls[share]; });
       for (int each : calls) ASSERT_EQ(each, i + 1) << threads;
     }
   }
 }
 
-TEST(ThreadPoolTest, TheCallerIsWorkerZero) {
+// Calls body(share), and ends none before all have begun: so that each is done by the thread that it belongs to.
+void RunTogether(ThreadPool& pool, absl::FunctionRef<void(int share)> body) {
+  std::atomic<int> begun{0};
+  pool.Run([&](int share) {
+    begun.fetch_add(1);
+    while (begun.load() < pool.num_threads()) std::this_thread::yield();
+    body(share);
+  });
+}
+
+TEST(ThreadPoolTest, TheCallerDoesShareZeroAndWorkersTheirs) {
   const std::unique_ptr<ThreadPool> pool = *ThreadPool::Create({3, {}});
   std::vector<std::thread::id> ids(3);
-  pool->Run([&](int worker) { ids[worker] = std::this_thread::get_id(); });
+  RunTogether(*pool, [&](int share) { ids[share] = std::this_thread::get_id(); });
   EXPECT_EQ(ids[0], std::this_thread::get_id());
   EXPECT_EQ(std::set<std::thread::id>(ids.begin(), ids.end()).size(), 3u);
+}
+
+TEST(ThreadPoolTest, TheCallerDoesTheSharesOfWorkersThatDoNotCome) {
+  const std::unique_ptr<ThreadPool> pool =
+      *ThreadPool::Create({ThreadPool::AllowedCpus() + 2, {}});  // they park at once
+  const std::thread::id caller = std::this_thread::get_id();
+  bool taken_over = false;
+  while (!taken_over) {  // shares that take no time are done before those workers are awake
+    std::vector<std::thread::id> ids(pool->num_threads());
+    pool->Run([&](int share) { ids[share] = std::this_thread::get_id(); });
+    ASSERT_EQ(ids[0], caller);
+    ASSERT_THAT(ids, testing::Not(testing::Contains(std::thread::id())));
+    taken_over = std::count(ids.begin(), ids.end(), caller) > 1;
+  }
 }
 
 TEST(ThreadPoolTest, RunsOfUnequalLengthNeitherOverlapNorHang) {
@@ -89,11 +113,11 @@ TEST(ThreadPoolTest, WorkersAndLaterCallersArePinnedTheCreatorIsNot) {
   const std::vector<int> before = AffinityCpus();
   const std::unique_ptr<ThreadPool> pool = *ThreadPool::Create({2, {before.back(), before.front()}});
   std::vector<std::vector<int>> masks(2);
-  const auto look = [&](int worker) { masks[worker] = AffinityCpus(); };
-  pool->Run(look);
+  const auto look = [&](int share) { masks[share] = AffinityCpus(); };
+  RunTogether(*pool, look);
   EXPECT_EQ(masks[0], before);
   EXPECT_EQ(masks[1], std::vector<int>{before.front()});
-  std::thread([&] { pool->Run(look); }).join();
+  std::thread([&] { RunTogether(*pool, look); }).join();
   EXPECT_EQ(masks[0], std::vector<int>{before.back()});
 }
 
