@@ -5,7 +5,6 @@
 #include <cmath>
 #include <cstring>
 #include <string>
-#include <tuple>
 #include <vector>
 
 #include "kernels/activation/cuda.cuh"
@@ -179,42 +178,77 @@ TEST(ElementwiseCudaTest, SwiGluOfExtremeGates) {
   EXPECT_EQ(y.At(0, 3), 0.0f);
 }
 
+// Rows of q, k and v for both writers of the cache, the last of them without a slot.
+struct RopeProblem {
+  static constexpr int32_t kRows = 4, kQHeads = 3, kKvHeads = 2, kBlocks = 3, kBlockSize = 8, kPositions = 90;
+
+  explicit RopeProblem(int32_t head_dim)
+      : cos(DType::kFloat32, kPositions, head_dim / 2),
+        sin(DType::kFloat32, kPositions, head_dim / 2),
+        q(DType::kFloat32, kRows, kQHeads * head_dim, 4),
+        q_want(DType::kFloat32, kRows, kQHeads * head_dim, 4),
+        k(DType::kFloat32, kRows, kKvHeads * head_dim, 1),
+        v(DType::kFloat32, kRows, kKvHeads * head_dim, 2) {
+    cos.FillRandom(1);
+    sin.FillRandom(2);
+    q.FillRandom(3);
+    q_want.FillRandom(3);
+    k.FillRandom(4);
+    v.FillRandom(5);
+  }
+
+  // The definition writes to `want` the rows that have a slot; all go to `got`, and a row without one changes nothing.
+  void Write(const PagedKv& want, const PagedKv& got, RopePairing pairing, int32_t rotary_dim,
+             cuda::EmulatedDevice& device) {
+    const int32_t positions[kRows] = {0, 89, 7, 0};
+    const int64_t slots[kRows] = {23, 0, 9, kNoSlot};
+    const auto args = [&](const Matrix& queries, int64_t rows, const PagedKv& kv) {
+      return RopeKvWriteArgs{queries.tensor().Rows(0, rows),
+                             k.tensor().Rows(0, rows),
+                             v.tensor().Rows(0, rows),
+                             positions,
+                             slots,
+                             cos.tensor().Row<float>(0),
+                             sin.tensor().Row<float>(0),
+                             kv,
+                             pairing,
+                             rotary_dim};
+    };
+    RefRopeKvWrite(args(q_want, kRows - 1, want));
+    cuda::RopeKvWrite(args(q, kRows, got), device);
+  }
+
+  Matrix cos, sin, q, q_want, k, v;
+};
+
+struct RopeShape {
+  int32_t head_dim;
+  RopePairing pairing;
+  int32_t rotary_dim;
+};
+constexpr RopeShape kRopeShapes[] = {{2, RopePairing::kHalves, 0},
+                                     {10, RopePairing::kInterleaved, 0},
+                                     {128, RopePairing::kHalves, 96},
+                                     {64, RopePairing::kNone, 0},
+                                     {256, RopePairing::kInterleaved, 64}};
+
 // Both layouts of keys have one writer and one index formula; a row without a slot leaves everything as it was.
 TEST(ElementwiseCudaTest, RopeKvWriteHasTheBitsOfTheDefinition) {
-  constexpr int32_t kQHeads = 3, kKvHeads = 2, kBlocks = 3, kBlockSize = 8, kPositions = 90;
+  using P = RopeProblem;
   cuda::EmulatedDevice device;
   for (DType dtype : kAllDTypes) {
     for (KeyLayout layout : {KeyLayout::kRows, KeyLayout::kDimPairs}) {
-      for (const auto& [head_dim, pairing, rotary_dim] : {std::tuple{2, RopePairing::kHalves, 0},
-                                                          {10, RopePairing::kInterleaved, 0},
-                                                          {128, RopePairing::kHalves, 96},
-                                                          {64, RopePairing::kNone, 0},
-                                                          {256, RopePairing::kInterleaved, 64}}) {
-        const int64_t elements = int64_t{kBlocks} * kBlockSize * kKvHeads * head_dim;
-        Matrix cos(DType::kFloat32, kPositions, head_dim / 2), sin(DType::kFloat32, kPositions, head_dim / 2);
-        Matrix q(DType::kFloat32, 4, kQHeads * head_dim, 4), q_want(DType::kFloat32, 4, kQHeads * head_dim, 4);
-        Matrix k(DType::kFloat32, 4, kKvHeads * head_dim, 1), v(DType::kFloat32, 4, kKvHeads * head_dim, 2);
+      for (const auto& [head_dim, pairing, rotary_dim] : kRopeShapes) {
+        const int64_t elements = int64_t{P::kBlocks} * P::kBlockSize * P::kKvHeads * head_dim;
         Matrix k_got(dtype, 1, elements), v_got(dtype, 1, elements), k_want(dtype, 1, elements),
             v_want(dtype, 1, elements);
-        cos.FillRandom(1);
-        sin.FillRandom(2);
-        q.FillRandom(3);
-        q_want.FillRandom(3);
-        k.FillRandom(4);
-        v.FillRandom(5);
-        PagedKv got{k_got.tensor().data, v_got.tensor().data, dtype, kBlocks, kBlockSize, kKvHeads, head_dim, layout};
-        PagedKv want = got;
-        want.k = k_want.tensor().data;
-        want.v = v_want.tensor().data;
-        const int32_t positions[] = {0, 89, 7, 0};
-        const int64_t slots[] = {23, 0, 9, kNoSlot};
-        const Tensor q3 = q_want.tensor().Rows(0, 3), k3 = k.tensor().Rows(0, 3), v3 = v.tensor().Rows(0, 3);
-        RefRopeKvWrite({q3, k3, v3, positions, slots, cos.tensor().Row<float>(0), sin.tensor().Row<float>(0), want,
-                        pairing, rotary_dim});
-        cuda::RopeKvWrite({q.tensor(), k.tensor(), v.tensor(), positions, slots, cos.tensor().Row<float>(0),
-                           sin.tensor().Row<float>(0), got, pairing, rotary_dim},
-                          device);
-        EXPECT_TRUE(SameBits(q, q_want)) << DTypeName(dtype) << " head_dim " << head_dim;
+        const auto kv = [&, head_dim = head_dim](const Matrix& k, const Matrix& v) {
+          return PagedKv{k.tensor().data, v.tensor().data, dtype,    P::kBlocks,
+                         P::kBlockSize,   P::kKvHeads,     head_dim, layout};
+        };
+        P problem(head_dim);
+        problem.Write(kv(k_want, v_want), kv(k_got, v_got), pairing, rotary_dim, device);
+        EXPECT_TRUE(SameBits(problem.q, problem.q_want)) << DTypeName(dtype) << " head_dim " << head_dim;
         EXPECT_TRUE(SameBits(k_got, k_want)) << DTypeName(dtype) << " head_dim " << head_dim;
         EXPECT_TRUE(SameBits(v_got, v_want)) << DTypeName(dtype) << " head_dim " << head_dim;
       }
@@ -223,49 +257,31 @@ TEST(ElementwiseCudaTest, RopeKvWriteHasTheBitsOfTheDefinition) {
 }
 
 TEST(ElementwiseCudaTest, RopeWritesTheRecordsOfTheDefinition) {
-  constexpr int32_t kQHeads = 3, kKvHeads = 2, kBlocks = 3, kBlockSize = 8, kPositions = 90;
+  using P = RopeProblem;
   cuda::EmulatedDevice device;
   for (const KvQuantization quantization : {KvQuantization::kFp8E4M3, KvQuantization::kInt8, KvQuantization::kInt4}) {
-    for (const auto& [head_dim, pairing, rotary_dim] : {std::tuple{2, RopePairing::kHalves, 0},
-                                                        {10, RopePairing::kInterleaved, 0},
-                                                        {128, RopePairing::kHalves, 96},
-                                                        {64, RopePairing::kNone, 0},
-                                                        {256, RopePairing::kInterleaved, 64}}) {
+    for (const auto& [head_dim, pairing, rotary_dim] : kRopeShapes) {
       PagedKv kv{.dtype = DType::kBFloat16,
-                 .num_blocks = kBlocks,
-                 .block_size = kBlockSize,
-                 .kv_heads = kKvHeads,
+                 .num_blocks = P::kBlocks,
+                 .block_size = P::kBlockSize,
+                 .kv_heads = P::kKvHeads,
                  .head_dim = head_dim,
                  .key_layout = KeyLayout::kRows,
                  .quantization = quantization};
-      Matrix cos(DType::kFloat32, kPositions, head_dim / 2), sin(DType::kFloat32, kPositions, head_dim / 2);
-      Matrix q(DType::kFloat32, 4, kQHeads * head_dim, 4), q_want(DType::kFloat32, 4, kQHeads * head_dim, 4);
-      Matrix k(DType::kFloat32, 4, kKvHeads * head_dim, 1), v(DType::kFloat32, 4, kKvHeads * head_dim, 2);
-      cos.FillRandom(1);
-      sin.FillRandom(2);
-      q.FillRandom(3);
-      q_want.FillRandom(3);
-      k.FillRandom(4);
-      v.FillRandom(5);
-      for (int32_t d = 0; d < head_dim; ++d) v.tensor().Row<float>(2)[d] *= 1e-30f;
-      v.tensor().Row<float>(0)[1] = NAN;
-      v.tensor().Row<float>(0)[head_dim] = -INFINITY;  // the other head's
-      for (int32_t d = 0; d < head_dim; ++d) k.tensor().Row<float>(1)[d] = 0;
-      std::vector<char> got(2 * kv.RecordBegin(kBlocks, 0, 0), 0x77), want = got;
-      const int32_t positions[] = {0, 89, 7, 0};
-      const int64_t slots[] = {23, 0, 9, kNoSlot};
+      P problem(head_dim);
+      for (int32_t d = 0; d < head_dim; ++d) problem.v.tensor().Row<float>(2)[d] *= 1e-30f;
+      problem.v.tensor().Row<float>(0)[1] = NAN;
+      problem.v.tensor().Row<float>(0)[head_dim] = -INFINITY;  // the other head's
+      for (int32_t d = 0; d < head_dim; ++d) problem.k.tensor().Row<float>(1)[d] = 0;
+      std::vector<char> got(2 * kv.RecordBegin(P::kBlocks, 0, 0), 0x77), want = got;
       const auto in = [&](std::vector<char>& bytes) {
         kv.k = bytes.data();
         kv.v = bytes.data() + bytes.size() / 2;
         return kv;
       };
-      const Tensor q3 = q_want.tensor().Rows(0, 3), k3 = k.tensor().Rows(0, 3), v3 = v.tensor().Rows(0, 3);
-      RefRopeKvWrite({q3, k3, v3, positions, slots, cos.tensor().Row<float>(0), sin.tensor().Row<float>(0), in(want),
-                      pairing, rotary_dim});
-      cuda::RopeKvWrite({q.tensor(), k.tensor(), v.tensor(), positions, slots, cos.tensor().Row<float>(0),
-                         sin.tensor().Row<float>(0), in(got), pairing, rotary_dim},
-                        device);
-      EXPECT_TRUE(SameBits(q, q_want)) << "head_dim " << head_dim;
+      const PagedKv kv_want = in(want), kv_got = in(got);
+      problem.Write(kv_want, kv_got, pairing, rotary_dim, device);
+      EXPECT_TRUE(SameBits(problem.q, problem.q_want)) << "head_dim " << head_dim;
       EXPECT_EQ(got, want) << KvTypeName(kv.dtype, quantization) << " head_dim " << head_dim;
     }
   }
