@@ -1,4 +1,4 @@
-#include "tests/client/load/fake_http_server.h"
+#include "tests/fake_http_server.h"
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
@@ -7,12 +7,11 @@
 #include <unistd.h>
 
 #include <cstdlib>
-#include <nlohmann/json.hpp>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 
-namespace quire::client {
+namespace quire {
 
 bool FakeHttpServer::Reply::Raw(const std::string& bytes) {
   size_t done = 0;
@@ -130,12 +129,4 @@ void FakeHttpServer::Serve(int fd) {
   }
 }
 
-std::string CompletionChunk(const std::string& text, const std::string& finish_reason) {
-  nlohmann::json choice = {{"index", 0}, {"text", text}, {"finish_reason", nullptr}};
-  if (!finish_reason.empty()) {
-    choice["finish_reason"] = finish_reason;
-  }
-  return nlohmann::json{{"object", "text_completion"}, {"choices", {choice}}}.dump();
-}
-
-}  // namespace quire::client
+}  // namespace quire

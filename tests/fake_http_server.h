@@ -1,7 +1,7 @@
 // An HTTP/1.1 server whose answers a test writes byte by byte: a thread for each connection on a free loopback port.
 
-#ifndef QUIRE_TESTS_CLIENT_LOAD_FAKE_HTTP_SERVER_H_
-#define QUIRE_TESTS_CLIENT_LOAD_FAKE_HTTP_SERVER_H_
+#ifndef QUIRE_TESTS_FAKE_HTTP_SERVER_H_
+#define QUIRE_TESTS_FAKE_HTTP_SERVER_H_
 
 #include <functional>
 #include <mutex>
@@ -9,7 +9,7 @@
 #include <thread>
 #include <vector>
 
-namespace quire::client {
+namespace quire {
 
 class FakeHttpServer {
  public:
@@ -59,9 +59,6 @@ class FakeHttpServer {
   std::thread accepting_;
 };
 
-// The body of a chunk of /v1/completions.
-std::string CompletionChunk(const std::string& text, const std::string& finish_reason = "");
+}  // namespace quire
 
-}  // namespace quire::client
-
-#endif  // QUIRE_TESTS_CLIENT_LOAD_FAKE_HTTP_SERVER_H_
+#endif  // QUIRE_TESTS_FAKE_HTTP_SERVER_H_

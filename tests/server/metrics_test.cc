@@ -7,6 +7,8 @@
 
 #include <string>
 
+#include "tests/server/finished_request.h"
+
 namespace quire {
 namespace {
 
@@ -21,19 +23,6 @@ Metrics::Info Info() {
   info.max_model_len = 60;
   info.kv_cache_dtype = "bfloat16";
   return info;
-}
-
-RequestRecord Finished(const char* reason) {
-  RequestRecord record;
-  record.reason = reason;
-  record.prompt_tokens = 6;
-  record.completion_tokens = 3;
-  record.max_tokens = 3;
-  record.queued = absl::Milliseconds(100);
-  record.prefill = absl::Milliseconds(300);
-  record.decode = absl::Milliseconds(600);
-  record.total = absl::Seconds(1);
-  return record;
 }
 
 TEST(PrometheusTextTest, WritesFamiliesWithEscapedLabels) {
@@ -94,12 +83,12 @@ TEST(MetricsTest, EveryReceivedRequestHasOneEnding) {
   Metrics metrics(Info());
   for (int i = 0; i < 5; ++i) metrics.Received();
   metrics.Rejected();
-  metrics.Ended(Finished("stop"));
-  metrics.Ended(Finished("length"));
-  RequestRecord cancelled = Finished("cancelled");
+  metrics.Ended(FinishedRequest("stop"));
+  metrics.Ended(FinishedRequest("length"));
+  RequestRecord cancelled = FinishedRequest("cancelled");
   cancelled.ending = RequestEnding::kCancelled;
   metrics.Ended(cancelled);
-  RequestRecord expired = Finished("expired");
+  RequestRecord expired = FinishedRequest("expired");
   expired.ending = RequestEnding::kExpired;
   metrics.Ended(expired);
   const std::string text = metrics.Text(EngineSnapshot());
@@ -114,7 +103,7 @@ TEST(MetricsTest, EveryReceivedRequestHasOneEnding) {
 
 TEST(MetricsTest, LatenciesAreThoseOfFinishedRequests) {
   Metrics metrics(Info());
-  metrics.Ended(Finished("stop"));
+  metrics.Ended(FinishedRequest("stop"));
   metrics.FirstToken(absl::Milliseconds(400));
   metrics.NextToken(absl::Milliseconds(300));
   const std::string text = metrics.Text(EngineSnapshot());
@@ -132,7 +121,7 @@ TEST(MetricsTest, LatenciesAreThoseOfFinishedRequests) {
 
 TEST(MetricsTest, TenantsHaveTheirSharesAndAreBoundedInNumber) {
   Metrics metrics(Info());
-  RequestRecord record = Finished("stop");
+  RequestRecord record = FinishedRequest("stop");
   record.tenant = "blue";
   metrics.Ended(record);
   metrics.Ended(record);

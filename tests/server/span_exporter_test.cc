@@ -11,6 +11,7 @@
 
 #include "absl/time/clock.h"
 #include "server/flag_values.h"
+#include "tests/server/finished_request.h"
 #include "tests/server/http_collector.h"
 
 namespace quire {
@@ -35,19 +36,11 @@ SpanExporterOptions Options(const HttpCollector& collector) {
 TraceContext Sampled() { return *ParseTraceparent(std::string("00-") + kTrace + "-" + kParent + "-01"); }
 
 RequestRecord Finished(const SpanExporter& exporter) {
-  RequestRecord record;
+  RequestRecord record = FinishedRequest();
   record.call = {"quire.v1.GenerationService", exporter.Begin(Sampled()), absl::FromUnixSeconds(1700000000)};
   record.request_id = "r-1";
-  record.reason = "stop";
   record.sampling.temperature = 0.7f;
-  record.prompt_tokens = 6;
-  record.completion_tokens = 3;
   record.cached_tokens = 2;
-  record.max_tokens = 5;
-  record.queued = absl::Milliseconds(100);
-  record.prefill = absl::Milliseconds(300);
-  record.decode = absl::Milliseconds(600);
-  record.total = absl::Seconds(1);
   return record;
 }
 

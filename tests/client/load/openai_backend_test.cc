@@ -11,7 +11,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "tests/client/fake_daemon.h"
-#include "tests/client/load/fake_http_server.h"
+#include "tests/fake_http_server.h"
 
 namespace quire::client {
 namespace {
@@ -24,6 +24,13 @@ using Reply = FakeHttpServer::Reply;
 using Request = FakeHttpServer::Request;
 
 constexpr char kModels[] = R"({"object":"list","data":[{"id":"tales","object":"model","meta":{"n_vocab":90}}]})";
+
+// The body of a chunk of /v1/completions.
+std::string CompletionChunk(const std::string& text, const std::string& finish_reason = "") {
+  Json choice = {{"index", 0}, {"text", text}, {"finish_reason", nullptr}};
+  if (!finish_reason.empty()) choice["finish_reason"] = finish_reason;
+  return Json{{"object", "text_completion"}, {"choices", {choice}}}.dump();
+}
 
 std::string UsageChunk(int prompt_tokens, int completion_tokens) {
   return Json{{"choices", Json::array()},

@@ -5,7 +5,7 @@
 #include <atomic>
 
 #include "absl/strings/str_cat.h"
-#include "tests/client/load/fake_http_server.h"
+#include "tests/fake_http_server.h"
 
 namespace quire::client {
 namespace {
