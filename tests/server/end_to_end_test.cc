@@ -7,12 +7,16 @@
 #include <chrono>
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <sstream>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "tests/server/process.h"
 #include "tests/server/quired.h"
 
@@ -221,6 +225,88 @@ TEST(EndToEndTest, JsonLogsAreObjectsAndTellOfAFinishedRequestOnce) {
   }
   EXPECT_EQ(told, 1u) << errors;
   EXPECT_EQ(errors.find(kPrompt), std::string::npos) << "the prompt stands in the log";
+}
+
+// `quire load` with `flags` against `quired`: its result.
+Json Load(const Quired& quired, std::vector<std::string> flags) {
+  const std::string name = absl::StrCat("load_", getpid(), ".json");
+  flags.insert(flags.begin(), "load");
+  flags.insert(flags.end(), {"--save-result", "--save-detailed", "--result-dir", ::testing::TempDir(),
+                             "--result-filename", name, "--request-id-prefix", "r"});
+  const Finished finished = RunToEnd(quired.Client(std::move(flags)));
+  EXPECT_EQ(finished.code, 0) << finished.errors;
+  std::ifstream file(::testing::TempDir() + "/" + name);
+  return Json::parse(file, nullptr, /*allow_exceptions=*/false);
+}
+
+// What the daemon's log says of the requests that ended, by id.
+std::map<std::string, Json> EndedIn(const std::string& log) {
+  std::map<std::string, Json> ended;
+  std::istringstream lines(log);
+  for (std::string line; std::getline(lines, line);) {
+    const Json json = Json::parse(line);
+    if (json.contains("request_id")) ended[json["request_id"]] = json;
+  }
+  return ended;
+}
+
+// A trace of each format: when its requests were sent, and what the daemon saw of them.
+TEST(EndToEndTest, LoadReplaysTracesOfEveryFormatAtTheirTimesAndLengths) {
+  const std::vector<double> times = {0, 0.05, 0.05, 0.3};
+  const std::vector<uint32_t> input_lens = {600, 7, 560, 33}, output_lens = {3, 12, 1, 5};
+  std::string azure = "TIMESTAMP,ContextTokens,GeneratedTokens\n";
+  std::string burst_gpt = "Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type\n", mooncake;
+  for (size_t i = 0; i < times.size(); ++i) {
+    const std::string lens = absl::StrCat(input_lens[i], ",", output_lens[i]);
+    // Ten times as slow as it is replayed.
+    absl::StrAppendFormat(&azure, "2023-11-16 18:15:%010.7f,%s\n", 46.5 + 10 * times[i], lens);
+    absl::StrAppend(&burst_gpt, 5 + 10 * times[i], ",ChatGPT,", lens, ",0,API log\n");
+    mooncake += Json{{"timestamp", 27000 + 10000 * times[i]},
+                     {"input_length", input_lens[i]},
+                     {"output_length", output_lens[i]},
+                     {"hash_ids", i % 2 == 0 ? Json{5, 6 + i} : Json{90 + i}}}
+                    .dump() +
+                "\n";
+  }
+  for (const auto& [format, trace] : {std::pair{"azure", azure}, {"burst_gpt", burst_gpt}, {"mooncake", mooncake}}) {
+    SCOPED_TRACE(format);
+    const std::string path = absl::StrCat(::testing::TempDir(), "/", format, "_", getpid());
+    std::ofstream(path) << trace;
+    Quired quired({"--log-format", "json"});
+    const Json result = Load(quired, {"--dataset-name", "trace", "--dataset-path", path, "--trace-speedup", "10",
+                                      "--num-prompts", absl::StrCat(times.size())});
+    EXPECT_EQ(result["completed"], times.size());
+    for (size_t i = 0; i < times.size(); ++i) {
+      EXPECT_GE(result["start_times"][i].get<double>(), times[i] - 1e-6);
+      EXPECT_LT(result["start_times"][i].get<double>(), times[i] + 10) << "a busy machine is late, not by so much";
+    }
+    quired.process().Signal(SIGTERM);
+    EXPECT_EQ(quired.process().Wait(), 0);
+    std::map<std::string, Json> ended = EndedIn(quired.process().ReadErrors());
+    ASSERT_EQ(ended.size(), times.size());
+    for (size_t i = 0; i < times.size(); ++i) {
+      const Json& request = ended[absl::StrCat("r", i)];
+      EXPECT_EQ(request["prompt_tokens"], input_lens[i]);
+      EXPECT_EQ(request["completion_tokens"], output_lens[i]);
+      EXPECT_EQ(request["reason"], "length");
+    }
+  }
+}
+
+// The k-th of n requests follows the one before after 1 / rate, whose rate has gone k / (n - 1) of its way.
+TEST(EndToEndTest, LoadRampsItsRateUp) {
+  Quired quired;
+  constexpr int kCount = 21;
+  const Json result = Load(quired, {"--num-prompts", absl::StrCat(kCount), "--ramp-up-strategy", "linear",
+                                    "--ramp-up-start-rps", "20", "--ramp-up-end-rps", "220", "--burstiness", "inf",
+                                    "--random-input-len", "8", "--random-output-len", "2"});
+  EXPECT_EQ(result["completed"], kCount);
+  double due = 0;
+  for (int i = 0; i < kCount; ++i) {
+    due += 1.0 / (20 + 200.0 * i / (kCount - 1));
+    EXPECT_GE(result["start_times"][i].get<double>(), due - 1e-6) << i;
+  }
+  EXPECT_LT(result["duration"].get<double>(), 10) << "21 / 20 s at the first rate";
 }
 
 }  // namespace

@@ -9,12 +9,14 @@
 #include <grpcpp/generic/generic_stub.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <fstream>
 #include <future>
 #include <iterator>
 #include <memory>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -247,6 +249,65 @@ TEST_F(FailPointsTest, AWriteThatStallsPausesItsRequestAndEndsItCancelledAndNobo
   EXPECT_EQ(Metric("quire_stream_stalls_total"), 1);
   Await("it is over", [this] { return Ended("cancelled") == 1; });
   daemon_.ExpectAllIsWell();
+}
+
+// One of three streams is not read: which, chance says. What the others get after that is known by counting, not by
+// time.
+TEST(WriteStallTest, TheOthersTokensFlowWhileOneWriteStalls) {
+  constexpr uint32_t kNumTokens = 100;
+  Options options = TestDaemon::SmallOptions();
+  options.max_unsent_tokens = 32;
+  options.write_timeout = absl::Hours(1);
+  TestDaemon daemon(options);
+  StepGate gate;
+  std::atomic<int> num_steps{0};
+  const ScopedFailPoint step(FailPoint::kSlowStep, [&] {
+    if (++num_steps == 20) gate.Close();
+    return gate.Pass();
+  });
+  std::atomic<bool> stalls{false};
+  const ScopedFailPoint stall(FailPoint::kWriteStall, [&] { return stalls.exchange(false); });
+
+  struct Stream {
+    grpc::ClientContext context;
+    std::atomic<uint32_t> num_tokens{0};
+    std::atomic<bool> ended{false};
+    grpc::Status status;  // once ended
+    std::thread reader;
+  };
+  std::vector<Stream> streams(3);
+  for (Stream& stream : streams) {
+    stream.reader = std::thread([&daemon, &stream] {
+      const auto reader = daemon.stub().Generate(&stream.context, GreedyRequest("Long ago", kNumTokens));
+      for (v1::GenerateResponse response; reader->Read(&response);) {
+        stream.num_tokens += static_cast<uint32_t>(response.delta().token_ids_size());
+      }
+      stream.status = reader->Finish();
+      stream.ended = true;
+    });
+  }
+  gate.AwaitStep();
+  stalls = true;  // the next write, of whatever it is
+  gate.Open();
+  const auto num_ended = [&] {
+    return std::count_if(streams.begin(), streams.end(), [](const Stream& stream) { return stream.ended.load(); });
+  };
+  Await("two of three have ended", [&] { return num_ended() == 2; });
+  EXPECT_FALSE(stalls) << "a write has stalled before the first of the tokens since";
+  for (Stream& stream : streams) {
+    if (stream.ended) {
+      EXPECT_TRUE(stream.status.ok()) << stream.status.error_message();
+      EXPECT_EQ(stream.num_tokens, kNumTokens);
+    } else {
+      EXPECT_LT(stream.num_tokens, 20u) << "what was written before";
+      stream.context.TryCancel();
+    }
+  }
+  EXPECT_GE(daemon.Metric("quire_stream_pauses_total"), 1) << "it was paused, and held nobody up";
+  EXPECT_EQ(daemon.Metric("quire_stream_stalls_total"), 0) << "no deadline had to end it";
+  for (Stream& stream : streams) stream.reader.join();
+  Await("it is over", [&] { return daemon.Ended("cancelled") == 1; });
+  daemon.ExpectAllIsWell();
 }
 
 TEST(FailPointsOfTheProductTest, ItHasNone) {

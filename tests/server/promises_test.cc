@@ -1,6 +1,7 @@
 // What a client is promised, of a whole daemon: deadlines, seeds, timings.
 
 #include <gmock/gmock.h>
+#include <grpcpp/channel.h>
 #include <gtest/gtest.h>
 
 #include <future>
@@ -107,6 +108,35 @@ TEST(PromisesTest, WhoWaitsLongerThanItsQueueTimeIsToldSoAndNeverRuns) {
   EXPECT_EQ(ReasonOf(answer.status), "QUEUE_TIME_EXCEEDED");
   EXPECT_TRUE(answer.accepted.request_id().empty());
   EXPECT_EQ(running.get().ids.size(), 50u);
+  daemon.ExpectAllIsWell();
+}
+
+// --max-connection-age tells the client to go (GOAWAY), so that a load balancer can spread its calls anew.
+TEST(PromisesTest, AnOldConnectionTakesNoNewCallsAndItsStreamsFinish) {
+  Options options = TestDaemon::SmallOptions();
+  options.rpc_limits.max_connection_age = absl::Milliseconds(50);
+  TestDaemon daemon(options);
+  StepGate gate;
+  gate.Close();
+  const ScopedFailPoint step(FailPoint::kSlowStep, [&] { return gate.Pass(); });
+  std::future<Answer> call =
+      std::async(std::launch::async, [&] { return daemon.Generate(GreedyRequest("The king", 50)); });
+  gate.AwaitStep();
+  grpc::Channel& channel = *daemon.channel();
+  EXPECT_TRUE(channel.WaitForStateChange(GRPC_CHANNEL_READY, absl::ToChronoTime(absl::Now() + absl::Minutes(1))));
+  EXPECT_EQ(channel.GetState(/*try_to_connect=*/false), GRPC_CHANNEL_IDLE) << "it has no connection for new calls";
+  EXPECT_EQ(daemon.Metric("vllm:num_requests_running"), 1) << "the stream is still there";
+
+  v1::TokenizeRequest request;
+  request.set_text("The queen");
+  v1::TokenizeResponse response;
+  grpc::ClientContext context;
+  EXPECT_TRUE(daemon.stub().Tokenize(&context, request, &response).ok()) << "over a connection of its own";
+  EXPECT_GT(response.ids_size(), 0);
+  gate.Open();
+  const Answer answer = call.get();
+  EXPECT_TRUE(answer.status.ok()) << answer.status.error_message();
+  EXPECT_EQ(answer.ids.size(), 50u);
   daemon.ExpectAllIsWell();
 }
 
