@@ -34,7 +34,8 @@ class Authenticator {
 // then on it has his tenant.
 absl::Status BindToPrincipal(const Principal& principal, v1::GenerateRequest& request);
 
-// The name by which the server knows a request: ids are apart for each tenant that a credential names.
+// The id by which the server knows a request: who has a tenant by his credential can neither take nor cancel an id of
+// others.
 std::string ScopedRequestId(const Principal& principal, const std::string& request_id);
 
 }  // namespace quire

@@ -89,8 +89,8 @@ absl::Status GenerationService::Receive(grpc::CallbackServerContext* context, co
   absl::StatusOr<GenerateJob> job = ValidateGenerate(*request, options_.limits);
   if (!job.ok()) return dialect.field_name ? WithFieldNames(job.status(), dialect.field_name) : job.status();
   if (job->request_id.empty()) job->request_id = NewRequestId();
-  if (absl::Status status = parts_.live.Add(ScopedRequestId(*caller, job->request_id), stream); !status.ok())
-    return status;
+  const std::string id = ScopedRequestId(*caller, job->request_id);
+  if (absl::Status status = parts_.live.Add(id, job->tenant, stream); !status.ok()) return status;
 
   Admission admission{stream, *std::move(job), call, absl::InfiniteFuture()};
   if (context->deadline() != std::chrono::system_clock::time_point::max()) {

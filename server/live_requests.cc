@@ -21,7 +21,8 @@ LiveRequests::~LiveRequests() {
   thread_.join();
 }
 
-absl::Status LiveRequests::Add(const std::string& name, std::shared_ptr<GenerateStream> stream) {
+absl::Status LiveRequests::Add(const std::string& id, const std::string& tenant,
+                               std::shared_ptr<GenerateStream> stream) {
   bool first;
   {
     const std::lock_guard<std::mutex> lock(mutex_);
@@ -30,11 +31,12 @@ absl::Status LiveRequests::Add(const std::string& name, std::shared_ptr<Generate
                       absl::Seconds(1));
     }
     GenerateStream* const key = stream.get();
+    Name name(id, tenant);
     if (!names_.emplace(name, key).second) {
       return absl::AlreadyExistsError("request_id: a request of this name is under way");
     }
     first = streams_.empty();
-    streams_.emplace(key, Entry{std::move(stream), name});
+    streams_.emplace(key, Entry{std::move(stream), std::move(name)});
   }
   if (first) wake_.notify_one();
   return absl::OkStatus();
@@ -61,15 +63,15 @@ void LiveRequests::Remove(GenerateStream* stream) {
   if (empty) empty();
 }
 
-void LiveRequests::Cancel(const std::string& name) {
-  std::shared_ptr<GenerateStream> stream;
+void LiveRequests::Cancel(const std::string& id) {
+  std::vector<std::shared_ptr<GenerateStream>> streams;
   {
     const std::lock_guard<std::mutex> lock(mutex_);
-    const auto found = names_.find(name);
-    if (found == names_.end()) return;
-    stream = streams_.at(found->second).stream;
+    for (auto at = names_.lower_bound(Name(id, "")); at != names_.end() && at->first.first == id; ++at) {
+      streams.push_back(streams_.at(at->second).stream);
+    }
   }
-  stream->Cancel(Ending::kCancelled);
+  for (const auto& stream : streams) stream->Cancel(Ending::kCancelled);
 }
 
 void LiveRequests::Close(std::function<void()> empty) {

@@ -323,6 +323,28 @@ TEST_F(GenerationServiceTest, ANameIsTakenUntilItsCallEnds) {
   ExpectBooksBalance();
 }
 
+// Where no credential says whose a call is, its tenant is the one that it names; a Cancel names none.
+TEST_F(GenerationServiceTest, EachTenantHasRequestIdsOfItsOwn) {
+  v1::GenerateRequest red = Request("xyz", 4000);
+  red.set_request_id("same");
+  red.mutable_scheduling()->set_tenant("red");
+  v1::GenerateRequest blue = red;
+  blue.mutable_scheduling()->set_tenant("blue");
+  const auto first = BeginAccepted(red);
+  const auto second = BeginAccepted(blue);
+  EXPECT_EQ(Begin(blue)->Finish().error_code(), grpc::StatusCode::ALREADY_EXISTS);
+
+  v1::CancelRequest cancel;
+  cancel.add_request_ids("same");
+  v1::CancelResponse response;
+  grpc::ClientContext context;
+  EXPECT_TRUE(stub_->Cancel(&context, cancel, &response).ok());
+  gate_.Open();
+  EXPECT_EQ(first->Finish().error_code(), grpc::StatusCode::CANCELLED);
+  EXPECT_EQ(second->Finish().error_code(), grpc::StatusCode::CANCELLED);
+  ExpectBooksBalance();
+}
+
 TEST_F(GenerationServiceTest, AFullQueueRefusesAtOnceWithARetryDelay) {
   std::vector<std::unique_ptr<Call>> calls;
   for (int i = 0; i < 2; ++i) calls.push_back(BeginAccepted(Request("a", 100)));
