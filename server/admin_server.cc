@@ -11,8 +11,10 @@
 namespace quire {
 namespace {
 
-constexpr unsigned kMaxConnections = 64;
-constexpr unsigned kIdleSeconds = 15;
+// Who opens connections and says nothing must not keep a probe out: one address cannot have them all, nor one for long.
+constexpr unsigned kMaxConnections = 1024;
+constexpr unsigned kMaxConnectionsOfAddress = 256;
+constexpr unsigned kIdleSeconds = 5;
 constexpr size_t kConnectionBytes = 16384;  // of request line and headers
 
 constexpr char kPlainText[] = "text/plain; charset=utf-8";
@@ -61,10 +63,11 @@ absl::StatusOr<std::unique_ptr<AdminServer>> AdminServer::Start(const ListenAddr
   if (!socket.ok()) return socket.status();
   std::unique_ptr<AdminServer> server(new AdminServer(std::move(pages), socket->port()));
   const int fd = socket->Release();
-  server->daemon_ = MHD_start_daemon(MHD_USE_EPOLL_INTERNAL_THREAD, /*port=*/0, nullptr, nullptr, Handle, server.get(),
-                                     MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_LIMIT, kMaxConnections,
-                                     MHD_OPTION_CONNECTION_TIMEOUT, kIdleSeconds, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
-                                     kConnectionBytes, MHD_OPTION_END);
+  server->daemon_ =
+      MHD_start_daemon(MHD_USE_EPOLL_INTERNAL_THREAD, /*port=*/0, nullptr, nullptr, Handle, server.get(),
+                       MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_LIMIT, kMaxConnections,
+                       MHD_OPTION_PER_IP_CONNECTION_LIMIT, kMaxConnectionsOfAddress, MHD_OPTION_CONNECTION_TIMEOUT,
+                       kIdleSeconds, MHD_OPTION_CONNECTION_MEMORY_LIMIT, kConnectionBytes, MHD_OPTION_END);
   if (server->daemon_ == nullptr) {
     close(fd);
     return absl::InternalError(absl::StrCat("--admin-listen ", address.ToString(), ": the HTTP server does not start"));

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include <string>
+#include <vector>
 
 namespace quire {
 namespace {
@@ -31,14 +32,20 @@ TEST(AdminServerTest, AnswersByPath) {
   EXPECT_EQ(AdminServer::Answer(Pages(false, true), "HEAD", "/livez").status, 503u);
 }
 
-// Sends bytes to a port of this machine and returns all that comes back.
-std::string Exchange(uint16_t port, const std::string& request) {
+// A connection to a port of this machine.
+int Connect(uint16_t port) {
   const int fd = socket(AF_INET, SOCK_STREAM, 0);
   sockaddr_in address{};
   address.sin_family = AF_INET;
   address.sin_port = htons(port);
   address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
   EXPECT_EQ(connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
+  return fd;
+}
+
+// Sends bytes to a port of this machine and returns all that comes back.
+std::string Exchange(uint16_t port, const std::string& request) {
+  const int fd = Connect(port);
   EXPECT_EQ(send(fd, request.data(), request.size(), MSG_NOSIGNAL), static_cast<ssize_t>(request.size()));
   std::string reply;
   char buffer[4096];
@@ -56,6 +63,19 @@ TEST(AdminServerTest, ServesOverHttp) {
               ::testing::AllOf(StartsWith("HTTP/1.1 200"), HasSubstr("a_metric 1\n")));
   EXPECT_THAT(Exchange(port, "GET /nothing" + end + "\r\n"), StartsWith("HTTP/1.1 404"));
   EXPECT_THAT(Exchange(port, "POST /metrics" + end + "Content-Length: 3\r\n\r\nabc"), StartsWith("HTTP/1.1 405"));
+}
+
+TEST(AdminServerTest, AProbeIsAnsweredBesideConnectionsThatSayNothing) {
+  const auto server = AdminServer::Start({"127.0.0.1", 0}, Pages(true, true));
+  ASSERT_TRUE(server.ok()) << server.status();
+  std::vector<int> silent;
+  for (int i = 0; i < 200; ++i) {
+    silent.push_back(Connect((*server)->port()));
+    if (i % 2 == 0) EXPECT_EQ(send(silent.back(), "GET /metr", 9, MSG_NOSIGNAL), 9);
+  }
+  EXPECT_THAT(Exchange((*server)->port(), "GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"),
+              StartsWith("HTTP/1.1 200"));
+  for (const int fd : silent) close(fd);
 }
 
 TEST(AdminServerTest, ATakenPortIsNamed) {
