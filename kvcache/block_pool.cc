@@ -16,9 +16,7 @@ std::optional<BlockId> BlockPool::Allocate() {
     block = free_.back();
     free_.pop_back();
   } else if (num_reclaimable_ > 0) {
-    block = states_.back().newer;  // after the anchor comes the oldest
-    RemoveReclaimable(block);
-    Forget(block);
+    block = Reclaim();
   } else {
     return std::nullopt;
   }
@@ -61,6 +59,21 @@ void BlockPool::Unpublish(BlockId block) {
 void BlockPool::Forget(BlockId block) {
   if (events_ != nullptr) events_->Removed(index_.NameOf(block));
   index_.Erase(block);
+}
+
+BlockId BlockPool::Reclaim() {
+  const BlockId anchor = num_blocks(), block = states_[anchor].newer;  // after the anchor comes the oldest
+  RemoveReclaimable(block);
+  Forget(block);
+  // Where one is reclaimed the next two soon will be: they lie anywhere.
+  const BlockId next = states_[anchor].newer;
+  if (next == anchor) return block;
+  index_.PrefetchErase(next);
+  const BlockId second = states_[next].newer;
+  if (second == anchor) return block;
+  __builtin_prefetch(&states_[second]);
+  index_.PrefetchBlock(second);
+  return block;
 }
 
 void BlockPool::AppendReclaimable(BlockId block) {

@@ -59,6 +59,8 @@ class BlockPool {
   // Tells the index that `block`, held and full, has the contents named `hash`. If another block has them already, that
   // one stays indexed and this one remains private. REQUIRES: held and not in the index (Check).
   void Publish(BlockId block, const BlockHash& hash);
+  // Has the CPU fetch what that will touch, while something else is done.
+  void PrefetchPublish(BlockId block, const BlockHash& hash) const { index_.PrefetchInsert(hash, block); }
 
   // Takes a block out of the index (its contents are suspect); a reclaimable one becomes free. Does nothing if it is
   // not there.
@@ -74,6 +76,8 @@ class BlockPool {
 
   // Takes a block out of the index.
   void Forget(BlockId block);
+  // Makes the oldest reclaimable block a free one, that is in no list. REQUIRES: there is one.
+  BlockId Reclaim();
   void AppendReclaimable(BlockId block);
   void RemoveReclaimable(BlockId block);
 

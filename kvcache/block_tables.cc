@@ -28,6 +28,7 @@ void BlockTables::Reserve(int64_t num_indices) {
 
 void BlockTables::AppendNew() {
   for (BlockTable& table : tables_) table.AppendNew();
+  CountSlots();
 }
 
 void BlockTables::ShareAll(const BlockTables& other) {
@@ -36,6 +37,7 @@ void BlockTables::ShareAll(const BlockTables& other) {
     table.AppendAbsent(other.tables_[group].num_absent());
     for (const BlockId block : other.tables_[group].blocks()) table.AppendShared(block);
   }
+  CountSlots();
 }
 
 int32_t BlockTables::NumShared(int32_t index) const {
@@ -78,6 +80,7 @@ void BlockTables::AppendHit(absl::FunctionRef<const BlockHash&(int32_t)> name, i
     table.AppendAbsent(layout_->NumPassed(layout_->windows[group], int64_t{hit} * layout_->block_size));
     while (table.size() < hit) table.AppendShared(*pool_->Lookup(InGroup(name(table.size()), group)));
   }
+  CountSlots();
 }
 
 int32_t BlockTables::HitInWindow(int32_t group, absl::FunctionRef<const BlockHash&(int32_t)> name, int32_t end) const {
@@ -94,6 +97,13 @@ void BlockTables::Publish(int32_t index, const BlockHash& hash) {
   for (int32_t group = 0; group < num_groups(); ++group) {
     const BlockTable& table = tables_[group];
     if (index >= table.num_absent()) pool_->Publish(table[index], InGroup(hash, group));
+  }
+}
+
+void BlockTables::PrefetchPublish(int32_t index, const BlockHash& hash) const {
+  for (int32_t group = 0; group < num_groups(); ++group) {
+    const BlockTable& table = tables_[group];
+    if (index >= table.num_absent()) pool_->PrefetchPublish(table[index], InGroup(hash, group));
   }
 }
 
@@ -118,6 +128,7 @@ void BlockTables::Clear() {
   while (size() > 0) {
     for (BlockTable& table : tables_) table.PopBack();
   }
+  CountSlots();
 }
 
 }  // namespace quire

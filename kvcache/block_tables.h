@@ -29,12 +29,13 @@ class BlockTables {
 
   const BlockTable& operator[](int32_t group) const { return tables_[group]; }
   int32_t num_groups() const { return static_cast<int32_t>(tables_.size()); }
-  // Indices of each table.
+  // Indices of each table, and the positions that they stand for.
   int32_t size() const { return tables_[0].size(); }
+  int32_t num_slots() const { return num_slots_; }
   // Blocks that are missing, over all groups, for a sequence of `num_tokens` tokens that runs one in each step.
   int64_t NumMissing(int64_t num_tokens) const {
     // A decode step asks this of every sequence: mostly there is one group without a window, and it lacks a block.
-    const int64_t num_beyond = num_tokens - int64_t{size()} * layout_->block_size;
+    const int64_t num_beyond = num_tokens - num_slots_;
     if (num_beyond > layout_->block_size || layout_->windows.size() > 1 || layout_->windows[0] > 0) {
       return NumMissingInGroups(num_tokens);
     }
@@ -61,8 +62,10 @@ class BlockTables {
   // max_indices. REQUIRES: the tables are empty.
   void AppendHit(absl::FunctionRef<const BlockHash&(int32_t)> name, int32_t max_indices);
 
-  // Names the blocks at `index` for the cache.
+  // Names the blocks at `index` for the cache. Before many are named, PrefetchPublish has the CPU fetch what that
+  // touches.
   void Publish(int32_t index, const BlockHash& hash);
+  void PrefetchPublish(int32_t index, const BlockHash& hash) const;
   // Takes all blocks out of the cache: their contents are suspect.
   void Unpublish();
   // Appends the blocks that it holds.
@@ -75,12 +78,15 @@ class BlockTables {
   void Clear();
 
  private:
+  // The tables got longer or shorter.
+  void CountSlots() { num_slots_ = size() * layout_->block_size; }
   // NumMissing of any groups.
   int64_t NumMissingInGroups(int64_t num_tokens) const;
   // The longest run of indices that ends at `end` or before, such that this group's cache has what the row after it
   // sees: returns where it ends.
   int32_t HitInWindow(int32_t group, absl::FunctionRef<const BlockHash&(int32_t)> name, int32_t end) const;
 
+  int32_t num_slots_ = 0;  // size() * block_size: first, for a decode step asks for it and for nothing else
   const KvTableLayout* layout_;
   BlockPool* pool_;
   absl::InlinedVector<BlockTable, 1> tables_;  // [groups]

@@ -14,19 +14,21 @@ namespace quire {
 
 // Runs positions [begin, begin + count) of a sequence, those after the ones that it has run.
 struct Chunk {
-  const Sequence* sequence = nullptr;  // alive until the batch is committed
+  Sequence* sequence = nullptr;  // alive until the batch is committed
   int32_t begin = 0;
   int32_t count = 0;
-  // count == 1, and the host has not seen the token at `begin`: it is the one that chunk `source` of the batch before
-  // draws.
-  bool takes_drawn = false;
+  // takes_drawn: count == 1, and the host has not seen the token at `begin`: it is the one that chunk `source` of the
+  // batch before draws.
   int32_t source = 0;
+  bool takes_drawn = false;
   // begin + count == len(): the last row feeds the head and tokens are drawn from it, for the outputs
   // sequence->index() and following: one, but all n where the prompt of a request of n outputs is complete.
   bool samples = false;
-  int32_t num_draws = 1;  // if it samples
   // Every row whose successor is a prompt token is scored against it (prompt log-probabilities).
   bool scores_prompt = false;
+  // It brings more than one token: those of other outputs, the best log-probabilities, scores.
+  bool brings_more = false;
+  int32_t num_draws = 1;  // if it samples
 };
 
 struct Batch {
@@ -36,6 +38,7 @@ struct Batch {
   std::vector<BlockCopy> copies;
   std::vector<Chunk> chunks;
   int32_t num_tokens = 0;  // sum of the chunks' counts: rows of the step
+  uint64_t number = 0;     // counts the batches of a scheduler
 
   bool empty() const { return chunks.empty(); }
   void clear() {

@@ -1,47 +1,119 @@
 // Scheduler's half after a step: what was computed becomes tokens, published blocks and events.
 
 #include <algorithm>
+#include <memory>
 #include <utility>
 #include <vector>
 
+#include "absl/base/attributes.h"
+#include "absl/container/inlined_vector.h"
 #include "kernels/check.h"
 #include "scheduler/scheduler.h"
 
 namespace quire {
+namespace {
+
+void Attach(absl::Span<const TokenLogprob> top, TokenEvent& event) {
+  if (top.empty()) return;
+  event.detail = std::make_shared<TokenEvent::Detail>(TokenEvent::Detail{.top = {top.begin(), top.end()}});
+}
+
+}  // namespace
+
+// The functions that a decode step runs for every sequence are inline, each before its caller: a call costs as much as
+// what most of them do.
+
+ABSL_ATTRIBUTE_ALWAYS_INLINE inline TokenEvent& Scheduler::CommitToken(absl::Time now, const SampledToken& sampled,
+                                                                       Sequence& sequence,
+                                                                       std::vector<TokenEvent>& events) {
+  sequence.Append(sampled.id);
+  ++counters_.sampled_tokens;
+  ++counters_.computed_tokens;
+  if (options_.policy == SchedulingPolicy::kFair) shares_.Charge(sequence.account_, FairShare::kOutputCost);
+  TokenEvent& event = AppendEvent(EventKind::kToken, sequence, now, events);
+  event.token_id = sampled.id;
+  event.logprob = sampled.logprob;
+  event.finish = sequence.FinishWith(sampled.id);
+  if (event.finish != FinishReason::kNone) EndOutput(sequence);
+  return event;
+}
+
+void Scheduler::CommitFork(absl::Time now, ChunkResult result, Sequence& sequence, std::vector<TokenEvent>& events) {
+  // All share the blocks before the first can be over and give them back. If it was preempted meanwhile, it holds
+  // neither seats nor blocks, and all wait.
+  if (sequence.running_) num_seats_ -= NumSeats(sequence) - 1;
+  sequence.num_outputs_ = 1;
+  sequence.may_share_next_ = sequence.running_;
+  const absl::Span<const SampledToken> more = result.detail->more_sampled;
+  absl::InlinedVector<Sequence*, 16> outputs = {&sequence};
+  for (size_t i = 1; i <= more.size(); ++i) outputs.push_back(&Fork(sequence, static_cast<uint32_t>(i)));
+
+  const size_t num_top = result.detail->top.size() / outputs.size();
+  for (size_t i = 0; i < outputs.size(); ++i) {
+    const SampledToken& sampled = i == 0 ? *result.sampled : more[i - 1];
+    Attach(result.detail->top.subspan(i * num_top, num_top), CommitToken(now, sampled, *outputs[i], events));
+  }
+}
+
+inline void Scheduler::CommitChunk(absl::Time now, ChunkResult result, Sequence& sequence,
+                                   std::vector<TokenEvent>& events) {
+  const Chunk& chunk = *result.chunk;
+  if (!result.IsFinite()) return Fail(now, sequence, events);
+  if (chunk.scores_prompt) EmitPromptLogprobs(now, result, sequence, events);
+
+  const int32_t end = chunk.begin + chunk.count;
+  sequence.max_computed_ = std::max(sequence.max_computed_, end);
+  if (sequence.leaving_) {
+    ReleaseBlocks(sequence);
+  } else {
+    // A prompt is published while it runs, so that others with the same beginning find it; an output when it ends.
+    if (chunk.begin < sequence.num_prompt_) {
+      PublishBlocks(sequence, std::min(sequence.num_prompt_hashes_, end / options_.block_size));
+    }
+    if (has_windows_) sequence.blocks_.ReleasePassed(end);
+  }
+  if (!chunk.samples) return;
+
+  if (chunk.num_draws > 1) return CommitFork(now, result, sequence, events);
+  TokenEvent& event = CommitToken(now, *result.sampled, sequence, events);
+  if (chunk.brings_more) Attach(result.detail->top, event);
+}
+
+void Scheduler::DiscardChunk(ChunkResult result, Sequence& sequence) {
+  const int32_t num_draws = result.chunk->samples ? result.chunk->num_draws : 0;
+  counters_.computed_tokens += num_draws;
+  counters_.discarded_tokens += num_draws;
+  if (!result.IsFinite()) Distrust(sequence);
+}
 
 void Scheduler::Commit(absl::Time now, const Batch& batch, const StepResult& result, std::vector<TokenEvent>& events) {
   if (batch.empty()) return;
-  InFlight& in_flight = in_flight_[0];
-  Check(num_in_flight_ > 0 && batch.chunks.size() == in_flight.sequences.size(),
+  Check(num_in_flight_ > 0 && batch.number == num_batches_ - num_in_flight_ + 1,
         "another batch than the oldest in flight is committed");
-  StepReader reader(result, batch.chunks.size());
+  const absl::Span<const Chunk> chunks = batch.chunks;
+  StepReader reader(result, chunks.size());
   int32_t num_draws = 0;
-  for (size_t i = 0; i < batch.chunks.size(); ++i) {
-    Sequence& sequence = *in_flight.sequences[i];
-    if (i + 1 < batch.chunks.size()) in_flight.sequences[i + 1]->Prefetch();
-    const Chunk& chunk = batch.chunks[i];
-    Check(chunk.sequence == &sequence, "another batch than the oldest in flight is committed");
+  for (size_t i = 0; i < chunks.size(); ++i) {
+    const Chunk& chunk = chunks[i];
+    Sequence& sequence = *chunk.sequence;
+    if (i + 2 < chunks.size()) chunks[i + 2].sequence->Prefetch();
     const ChunkResult chunk_result = reader.Next(chunk);
     --sequence.num_launched_;
-    if (chunk.samples) --sequence.num_in_flight_;
+    sequence.num_in_flight_ -= chunk.samples ? 1 : 0;
+    num_draws += chunk.samples ? 1 : 0;
     if (chunk.begin < sequence.max_computed_) {
       const int32_t num_again = std::min(chunk.begin + chunk.count, sequence.max_computed_) - chunk.begin;
       counters_.recomputed_tokens += num_again;
       counters_.computed_tokens += num_again;
     }
-    num_draws += chunk.samples ? 1 : 0;
-    if (sequence.ended_) {
-      counters_.computed_tokens += chunk.samples ? chunk.num_draws : 0;
-      counters_.discarded_tokens += chunk.samples ? chunk.num_draws : 0;
-      if (!chunk_result.IsFinite()) Distrust(sequence);
+    if (sequence.leaving_ && sequence.ended_) {
+      DiscardChunk(chunk_result, sequence);
     } else {
       CommitChunk(now, chunk_result, sequence, events);
     }
   }
-  const absl::Time scheduled_at = in_flight.scheduled_at;
-  in_flight.sequences.clear();
-  std::swap(in_flight_[0], in_flight_[1]);
   --num_in_flight_;
+  const absl::Time scheduled_at = std::exchange(scheduled_at_[0], scheduled_at_[1]);
   EraseEnded();
   ++counters_.steps;
   // It began when it was scheduled, or when the batch before it was done.
@@ -60,42 +132,7 @@ void Scheduler::EraseEnded() {
   }
 }
 
-void Scheduler::CommitChunk(absl::Time now, const ChunkResult& result, Sequence& sequence,
-                            std::vector<TokenEvent>& events) {
-  const Chunk& chunk = *result.chunk;
-  if (!result.IsFinite()) return Fail(now, sequence, events);
-  if (chunk.scores_prompt) EmitPromptLogprobs(now, result, sequence, events);
-
-  const int32_t end = chunk.begin + chunk.count;
-  sequence.max_computed_ = std::max(sequence.max_computed_, end);
-  if (sequence.leaving_) {
-    ReleaseBlocks(sequence);
-  } else {
-    // A prompt is published while it runs, so that others with the same beginning find it; an output when it ends.
-    PublishBlocks(sequence, std::min(sequence.num_prompt_hashes_, end / options_.block_size));
-    if (has_windows_) sequence.blocks_.ReleasePassed(end);
-  }
-  if (!chunk.samples) return;
-
-  if (chunk.num_draws > 1) {
-    CommitFork(now, result, sequence, events);
-  } else {
-    CommitToken(now, *result.sampled, result.top, sequence, events);
-  }
-}
-
-void Scheduler::CommitToken(absl::Time now, const SampledToken& sampled, absl::Span<const TokenLogprob> top,
-                            Sequence& sequence, std::vector<TokenEvent>& events) {
-  sequence.Append(sampled.id);
-  ++counters_.sampled_tokens;
-  ++counters_.computed_tokens;
-  if (options_.policy == SchedulingPolicy::kFair) shares_.Charge(sequence.account_, FairShare::kOutputCost);
-  TokenEvent& event = AppendEvent(EventKind::kToken, sequence, now, events);
-  event.finish = sequence.FinishWith(sampled.id);
-  event.token_id = sampled.id;
-  event.logprob = sampled.logprob;
-  if (!top.empty()) event.top.assign(top.begin(), top.end());
-  if (event.finish == FinishReason::kNone) return;
+void Scheduler::EndOutput(Sequence& sequence) {
   load_.OnOutput(sequence.num_output());
   Remove(sequence);
 }
@@ -106,6 +143,7 @@ void Scheduler::PublishBlocks(Sequence& sequence, int32_t end) {
   const auto num_known = static_cast<int32_t>(sequence.tokens_.size());
   end = std::min(end, std::min(sequence.num_computed_, num_known) / options_.block_size);
   const int32_t begin = sequence.num_published_;
+  for (int32_t index = begin; index < end; ++index) sequence.blocks_.PrefetchPublish(index, sequence.HashOf(index));
   for (int32_t& index = sequence.num_published_; index < end; ++index) {
     sequence.blocks_.Publish(index, sequence.HashOf(index));
   }
@@ -145,18 +183,18 @@ void Scheduler::LeaveLater(Sequence& sequence) {
   if (!std::exchange(sequence.leaving_, true)) ++num_leaving_;
 }
 
-void Scheduler::EmitPromptLogprobs(absl::Time now, const ChunkResult& result, const Sequence& sequence,
+void Scheduler::EmitPromptLogprobs(absl::Time now, ChunkResult result, const Sequence& sequence,
                                    std::vector<TokenEvent>& events) {
   // After a preemption the chunk may begin with rows whose scores are out already.
   const size_t num_known = std::max(0, sequence.max_computed_ - result.chunk->begin);
-  const absl::Span<const float> logprobs = result.prompt_logprobs.subspan(num_known);
+  const absl::Span<const float> logprobs = result.detail->prompt_logprobs.subspan(num_known);
   const absl::Span<const TokenLogprob> top =
-      result.prompt_top.subspan(num_known * *sequence.request().num_prompt_logprobs);
+      result.detail->prompt_top.subspan(num_known * *sequence.request().num_prompt_logprobs);
   TokenEvent& event = AppendEvent(EventKind::kPromptLogprobs, sequence, now, events);
   event.first_position =
       result.chunk->begin + static_cast<uint32_t>(num_known) + 1;  // a row scores the position after it
-  event.logprobs.assign(logprobs.begin(), logprobs.end());
-  event.top.assign(top.begin(), top.end());
+  event.detail = std::make_shared<TokenEvent::Detail>(
+      TokenEvent::Detail{.top = {top.begin(), top.end()}, .logprobs = {logprobs.begin(), logprobs.end()}});
 }
 
 void Scheduler::Fail(absl::Time now, Sequence& sequence, std::vector<TokenEvent>& events) {

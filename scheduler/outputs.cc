@@ -2,7 +2,6 @@
 
 #include <utility>
 
-#include "absl/container/inlined_vector.h"
 #include "kernels/check.h"
 #include "scheduler/scheduler.h"
 
@@ -14,23 +13,6 @@ Scheduler::SequenceList::iterator Scheduler::PlaceOf(const Sequence& sequence) {
   }
   Check(false, "a sequence of an unknown request");
   return {};
-}
-
-void Scheduler::CommitFork(absl::Time now, const ChunkResult& result, Sequence& sequence,
-                           std::vector<TokenEvent>& events) {
-  // All share the blocks before the first can be over and give them back. If it was preempted meanwhile, it holds
-  // neither seats nor blocks, and all wait.
-  if (sequence.running_) num_seats_ -= NumSeats(sequence) - 1;
-  sequence.num_outputs_ = 1;
-  sequence.may_share_next_ = sequence.running_;
-  absl::InlinedVector<Sequence*, 16> outputs = {&sequence};
-  for (size_t i = 1; i <= result.more.size(); ++i) outputs.push_back(&Fork(sequence, static_cast<uint32_t>(i)));
-
-  const size_t num_top = result.top.size() / outputs.size();
-  for (size_t i = 0; i < outputs.size(); ++i) {
-    const SampledToken& sampled = i == 0 ? *result.sampled : result.more[i - 1];
-    CommitToken(now, sampled, result.top.subspan(i * num_top, num_top), *outputs[i], events);
-  }
 }
 
 Sequence& Scheduler::Fork(Sequence& first, uint32_t index) {

@@ -32,15 +32,9 @@ Scheduler::Scheduler(const SchedulerOptions& options)
             options.run_ahead <= kMaxRunAhead,
         "scheduler options out of range");
   pool_.Tell(options.kv_events);
-  for (InFlight& batch : in_flight_) batch.sequences.reserve(options.max_num_seqs);
 }
 
 Scheduler::~Scheduler() = default;
-
-TokenEvent& Scheduler::AppendEvent(EventKind kind, const Sequence& sequence, absl::Time time,
-                                   std::vector<TokenEvent>& events) {
-  return events.emplace_back(kind, sequence.id(), sequence.index(), time);
-}
 
 absl::Status Scheduler::CheckSize(const Request& request) const {
   if (request.prompt.empty()) return absl::InvalidArgumentError("the prompt is empty; at least 1 token is needed");
@@ -73,7 +67,7 @@ void Scheduler::Submit(std::shared_ptr<const Request> request, absl::Time now, s
   const auto refuse = [&](const Refusal& refusal) {
     TokenEvent& event = events.emplace_back(EventKind::kEnded, request->id, /*index=*/0, absl::Time());
     event.ending = refusal.ending;
-    event.retry_delay = refusal.retry_delay;
+    event.detail = std::make_shared<TokenEvent::Detail>(TokenEvent::Detail{.retry_delay = refusal.retry_delay});
   };
   if (!CheckSize(*request).ok()) return refuse({Ending::kFailed, absl::ZeroDuration()});
   const int32_t num_cached = NumCached(*request);
@@ -230,7 +224,7 @@ void Scheduler::Remove(Sequence& sequence) {
 
 void Scheduler::Schedule(absl::Time now, Batch& batch, std::vector<TokenEvent>& events) {
   Check(num_in_flight_ <= options_.run_ahead, "the previous batch is not committed");
-  in_flight_[num_in_flight_].scheduled_at = now;
+  scheduled_at_[num_in_flight_] = now;
   batch.clear();
   if (!suspects_.empty()) ScrubSuspects(batch);
   num_admitted_ = 0;
@@ -242,6 +236,7 @@ void Scheduler::Schedule(absl::Time now, Batch& batch, std::vector<TokenEvent>& 
   if (ScheduleRunning(batch)) AdmitWaiting(now, batch, events);
   load_.OnScheduled(now, num_admitted_, !queue_.empty());
   if (batch.empty()) return;  // it is not run
+  batch.number = ++num_batches_;
   ++num_in_flight_;
   suspects_.clear();
 }
@@ -252,6 +247,63 @@ void Scheduler::ParkPaused() {
     if (it->paused_) StopRunning(it);
     it = next;
   }
+}
+
+int32_t Scheduler::AppendBlocks(Sequence& sequence, int32_t count) {
+  BlockTables& blocks = sequence.blocks_;
+  const int64_t max_indices = int64_t{blocks.size()} + pool_.num_available() / layout_.num_groups();
+  count = static_cast<int32_t>(std::min<int64_t>(count, max_indices * options_.block_size - sequence.num_computed_));
+  while (!sequence.HasSlots(sequence.num_computed_ + count)) blocks.AppendNew();
+  return count;
+}
+
+int32_t Scheduler::MakeRoom(Sequence& sequence, int32_t num_behind, Batch& batch) {
+  const int32_t begin = sequence.num_computed_;
+  if (sequence.may_share_next_) {
+    if (sequence.HasSlots(begin + 1)) sequence.blocks_.Unshare(begin / options_.block_size, batch.copies);
+    sequence.may_share_next_ = false;
+  }
+  const int32_t num_pending = sequence.num_pending();
+  int32_t count = num_pending;
+  if (num_pending > 1) {
+    const int32_t budget = options_.max_num_batched_tokens - batch.num_tokens - num_behind;
+    const int32_t chunk_budget = std::max(options_.chunked_prefill_size - num_chunked_, 1);
+    count = std::min({budget, chunk_budget, num_pending});
+  }
+  if (!sequence.HasSlots(begin + count)) count = AppendBlocks(sequence, count);
+  if (num_pending > 1) num_chunked_ += count;
+  num_running_tokens_ += num_pending - count;
+  return count;
+}
+
+// Inline: a decode step runs it for every sequence (see commit.cc).
+inline void Scheduler::AddChunk(Sequence& sequence, int32_t num_behind, Batch& batch) {
+  const int32_t begin = sequence.num_computed_;
+  const int32_t num_pending = sequence.num_pending();
+  const bool has_room = num_pending == 1 && sequence.HasOwnSlot();
+  const int32_t count = has_room ? 1 : MakeRoom(sequence, num_behind, batch);
+
+  const int32_t end = begin + count;
+  const bool samples = count == num_pending;
+  const int32_t num_scored = sequence.num_prompt_ - 1;  // the prompt's last token has no successor in it
+  const bool scores_prompt = begin < num_scored && sequence.max_computed_ < std::min(end, num_scored) &&
+                             sequence.request().num_prompt_logprobs.has_value();
+  const auto index = static_cast<int32_t>(batch.chunks.size());
+  Chunk& chunk = batch.chunks.emplace_back();
+  chunk.sequence = &sequence;
+  chunk.begin = begin;
+  chunk.count = count;
+  chunk.source = sequence.last_chunk_;
+  chunk.takes_drawn = sequence.num_in_flight_ > 0;
+  chunk.samples = samples;
+  chunk.scores_prompt = scores_prompt;
+  chunk.brings_more = scores_prompt || (samples && (sequence.num_outputs_ > 1 || sequence.num_top_ > 0));
+  chunk.num_draws = sequence.num_outputs_;
+  batch.num_tokens += count;
+  sequence.num_computed_ = end;
+  sequence.num_in_flight_ += samples ? 1 : 0;
+  ++sequence.num_launched_;
+  sequence.last_chunk_ = index;
 }
 
 bool Scheduler::ScheduleRunning(Batch& batch) {
@@ -269,7 +321,7 @@ bool Scheduler::ScheduleRunning(Batch& batch) {
       reserve(*it);
       continue;
     }
-    bool has_blocks = HasBlocks(NumBlocksNow(*it));
+    bool has_blocks = it->HasOwnSlot() || HasBlocks(NumBlocksNow(*it));
     for (; !has_blocks; has_blocks = HasBlocks(NumBlocksNow(*it))) {
       all_had_blocks = false;
       const bool is_last = std::next(it) == running_.end();
@@ -418,54 +470,6 @@ void Scheduler::PreemptLast() {
 void Scheduler::PushWaiting(Sequence& sequence, bool is_new) {
   sequence.queued_ = true;
   queue_.Push(sequence, is_new);
-}
-
-void Scheduler::AddChunk(Sequence& sequence, int32_t num_behind, Batch& batch) {
-  const int32_t begin = sequence.num_computed_;
-  if (sequence.may_share_next_) {
-    if (sequence.HasSlots(begin + 1)) sequence.blocks_.Unshare(begin / options_.block_size, batch.copies);
-    sequence.may_share_next_ = false;
-  }
-  const int32_t num_pending = sequence.num_pending();
-  int32_t count = num_pending;
-  if (num_pending > 1) {
-    const int32_t budget = options_.max_num_batched_tokens - batch.num_tokens - num_behind;
-    const int32_t chunk_budget = std::max(options_.chunked_prefill_size - num_chunked_, 1);
-    count = std::min({budget, chunk_budget, num_pending});
-  }
-  if (!sequence.HasSlots(begin + count)) count = AppendBlocks(sequence, count);
-
-  const int32_t end = begin + count;
-  const int32_t end_scored =
-      std::min(end, sequence.num_prompt() - 1);  // the prompt's last token has no successor in it
-  batch.chunks.push_back({
-      .sequence = &sequence,
-      .begin = begin,
-      .count = count,
-      .takes_drawn = sequence.num_in_flight_ > 0,
-      .source = sequence.last_chunk_,
-      .samples = count == num_pending,
-      .num_draws = sequence.num_outputs_,
-      .scores_prompt =
-          std::max(begin, sequence.max_computed_) < end_scored && sequence.request().num_prompt_logprobs.has_value(),
-  });
-  batch.num_tokens += count;
-  if (num_pending > 1) num_chunked_ += count;
-  num_running_tokens_ += num_pending - count;
-  sequence.num_computed_ = end;
-  if (count == num_pending) ++sequence.num_in_flight_;
-  ++sequence.num_launched_;
-  std::vector<Sequence*>& in_flight = in_flight_[num_in_flight_].sequences;
-  sequence.last_chunk_ = static_cast<int32_t>(in_flight.size());
-  in_flight.push_back(&sequence);
-}
-
-int32_t Scheduler::AppendBlocks(Sequence& sequence, int32_t count) {
-  BlockTables& blocks = sequence.blocks_;
-  const int64_t max_indices = int64_t{blocks.size()} + pool_.num_available() / layout_.num_groups();
-  count = static_cast<int32_t>(std::min<int64_t>(count, max_indices * options_.block_size - sequence.num_computed_));
-  while (!sequence.HasSlots(sequence.num_computed_ + count)) blocks.AppendNew();
-  return count;
 }
 
 SchedulerStats Scheduler::stats() const {

@@ -163,7 +163,9 @@ class Scheduler {
   using Outputs = absl::InlinedVector<SequenceList::iterator, 1>;
 
   static TokenEvent& AppendEvent(EventKind kind, const Sequence& sequence, absl::Time time,
-                                 std::vector<TokenEvent>& events);
+                                 std::vector<TokenEvent>& events) {
+    return events.emplace_back(kind, sequence.id(), sequence.index(), time);
+  }
 
   // Hands over for scrubbing what failed sequences held and nobody else does.
   void ScrubSuspects(Batch& batch);
@@ -217,16 +219,22 @@ class Scheduler {
   // Appends a chunk of the pending tokens, as many as may be beside one for each of the `num_behind` running sequences
   // that are still to come, or fewer if blocks lack. REQUIRES: a block is available for the first.
   void AddChunk(Sequence& sequence, int32_t num_behind, Batch& batch);
+  // How many those are; the sequence has slots of its own for them from then on.
+  int32_t MakeRoom(Sequence& sequence, int32_t num_behind, Batch& batch);
   // Gives the sequence blocks for `count` more positions, or for as many as there are blocks: returns that count.
   int32_t AppendBlocks(Sequence& sequence, int32_t count);
 
   // Takes in one chunk of a sequence that is alive.
-  void CommitChunk(absl::Time now, const ChunkResult& result, Sequence& sequence, std::vector<TokenEvent>& events);
-  // Takes in a token drawn for an output.
-  void CommitToken(absl::Time now, const SampledToken& sampled, absl::Span<const TokenLogprob> top, Sequence& sequence,
-                   std::vector<TokenEvent>& events);
+  void CommitChunk(absl::Time now, ChunkResult result, Sequence& sequence, std::vector<TokenEvent>& events);
+  // Takes in one of a sequence that ended meanwhile.
+  void DiscardChunk(ChunkResult result, Sequence& sequence);
+  // Takes in a token drawn for an output. Returns its event, valid until the next one.
+  TokenEvent& CommitToken(absl::Time now, const SampledToken& sampled, Sequence& sequence,
+                          std::vector<TokenEvent>& events);
+  // The output of which this was the last token is complete.
+  void EndOutput(Sequence& sequence);
   // The same for each output of a sequence that stood for several: they become sequences of their own.
-  void CommitFork(absl::Time now, const ChunkResult& result, Sequence& sequence, std::vector<TokenEvent>& events);
+  void CommitFork(absl::Time now, ChunkResult result, Sequence& sequence, std::vector<TokenEvent>& events);
   // The sequence of one more output, which has run as far as `first` and shares its blocks, or waits if there is no
   // seat.
   Sequence& Fork(Sequence& first, uint32_t index);
@@ -241,7 +249,7 @@ class Scheduler {
   void ReleaseBlocks(Sequence& sequence);
   // Batches in flight name it: its blocks go back with the commit of the last.
   void LeaveLater(Sequence& sequence);
-  void EmitPromptLogprobs(absl::Time now, const ChunkResult& result, const Sequence& sequence,
+  void EmitPromptLogprobs(absl::Time now, ChunkResult result, const Sequence& sequence,
                           std::vector<TokenEvent>& events);
   // Ends a request of which logits were not finite.
   void Fail(absl::Time now, Sequence& sequence, std::vector<TokenEvent>& events);
@@ -268,15 +276,11 @@ class Scheduler {
   SequenceList waiting_;     // all others, in no order: queue_ has it
   SequenceList ended_;       // over, but named by a batch in flight
   int32_t num_leaving_ = 0;  // sequences of which a batch in flight keeps the blocks
-  // Batches that are not committed, the oldest first.
   static constexpr int32_t kMaxRunAhead = 1;
-  struct InFlight {
-    std::vector<Sequence*> sequences;  // of each chunk
-    absl::Time scheduled_at;
-  };
-  std::array<InFlight, kMaxRunAhead + 1> in_flight_;
-  int32_t num_in_flight_ = 0;
-  absl::Time committed_at_ = absl::InfinitePast();  // the last
+  int32_t num_in_flight_ = 0;                                // batches that are not committed
+  uint64_t num_batches_ = 0;                                 // scheduled
+  std::array<absl::Time, kMaxRunAhead + 1> scheduled_at_{};  // of those in flight, the oldest first
+  absl::Time committed_at_ = absl::InfinitePast();           // the last
   absl::flat_hash_map<RequestId, Outputs> by_id_;
   int32_t num_seats_ = 0;  // taken by running sequences: one for each output that they stand for
   FairShare shares_;

@@ -10,18 +10,19 @@ namespace quire {
 Sequence::Sequence(std::shared_ptr<const Request> request, uint32_t index, const KvTableLayout& layout, BlockPool& pool)
     : tokens_(request->prompt),
       num_prompt_(static_cast<int32_t>(request->prompt.size())),
-      num_prompt_hashes_(static_cast<int32_t>(request->prompt_hashes.size())),
-      num_outputs_(static_cast<int32_t>(request->num_outputs)),
       max_tokens_(request->max_tokens),
-      min_tokens_(request->min_tokens),
-      num_top_(static_cast<int32_t>(request->num_logprobs.value_or(0))),
       id_(request->id),
-      index_(index),
+      index_(static_cast<uint8_t>(index)),
+      num_outputs_(static_cast<int8_t>(request->num_outputs)),
+      num_top_(static_cast<int8_t>(request->num_logprobs.value_or(0))),
       has_penalties_(request->sampling.HasPenalties()),
-      stop_ids_(request->stop_ids.begin(), request->stop_ids.end()),
-      layout_(&layout),
       blocks_(layout, pool),
-      request_(std::move(request)) {
+      stop_ids_(request->stop_ids.begin(), request->stop_ids.end()),
+      request_(std::move(request)),
+      layout_(&layout),
+      min_tokens_(request_->min_tokens),
+      num_prompt_hashes_(static_cast<int32_t>(request_->prompt_hashes.size())) {
+  for (const uint32_t id : stop_ids_) stop_filter_ |= FilterBit(id);
   const bool is_hashed = num_prompt_hashes_ == num_prompt_ / layout.block_size;
   Check(is_hashed || num_prompt_hashes_ == 0, "a prompt has as many hashes as full blocks, or none");
   feeds_prefix_cache_ = is_hashed && request_->use_prefix_cache;
@@ -38,13 +39,6 @@ const BlockHash& Sequence::HashOf(int32_t block) {
     output_hashes_.push_back(NextHash(parent, tokens().subspan(size_t(next) * block_size, block_size)));
   }
   return output_hashes_[block - num_prompt_hashes_];
-}
-
-int64_t Sequence::NumBlocksSoon() const {
-  // The last token is drawn but never run.
-  const int64_t soon = std::min(int64_t{len()} + layout_->block_size, max_len() - 1);
-  // Outputs that it stands for share the prompt, but not what follows.
-  return blocks_.NumMissing(soon) + int64_t{num_outputs_ - 1} * layout_->num_groups();
 }
 
 void Sequence::Reserve() {

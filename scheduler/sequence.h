@@ -91,23 +91,29 @@ class Sequence {
   // the block is full.
   const BlockHash& HashOf(int32_t block);
 
-  // Has the CPU fetch what a decode step touches (the first members below), while another sequence is worked on.
+  // Has the CPU fetch what a decode step touches, while another sequence is worked on.
   void Prefetch() const {
-    constexpr size_t kLineBytes = 64, kNumLines = 4;
-    for (size_t line = 0; line < kNumLines; ++line) {
-      __builtin_prefetch(reinterpret_cast<const char*>(this) + line * kLineBytes);
-    }
+    __builtin_prefetch(&tokens_);
+    __builtin_prefetch(&blocks_);
   }
 
   // Blocks missing, over all groups, for its tokens and the next block_size ones, but never for more than it can come
   // to need.
-  int64_t NumBlocksSoon() const;
+  int64_t NumBlocksSoon() const {
+    // The last token is drawn but never run.
+    const int64_t soon = std::min(int64_t{len()} + layout_->block_size, max_len() - 1);
+    // Outputs that it stands for share the prompt, but not what follows.
+    return blocks_.NumMissing(soon) + int64_t{num_outputs_ - 1} * layout_->num_groups();
+  }
 
  private:
   friend class Scheduler;
 
   // Its blocks have a slot for each position below `end`.
-  bool HasSlots(int32_t end) const { return end <= int64_t{blocks_.size()} * layout_->block_size; }
+  bool HasSlots(int32_t end) const { return end <= blocks_.num_slots(); }
+
+  // Its next position has a slot, in a block that cannot be somebody else's too: it can run without more blocks.
+  bool HasOwnSlot() const { return num_computed_ < blocks_.num_slots() && !may_share_next_; }
 
   // The block that its next position lies in is somebody else's too: REQUIRES HasSlots(num_computed() + 1).
   int32_t NumSharedBlocks() const {
@@ -123,54 +129,58 @@ class Sequence {
   // Why it is complete now that `token` is its last, or kNone.
   FinishReason FinishWith(uint32_t token) const {
     const auto length = static_cast<uint32_t>(num_output());
-    const bool is_stop = std::find(stop_ids_.begin(), stop_ids_.end(), token) != stop_ids_.end();
-    if (is_stop && length >= min_tokens_) return FinishReason::kStop;
+    if ((stop_filter_ & FilterBit(token)) != 0 && IsStopId(token) && length >= min_tokens_) return FinishReason::kStop;
     return length == max_tokens_ ? FinishReason::kLength : FinishReason::kNone;
   }
+  bool IsStopId(uint32_t token) const {
+    return std::find(stop_ids_.begin(), stop_ids_.end(), token) != stop_ids_.end();
+  }
+  static uint64_t FilterBit(uint32_t token) { return uint64_t{1} << (token % 64); }
 
   // Room for the longest output: from here on appending tokens or blocks allocates nothing.
   void Reserve();
 
-  // A decode step reads and writes these of every running sequence, and nothing after them: they stand together, and
-  // what they repeat of the request spares the step a look at it.
+  // A decode step touches of every running sequence these, two cache lines, and nothing after them. What they repeat of
+  // the request spares the step a look at it.
   std::vector<uint32_t> tokens_;
   int32_t num_computed_ = 0;
-  int32_t num_in_flight_ = 0;
   // Where the chunks that were committed reached: positions below it that run again are recomputed, and their prompt
   // log-probabilities are out.
   int32_t max_computed_ = 0;
   int32_t num_prompt_;
-  int32_t num_prompt_hashes_;
-  // Blocks, from the first on, whose names the prefix cache knows or need not know.
-  int32_t num_published_ = 0;
-  int32_t num_outputs_;
   uint32_t max_tokens_;
-  uint32_t min_tokens_;
-  int32_t num_top_;
-  AccountId account_ = 0;
   RequestId id_;
-  uint32_t index_;
+  uint64_t stop_filter_ = 0;  // the FilterBits of all stop ids: most tokens are none of them
+  AccountId account_ = 0;
+  int32_t last_chunk_ = 0;    // the index of its chunk in the last batch that names it
+  int8_t num_launched_ = 0;   // batches in flight that name it
+  int8_t num_in_flight_ = 0;  // of these, how many draw a token
+  uint8_t index_;
+  int8_t num_outputs_;
+  int8_t num_top_;
   bool has_penalties_;
   // The block that its next position lies in is one that the outputs of its request began to share.
   bool may_share_next_ = false;
-  int8_t num_launched_ = 0;  // batches in flight that name it
-  int32_t last_chunk_ = 0;   // the index of its chunk in the last of them
-  bool ended_ = false;       // over, but kept for the batches in flight
-  bool leaving_ = false;     // runs no more; its blocks go back when no batch in flight names it
-  bool failed_ = false;      // its blocks' contents are suspect
-  absl::InlinedVector<uint32_t, 4> stop_ids_;
-  const KvTableLayout* layout_;
-  BlockTables blocks_;
+  bool leaving_ = false;  // runs no more; its blocks go back when no batch in flight names it
+  BlockTables blocks_;    // of it num_slots()
 
+  absl::InlinedVector<uint32_t, 4> stop_ids_;
   std::shared_ptr<const Request> request_;
   bool feeds_prefix_cache_;
   bool reads_prefix_cache_;
   bool running_ = false;  // admitted and not preempted since: only then, or while it is leaving, it holds blocks
   bool started_ = false;  // it was admitted once
+  bool ended_ = false;    // over, but kept for the batches in flight; it is leaving
+  bool failed_ = false;   // its blocks' contents are suspect
   bool queued_ = false;   // it waits for its turn
   bool paused_ = false;   // its client does not read: it is not runnable
-  Rank rank_;
+  const KvTableLayout* layout_;
+  uint32_t min_tokens_;
+  // Blocks, from the first on, whose names the prefix cache knows or need not know.
+  int32_t num_published_ = 0;
+  int32_t num_prompt_hashes_;
   int32_t expected_tokens_ = 0;
+  Rank rank_;
   // Of the full blocks after those of request().prompt_hashes, as far as asked for.
   std::vector<BlockHash> output_hashes_;
   SeenTokens seen_;  // if has_penalties_

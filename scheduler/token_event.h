@@ -5,9 +5,12 @@
 #define QUIRE_SCHEDULER_TOKEN_EVENT_H_
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
+#include "absl/container/inlined_vector.h"
 #include "absl/time/time.h"
+#include "absl/types/span.h"
 #include "kernels/sampling/sampling.h"
 #include "scheduler/request.h"
 
@@ -37,9 +40,17 @@ enum class Ending : uint8_t {
   kShutdown,
 };
 
+// A step makes a thousand of them: one has the size of a cache line, and what few bring lies elsewhere.
 struct TokenEvent {
+  struct Detail {
+    // num_logprobs of the token, or num_prompt_logprobs of each prompt position.
+    absl::InlinedVector<TokenLogprob, 8> top = {};
+    std::vector<float> logprobs = {};  // kPromptLogprobs
+    absl::Duration retry_delay = {};   // kRefused
+  };
+
   TokenEvent() = default;
-  // A step makes thousands: this writes each field once, and no zeros below them first.
+  // This writes each field once, and no zeros below them first.
   TokenEvent(EventKind kind, RequestId request_id, uint32_t index, absl::Time time)
       : request_id(request_id), time(time), index(index), kind(kind) {}
 
@@ -52,12 +63,19 @@ struct TokenEvent {
   EventKind kind = EventKind::kToken;
   FinishReason finish = FinishReason::kNone;
   Ending ending = Ending::kNone;
-  uint32_t cached_tokens = 0;     // prompt tokens taken from the prefix cache
-  uint32_t first_position = 0;    // kPromptLogprobs
-  absl::Duration retry_delay;     // kRefused
-  std::vector<TokenLogprob> top;  // num_logprobs of the token, or num_prompt_logprobs of each prompt position
-  std::vector<float> logprobs;    // kPromptLogprobs
+  uint32_t cached_tokens = 0;            // prompt tokens taken from the prefix cache
+  uint32_t first_position = 0;           // kPromptLogprobs
+  std::shared_ptr<const Detail> detail;  // nullptr: nothing of it
+
+  absl::Span<const TokenLogprob> top() const {
+    return detail ? absl::MakeConstSpan(detail->top) : absl::Span<const TokenLogprob>();
+  }
+  absl::Span<const float> logprobs() const {
+    return detail ? absl::MakeConstSpan(detail->logprobs) : absl::Span<const float>();
+  }
+  absl::Duration retry_delay() const { return detail ? detail->retry_delay : absl::ZeroDuration(); }
 };
+static_assert(sizeof(TokenEvent) <= 64);
 
 }  // namespace quire
 

@@ -37,7 +37,7 @@ absl::Status StatusOf(const TokenEvent& event) {
                               "the request could not be served by its deadline, by the measured rate and what waits");
     case Ending::kRefused:
       return TryLater(absl::StatusCode::kResourceExhausted, "too much waits for this request to be served in time",
-                      event.retry_delay);
+                      event.retry_delay());
     case Ending::kEngineFailed:
       return TryLater(absl::StatusCode::kUnavailable, "the engine failed", absl::Seconds(1));
     case Ending::kShutdown:
@@ -110,16 +110,16 @@ void RequestOutput::Accept(std::vector<Response>& responses) const {
 }
 
 void RequestOutput::TakePromptLogprobs(const TokenEvent& event, std::vector<Response>& responses) {
-  const size_t num_positions = event.logprobs.size();
-  const size_t num_top = num_positions == 0 ? 0 : event.top.size() / num_positions;  // of each position
+  const size_t num_positions = event.logprobs().size();
+  const size_t num_top = num_positions == 0 ? 0 : event.top().size() / num_positions;  // of each position
   for (size_t begin = 0; begin < num_positions; begin += kMaxPositionsPerMessage) {
     const size_t end = std::min(num_positions, begin + kMaxPositionsPerMessage);
     Response response;
     v1::PromptLogprobs& message = *response.message.mutable_prompt_logprobs();
     message.set_first_position(event.first_position + static_cast<uint32_t>(begin));
     for (size_t i = begin; i < end; ++i) {
-      FillLogprobs(request_->prompt[event.first_position + i], event.logprobs[i],
-                   absl::MakeConstSpan(event.top).subspan(i * num_top, num_top), *message.add_logprobs());
+      FillLogprobs(request_->prompt[event.first_position + i], event.logprobs()[i],
+                   event.top().subspan(i * num_top, num_top), *message.add_logprobs());
     }
     responses.push_back(std::move(response));
   }
@@ -164,7 +164,7 @@ void RequestOutput::TakeToken(const TokenEvent& event, std::vector<Response>& re
   std::string text = Advance(event, output, finished);
   if (spec_.wants_text) delta.set_text(std::move(text));
   if (spec_.wants_token_ids) delta.add_token_ids(event.token_id);
-  if (request_->num_logprobs) FillLogprobs(event.token_id, event.logprob, event.top, *delta.add_logprobs());
+  if (request_->num_logprobs) FillLogprobs(event.token_id, event.logprob, event.top(), *delta.add_logprobs());
   if (!delta.text().empty() || delta.token_ids_size() > 0 || delta.logprobs_size() > 0) {
     response.num_tokens = std::exchange(output.untold_tokens, 0);
     responses.push_back(std::move(response));

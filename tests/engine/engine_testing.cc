@@ -37,13 +37,13 @@ void CollectingSink::OnEvents(std::vector<TokenEvent>& events) {
         break;
       case EventKind::kPromptLogprobs:
         Check(event.first_position == output.prompt_logprobs.size() + 1, "prompt log-probabilities out of order");
-        output.prompt_logprobs.insert(output.prompt_logprobs.end(), event.logprobs.begin(), event.logprobs.end());
-        output.prompt_top.insert(output.prompt_top.end(), event.top.begin(), event.top.end());
+        output.prompt_logprobs.insert(output.prompt_logprobs.end(), event.logprobs().begin(), event.logprobs().end());
+        output.prompt_top.insert(output.prompt_top.end(), event.top().begin(), event.top().end());
         break;
       case EventKind::kToken:
         output.tokens.push_back(event.token_id);
         output.logprobs.push_back(event.logprob);
-        output.top.insert(output.top.end(), event.top.begin(), event.top.end());
+        output.top.insert(output.top.end(), event.top().begin(), event.top().end());
         output.finish = event.finish;
         output.num_endings += event.finish != FinishReason::kNone ? 1 : 0;
         break;

@@ -365,10 +365,10 @@ TEST(Scheduler, PromptLogprobsComeOnceThoughAPreemptionInterruptsThePrompt) {
   std::vector<uint32_t> positions;
   for (const TokenEvent& event : h.events_) {
     if (event.kind != EventKind::kPromptLogprobs) continue;
-    EXPECT_EQ(event.top.size(), event.logprobs.size());
-    for (size_t i = 0; i < event.logprobs.size(); ++i) {
+    EXPECT_EQ(event.top().size(), event.logprobs().size());
+    for (size_t i = 0; i < event.logprobs().size(); ++i) {
       positions.push_back(event.first_position + static_cast<uint32_t>(i));
-      EXPECT_EQ(event.logprobs[i], FakeRunner::LogprobAt(*scored, static_cast<int32_t>(positions.back())));
+      EXPECT_EQ(event.logprobs()[i], FakeRunner::LogprobAt(*scored, static_cast<int32_t>(positions.back())));
     }
   }
   EXPECT_THAT(positions, ElementsAre(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14));

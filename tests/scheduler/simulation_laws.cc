@@ -194,14 +194,14 @@ void Simulation::TakePromptLogprobs(const TokenEvent& event, Client& client) {
   const Request& request = *client.request;
   const uint32_t num_top = request.num_prompt_logprobs.value_or(0);
   Require(!client.forked && client.started, "prompt log-probabilities", "not between start and first token");
-  Require(event.first_position == client.next_prompt_position && !event.logprobs.empty(), "prompt log-probabilities",
+  Require(event.first_position == client.next_prompt_position && !event.logprobs().empty(), "prompt log-probabilities",
           "another position than the next", request.id);
-  Require(event.top.size() == event.logprobs.size() * num_top, "prompt log-probabilities", "size of top");
-  for (size_t i = 0; i < event.logprobs.size(); ++i) {
+  Require(event.top().size() == event.logprobs().size() * num_top, "prompt log-probabilities", "size of top");
+  for (size_t i = 0; i < event.logprobs().size(); ++i) {
     const float logprob = FakeRunner::LogprobAt(request, client.next_prompt_position++);
-    Require(event.logprobs[i] == logprob, "prompt log-probabilities", "of another position");
+    Require(event.logprobs()[i] == logprob, "prompt log-probabilities", "of another position");
     for (uint32_t k = 0; k < num_top; ++k) {
-      Require(event.top[i * num_top + k].logprob == logprob - float(k), "prompt log-probabilities", "top of another");
+      Require(event.top()[i * num_top + k].logprob == logprob - float(k), "prompt log-probabilities", "top of another");
     }
   }
 }
@@ -217,9 +217,9 @@ void Simulation::TakeToken(const TokenEvent& event, Client& client) {
   }
   if (request.num_logprobs) {
     const float logprob = FakeRunner::LogprobAt(request, position);
-    Require(event.logprob == logprob && event.top.size() == *request.num_logprobs, "log-probabilities",
+    Require(event.logprob == logprob && event.top().size() == *request.num_logprobs, "log-probabilities",
             "of another token", request.id);
-    if (!event.top.empty()) Require(event.top[0].logprob == logprob, "log-probabilities", "top of another");
+    if (!event.top().empty()) Require(event.top()[0].logprob == logprob, "log-probabilities", "top of another");
   }
   client.forked = true;
   output.tokens.push_back(event.token_id);
@@ -272,8 +272,8 @@ void Simulation::TakeEnding(const TokenEvent& event, Client& client) {
       ++tally_.unreachable;
       break;
     case Ending::kRefused:
-      require(is_judged_ && !client.started && event.retry_delay >= absl::Milliseconds(10) &&
-                  event.retry_delay <= absl::Seconds(60),
+      require(is_judged_ && !client.started && event.retry_delay() >= absl::Milliseconds(10) &&
+                  event.retry_delay() <= absl::Seconds(60),
               "is refused without a word or late");
       ++tally_.refused;
       break;

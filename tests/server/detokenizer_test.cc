@@ -286,11 +286,11 @@ TEST_F(DetokenizerTest, LogprobsStandBesideTheirTokens) {
   prompt.kind = EventKind::kPromptLogprobs;
   prompt.request_id = 1;
   prompt.first_position = 1;
-  prompt.logprobs = {-0.5f, -0.25f};
-  prompt.top = {{9, -0.1f}, {8, -0.2f}};
+  prompt.detail = std::make_shared<TokenEvent::Detail>(
+      TokenEvent::Detail{.top = {{9, -0.1f}, {8, -0.2f}}, .logprobs = {-0.5f, -0.25f}});
   TokenEvent token = Token(1, 3, 'a', FinishReason::kLength);
   token.logprob = -1.5f;
-  token.top = {{4, -0.3f}, {5, -0.4f}};
+  token.detail = std::make_shared<TokenEvent::Detail>(TokenEvent::Detail{.top = {{4, -0.3f}, {5, -0.4f}}});
   RequestOutput output(request, spec, *tokenizer_);
   std::vector<RequestOutput::Response> responses;
   output.Take(prompt, responses);
@@ -316,8 +316,10 @@ TEST_F(DetokenizerTest, LongPromptLogprobsAreSplit) {
   TokenEvent prompt;
   prompt.kind = EventKind::kPromptLogprobs;
   prompt.first_position = 1;
-  prompt.logprobs.assign(request->prompt.size() - 1, -1);
-  prompt.top.assign(20 * prompt.logprobs.size(), {4294967295u, -1});
+  const auto detail = std::make_shared<TokenEvent::Detail>();
+  detail->logprobs.assign(request->prompt.size() - 1, -1);
+  detail->top.assign(20 * detail->logprobs.size(), {4294967295u, -1});
+  prompt.detail = detail;
   std::vector<RequestOutput::Response> responses;
   output.Take(prompt, responses);
   ASSERT_EQ(responses.size(), 2u);
