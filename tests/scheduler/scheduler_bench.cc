@@ -45,20 +45,30 @@ StepResult ResultOf(int32_t num_chunks) {
   return result;
 }
 
-// The shortest of many runs of an iteration, beside Google Benchmark's mean: what it costs when no neighbour
-// interrupts.
-class Best {
+// How long each iteration takes, beside Google Benchmark's mean: the best and the median are what it costs when no
+// neighbour interrupts.
+class Times {
  public:
+  Times() { us_.reserve(1 << 20); }
+
+  // Returns seconds.
   template <typename Function>
-  void Time(const Function& function) {
+  double Time(const Function& function) {
     const auto begin = std::chrono::steady_clock::now();
     function();
-    best_ = std::min(best_, std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now() - begin));
+    const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
+    us_.push_back(static_cast<float>(seconds.count() * 1e6));
+    return seconds.count();
   }
-  double us() const { return best_.count(); }
+
+  void Report(benchmark::State& state) {
+    std::sort(us_.begin(), us_.end());
+    state.counters["best_us"] = us_.front();
+    state.counters["median_us"] = us_[us_.size() / 2];
+  }
 
  private:
-  std::chrono::duration<double, std::micro> best_ = std::chrono::hours(1);
+  std::vector<float> us_;
 };
 
 // Schedule and Commit of a step in which `state.range(0)` sequences decode one token each; with prefix caching if
@@ -87,7 +97,7 @@ void BM_DecodeStep(benchmark::State& state) {
     std::swap(batches[0], batches[1]);
     --num_in_flight;
   };
-  Best best;
+  Times times;
   uint32_t tokens_left = 0;
   RequestId id = 1;
   for (auto _ : state) {
@@ -103,10 +113,10 @@ void BM_DecodeStep(benchmark::State& state) {
       tokens_left = kMaxTokens - 10;
       state.ResumeTiming();
     }
-    best.Time(step);
+    times.Time(step);
     --tokens_left;
   }
-  state.counters["best_us"] = best.us();
+  times.Report(state);
 }
 BENCHMARK(BM_DecodeStep)
     ->ArgNames({"sequences", "hashed", "run_ahead"})
@@ -152,18 +162,12 @@ void BM_ServingStep(benchmark::State& state) {
     while (scheduler.stats().num_running + scheduler.stats().num_waiting < kNumSequences + 16) submit();
     step();
   }
-  std::vector<double> us;
+  Times times;
   for (auto _ : state) {
     while (scheduler.stats().num_running + scheduler.stats().num_waiting < kNumSequences + 16) submit();
-    const auto begin = std::chrono::steady_clock::now();
-    step();
-    const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
-    state.SetIterationTime(seconds.count());
-    us.push_back(seconds.count() * 1e6);
+    state.SetIterationTime(times.Time(step));
   }
-  std::sort(us.begin(), us.end());
-  state.counters["p10_us"] = us[us.size() / 10];  // when no neighbour interrupts
-  state.counters["median_us"] = us[us.size() / 2];
+  times.Report(state);
 }
 BENCHMARK(BM_ServingStep)
     ->ArgName("policy")
@@ -226,14 +230,14 @@ void BM_PrefixProbe(benchmark::State& state) {
   for (const BlockHash& hash : hashes) pool.Publish(*pool.Allocate(), hash);
   const size_t num_probes = 50'000 / kBlockSize;
   size_t first = 0;
-  Best best;
+  Times times;
   for (auto _ : state) {
-    best.Time([&] {
+    times.Time([&] {
       for (size_t i = first; i < first + num_probes; ++i) benchmark::DoNotOptimize(pool.Lookup(hashes[i]));
     });
     first = (first + num_probes) % (hashes.size() - num_probes);  // another prompt, so that caches do not flatter
   }
-  state.counters["best_us"] = best.us();
+  times.Report(state);
 }
 BENCHMARK(BM_PrefixProbe)->Unit(benchmark::kMicrosecond);
 
