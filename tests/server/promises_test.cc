@@ -3,7 +3,11 @@
 #include <gmock/gmock.h>
 #include <grpcpp/channel.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
+#include <atomic>
+#include <filesystem>
+#include <fstream>
 #include <future>
 #include <string>
 
@@ -109,6 +113,72 @@ TEST(PromisesTest, WhoWaitsLongerThanItsQueueTimeIsToldSoAndNeverRuns) {
   EXPECT_TRUE(answer.accepted.request_id().empty());
   EXPECT_EQ(running.get().ids.size(), 50u);
   daemon.ExpectAllIsWell();
+}
+
+TEST(PromisesTest, APromptThatCannotBeComputedInTimeIsRefusedAtOnceAndNeverTouchesTheDevice) {
+  Options options = TestDaemon::SmallOptions();
+  options.engine.max_num_batched_tokens = 16;
+  TestDaemon daemon(options);
+  std::atomic<int> num_steps{0};
+  const ScopedFailPoint step(FailPoint::kSlowStep, [&] {
+    ++num_steps;
+    for (const absl::Time end = absl::Now() + absl::Milliseconds(30); absl::Now() < end;) continue;
+    return false;
+  });
+  v1::GenerateRequest request = GreedyRequest("", 1);
+  for (uint32_t i = 0; i < 900; ++i) request.mutable_tokens()->add_ids(i);
+  v1::GenerateRequest known = request;
+  known.mutable_tokens()->mutable_ids()->Truncate(96);
+  known.mutable_cache()->set_bypass_prefix_cache(true);
+  EXPECT_TRUE(daemon.Generate(known).status.ok());  // the rate is known from here on
+  const int num_before = num_steps;
+
+  grpc::ClientContext context;
+  context.set_deadline(absl::ToChronoTime(absl::Now() + absl::Seconds(1)));
+  const auto reader = daemon.stub().Generate(&context, request);  // 57 steps, of 1.7 s
+  v1::GenerateResponse response;
+  EXPECT_FALSE(reader->Read(&response));
+  const grpc::Status status = reader->Finish();
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
+  EXPECT_EQ(ReasonOf(status), "DEADLINE_UNREACHABLE");
+  EXPECT_EQ(num_steps, num_before);
+  EXPECT_EQ(daemon.Ended("rejected") + daemon.Ended("expired"), 1);
+  daemon.ExpectAllIsWell();
+}
+
+TEST(PromisesTest, TheModelsSamplingDefaultsAreInEffectAndReported) {
+  const std::filesystem::path model = ::testing::TempDir() + "/promises_test_" + std::to_string(getpid());
+  std::filesystem::create_directory(model);
+  for (const auto& entry : std::filesystem::directory_iterator(MODEL_PATH)) {
+    if (entry.path().filename() == "generation_config.json") continue;
+    std::filesystem::create_symlink(entry.path(), model / entry.path().filename());
+  }
+  std::ofstream(model / "generation_config.json")
+      << R"({"do_sample": true, "temperature": 0.75, "top_k": 7, "top_p": 0.875, "repetition_penalty": 1.125})";
+  v1::GenerateRequest request = GreedyRequest("Once upon a time", 30);
+  request.mutable_sampling()->clear_temperature();
+  request.mutable_sampling()->set_seed(5);
+  Options options = TestDaemon::SmallOptions();
+  options.engine.model = model;
+  Answer answer;
+  {
+    TestDaemon daemon(options);
+    answer = daemon.Generate(request);
+    v1::GenerateRequest own = request;
+    own.mutable_sampling()->set_top_k(0);
+    EXPECT_EQ(daemon.Generate(own).accepted.sampling().top_k(), 0u) << "the request's value wins";
+  }
+  std::filesystem::remove_all(model);
+  const v1::SamplingParams& effective = answer.accepted.sampling();
+  EXPECT_EQ(effective.temperature(), 0.75f);
+  EXPECT_EQ(effective.top_k(), 7u);
+  EXPECT_EQ(effective.top_p(), 0.875f);
+  EXPECT_EQ(effective.repetition_penalty(), 1.125f);
+  EXPECT_TRUE(effective.has_min_p() && effective.has_frequency_penalty() && effective.has_presence_penalty());
+
+  *request.mutable_sampling() = effective;
+  TestDaemon plain(TestDaemon::SmallOptions());
+  EXPECT_EQ(plain.Generate(request).ids, answer.ids) << "they are what it was drawn with";
 }
 
 // --max-connection-age tells the client to go (GOAWAY), so that a load balancer can spread its calls anew.
