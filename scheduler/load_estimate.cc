@@ -7,9 +7,10 @@ namespace quire {
 namespace {
 
 // What is left of an old sample's weight after each new one: a mean remembers about ten admissions, outputs or prompts,
-// and about twenty steps.
+// and the steps of the last second, or twenty.
 constexpr double kDecay = 0.9;
 constexpr double kStepDecay = 0.95;
+constexpr double kStepMemorySeconds = 1;
 // Prefills are forgotten when there was none for so long: who refuses everybody measures nothing, and would go on.
 constexpr absl::Duration kMemory = absl::Seconds(10);
 // A step counts for at most so many times what was to be expected: one that was held up (a machine that pauses) says
@@ -32,7 +33,10 @@ void LoadEstimate::OnStep(absl::Time now, absl::Duration duration, int32_t num_r
     prefill_seconds_ = kDecay * prefill_seconds_ + std::min(seconds, kMaxSurprise * expected);
     last_prefill_ = now;
   }
-  step_seconds_ = Mixed(step_seconds_, seconds, kStepDecay);
+  // An output of many short steps takes the sum of them: what single ones take, held up or not, says little of that.
+  const double decay = std::max(kStepDecay, std::exp(-seconds / kStepMemorySeconds));
+  steps_ = decay * steps_ + 1;
+  step_seconds_ = decay * step_seconds_ + seconds;
 }
 
 void LoadEstimate::OnScheduled(absl::Time now, int32_t num_admitted, bool queue_is_left) {
@@ -65,7 +69,8 @@ absl::Duration LoadEstimate::QueueTime(absl::Time now, int64_t num_sequences) co
 }
 
 absl::Duration LoadEstimate::OutputTime(uint32_t max_tokens) const {
-  return absl::Seconds(std::min<double>(max_tokens, output_tokens_) * step_seconds_);
+  if (steps_ == 0) return absl::ZeroDuration();
+  return absl::Seconds(std::min<double>(max_tokens, output_tokens_) * step_seconds_ / steps_);
 }
 
 }  // namespace quire

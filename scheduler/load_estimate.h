@@ -41,7 +41,9 @@ class LoadEstimate {
   double prefill_seconds_ = 0;
   absl::Time last_prefill_ = absl::InfinitePast();
 
-  double step_seconds_ = 0;   // mean; 0 before the first step
+  // The same for all steps.
+  double steps_ = 0;
+  double step_seconds_ = 0;
   double output_tokens_ = 0;  // mean; 0 before the first output
 
   std::optional<absl::Time> blocked_since_;  // somebody waits since then, and nobody was admitted

@@ -73,14 +73,14 @@ TEST(Admission, ADeadlineThatThePromptCannotMeetIsRefusedAtOnce) {
 }
 
 TEST(Admission, WhatTheQueueAloneMakesTooLateIsToldWhenToCome) {
-  // Alone it takes 100 ms for the prompt and 500 ms for the output; a quarter is added.
+  // Alone it takes 100 ms for the prompt and 500 ms for the output; a quarter is added, and the queue counts twice.
   Candidate candidate = Waiting(9, 90);  // a second until it starts
-  candidate.deadline = kNow + absl::Milliseconds(1700);
+  candidate.deadline = kNow + absl::Milliseconds(2700);
   const auto refusal = Judge({}, Measured(), kNow, candidate);
   ASSERT_TRUE(refusal);
   EXPECT_EQ(refusal->ending, Ending::kRefused);
   EXPECT_NEAR(absl::ToDoubleSeconds(refusal->retry_delay), 0.05, 0.002);
-  candidate.deadline = kNow + absl::Milliseconds(1800);
+  candidate.deadline = kNow + absl::Milliseconds(2800);
   EXPECT_FALSE(Judge({}, Measured(), kNow, candidate));
   candidate.deadline =
       kNow + absl::Milliseconds(500);  // without a queue it would not be done either: it gets what it can
@@ -117,6 +117,19 @@ TEST(LoadEstimate, AStepThatWasHeldUpDoesNotShutTheDoor) {
   EXPECT_EQ(load.PrefillTime(later, 100), absl::ZeroDuration());
   load.OnStep(later, absl::Milliseconds(1), 10, 10);
   EXPECT_NEAR(absl::ToDoubleSeconds(load.PrefillTime(later, 100)), 0.01, 1e-6);
+}
+
+TEST(LoadEstimate, AnOutputOfManyShortStepsTakesTheirSumHeldUpOrNot) {
+  LoadEstimate load;
+  load.OnOutput(500);
+  for (int i = 0; i < 1000; ++i) {  // each tenth takes ten times as long
+    load.OnStep(kNow, i % 10 == 9 ? absl::Milliseconds(10) : absl::Milliseconds(1), 8, 0);
+    if (i > 300) {
+      EXPECT_NEAR(absl::ToDoubleSeconds(load.OutputTime(500)), 0.95, 0.02) << i;
+    }
+  }
+  for (int i = 0; i < 150; ++i) load.OnStep(kNow, absl::Milliseconds(100), 8, 0);  // a change lasts
+  EXPECT_NEAR(absl::ToDoubleSeconds(load.OutputTime(500)), 50, 5);
 }
 
 TEST(LoadEstimate, StepsThatMostlyDecodeSayNothingOfPrefill) {
