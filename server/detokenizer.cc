@@ -1,6 +1,5 @@
 #include "server/detokenizer.h"
 
-#include <chrono>
 #include <iterator>
 #include <utility>
 
@@ -8,12 +7,6 @@
 #include "server/contained.h"
 
 namespace quire {
-namespace {
-
-// From the beginning of a turn to that of the next.
-constexpr std::chrono::milliseconds kTurn(1);
-
-}  // namespace
 
 Detokenizer::Detokenizer(const Tokenizer& tokenizer, Metrics& metrics, const RequestLog& log, SpanExporter* spans)
     : tokenizer_(tokenizer), metrics_(metrics), log_(log), spans_(spans) {}
@@ -78,7 +71,6 @@ void Detokenizer::Shutdown() {
 
 void Detokenizer::Loop() {
   Inbox taken;
-  std::chrono::steady_clock::time_point next_turn;
   while (!taken.stop) {
     taken.opened.clear();
     taken.abandoned.clear();
@@ -87,15 +79,12 @@ void Detokenizer::Loop() {
     {
       std::unique_lock<std::mutex> lock(mutex_);
       wake_.wait(lock, [this] { return !inbox_.empty(); });
-      wake_.wait_until(lock, next_turn, [this] { return inbox_.stop; });
       std::swap(inbox_, taken);
     }
-    next_turn = std::chrono::steady_clock::now() + kTurn;
     // A request is opened before it is submitted, so it is here before its events are.
     for (auto& [id, live] : taken.opened) live_.emplace(id, std::move(live));
     for (const RequestId id : taken.abandoned) live_.erase(id);
     for (const TokenEvent& event : taken.events) HandleContained(event);
-    FlushAll();
     if (taken.failure) failed_(*taken.failure);
   }
   TokenEvent ended;
@@ -113,29 +102,12 @@ void Detokenizer::HandleContained(const TokenEvent& event) {
     Handle(event);
     return absl::OkStatus();
   });
-  if (!status.ok()) Fail(event.request_id, status);
-}
-
-void Detokenizer::FlushAll() {
-  for (const RequestId id : to_flush_) {
-    const auto found = live_.find(id);
-    if (found == live_.end()) continue;  // its end has sent everything
-    found->second.flushes = false;
-    const absl::Status status = Contained([&] {
-      found->second.sink->Flush();
-      return absl::OkStatus();
-    });
-    if (!status.ok()) Fail(id, status);
-  }
-  to_flush_.clear();
-}
-
-void Detokenizer::Fail(RequestId id, const absl::Status& status) {
-  const auto found = live_.find(id);
+  if (status.ok()) return;
+  const auto found = live_.find(event.request_id);
   if (found == live_.end()) return;
   // Out of memory, most likely: what is said of it must need little.
   Live& live = found->second;
-  for (uint32_t index = 0; index < live.num_outputs; ++index) stop_(id, index);
+  for (uint32_t index = 0; index < live.num_outputs; ++index) stop_(event.request_id, index);
   metrics_.Discarded(live.output.untold_tokens());
   RequestRecord record;
   record.ending = RequestEnding::kFailed;
@@ -168,10 +140,8 @@ void Detokenizer::Handle(const TokenEvent& event) {
     End(event.request_id, live);
     return;
   }
-  if (responses_.empty()) return;
   for (RequestOutput::Response& response : responses_)
     live.sink->Push(std::move(response.message), response.num_tokens);
-  if (!std::exchange(live.flushes, true)) to_flush_.push_back(event.request_id);
 }
 
 void Detokenizer::End(RequestId id, Live& live) {

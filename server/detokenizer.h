@@ -5,9 +5,6 @@
 // the client at once, and the engine is told; tokens that the engine sampled meanwhile are discarded and counted. Every
 // opened request ends exactly once (law 3), and is counted and logged here when it does.
 //
-// It works in turns, at most one in a millisecond: where steps are shorter, a client gets what several of them made in
-// one message, which costs both ends less than one for each token.
-//
 // Thread: Open, Abandon and OnEvents from any; the rest of its state belongs to its thread.
 
 #ifndef QUIRE_SERVER_DETOKENIZER_H_
@@ -60,7 +57,6 @@ class Detokenizer final : public EventSink {
     RequestOutput output;
     std::shared_ptr<ResponseSink> sink;
     uint32_t num_outputs;
-    bool flushes = false;  // it is in to_flush_
   };
   // What other threads have brought since the last turn.
   struct Inbox {
@@ -77,10 +73,6 @@ class Detokenizer final : public EventSink {
   // Handle, but an exception ends only the request of the event.
   void HandleContained(const TokenEvent& event);
   void Handle(const TokenEvent& event);
-  // Sends what this turn has pushed.
-  void FlushAll();
-  // Ends a request whose answer could not be made.
-  void Fail(RequestId id, const absl::Status& status);
   // Tells the client and the books that a request is over.
   void End(RequestId id, Live& live);
 
@@ -98,7 +90,6 @@ class Detokenizer final : public EventSink {
   // Of the thread.
   std::unordered_map<RequestId, Live> live_;
   std::vector<RequestOutput::Response> responses_;  // of one event; reused
-  std::vector<RequestId> to_flush_;                 // what was pushed to in this turn
 
   std::thread thread_;
 };

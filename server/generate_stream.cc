@@ -28,13 +28,16 @@ GenerateStream::GenerateStream(grpc::CallbackServerContext* context, Metrics& me
     : context_(context), metrics_(metrics), max_unsent_tokens_(max_unsent_tokens), callbacks_(std::move(callbacks)) {}
 
 void GenerateStream::Push(v1::GenerateResponse response, uint32_t num_tokens) {
-  const std::lock_guard<std::mutex> lock(mutex_);
-  if (gone_) {
-    metrics_.Discarded(num_tokens);
-    return;
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (gone_) {
+      metrics_.Discarded(num_tokens);
+      return;
+    }
+    pending_.Push(std::move(response), num_tokens);
+    PauseOrResume();
   }
-  pending_.Push(std::move(response), num_tokens);
-  PauseOrResume();
+  Advance();
 }
 
 void GenerateStream::End(const absl::Status& status) {

@@ -1,8 +1,8 @@
 // GenerateStream: one Generate call as gRPC's callback API sees it.
 //
 // Responses wait in it until the client has taken the ones before: at most one write is outstanding, and deltas are put
-// together while it is, and until Flush. Push never waits; a client that leaves max_unsent_tokens untaken has its
-// request paused until half of them are gone. The call is finished exactly once, after End, when all is written or the
+// together while it is. Push never waits; a client that leaves max_unsent_tokens untaken has its request paused until
+// half of them are gone. The call is finished exactly once, after End, when all is written or the
 // client is gone.
 //
 // Lifetime: gRPC holds it (through itself) until OnDone; the pool's job, the registry and the detokenizer hold it while
@@ -49,7 +49,6 @@ class GenerateStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer>, 
 
   // ResponseSink. After a client has gone, what is pushed is discarded.
   void Push(v1::GenerateResponse response, uint32_t num_tokens) override;
-  void Flush() override { Advance(); }
   void End(const absl::Status& status) override;
 
   // The request is now the engine's, under this id: from here on a cancel goes there. A cancel that came before is sent

@@ -15,12 +15,9 @@ class ResponseSink {
  public:
   virtual ~ResponseSink() = default;
 
-  // Takes the next response; never waits for the client, and need not send it before Flush or End. `num_tokens`
-  // generated tokens count as delivered once it is written.
+  // Takes the next response; never waits for the client. `num_tokens` generated tokens count as delivered once it is
+  // written.
   virtual void Push(v1::GenerateResponse response, uint32_t num_tokens) = 0;
-
-  // No more is pushed for the moment: what was is to go out.
-  virtual void Flush() = 0;
 
   // The call ends with this status after all that was pushed. Once, last.
   virtual void End(const absl::Status& status) = 0;

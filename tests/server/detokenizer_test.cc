@@ -35,11 +35,6 @@ class FakeSink final : public ResponseSink {
     kinds_.push_back(response.event_case());
     last_ = std::move(response);
   }
-  void Flush() override {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    flushed_.push_back(all_.size());
-    flush_.notify_all();
-  }
   void End(const absl::Status& status) override {
     const std::lock_guard<std::mutex> lock(mutex_);
     status_ = status;
@@ -53,12 +48,6 @@ class FakeSink final : public ResponseSink {
     EXPECT_EQ(ends_, 1);
     return status_;
   }
-  // How much had been pushed at each Flush, once there were so many of them.
-  std::vector<size_t> AwaitFlushes(size_t count) {
-    std::unique_lock<std::mutex> lock(mutex_);
-    flush_.wait(lock, [&] { return flushed_.size() >= count; });
-    return flushed_;
-  }
   // After Wait.
   const std::string& text() const { return text_; }
   const std::vector<uint32_t>& ids() const { return ids_; }
@@ -70,8 +59,6 @@ class FakeSink final : public ResponseSink {
  private:
   std::mutex mutex_;
   std::condition_variable ended_;
-  std::condition_variable flush_;
-  std::vector<size_t> flushed_;
   std::string text_;
   std::vector<uint32_t> ids_;
   std::vector<v1::GenerateResponse::EventCase> kinds_;
@@ -182,17 +169,6 @@ TEST_F(DetokenizerTest, AStreamIsAcceptedThenDeltasThenFinished) {
   EXPECT_EQ(finished.timings().time_to_first_token().nanos(), 30000000);
   EXPECT_EQ(finished.timings().decode().nanos(), 30000000);
   EXPECT_EQ(finished.timings().total().nanos(), 60000000);
-}
-
-TEST_F(DetokenizerTest, WhatComesTogetherIsSentOnceAndBeforeTheNextIsWaitedFor) {
-  const auto sink = Open(MakeRequest(7));
-  Send({Started(7, 10), Token(7, 30, 'a'), Token(7, 31, 'b')});
-  EXPECT_THAT(sink->AwaitFlushes(1), ElementsAre(3u));  // nothing more comes that could have woken the thread
-  Send({Token(7, 40, 'c')});
-  EXPECT_THAT(sink->AwaitFlushes(2), ElementsAre(3u, 4u));
-  Send({Token(7, 50, 'd', FinishReason::kLength)});
-  EXPECT_TRUE(sink->Wait().ok());
-  EXPECT_EQ(sink->text(), "abcd");
 }
 
 TEST_F(DetokenizerTest, AStopStringEndsTheOutputWhateverTheEngineSampledSince) {
