@@ -43,13 +43,15 @@ class DocumentBuilder {
  public:
   using json = nlohmann::json;
 
-  explicit DocumentBuilder(json& root) : root_(root) {}
+  DocumentBuilder(json& root, ReadFloat read_float) : root_(root), read_float_(read_float) {}
 
   bool null() { return Add(nullptr); }
   bool boolean(bool value) { return Add(value); }
   bool number_integer(json::number_integer_t value) { return Add(value); }
   bool number_unsigned(json::number_unsigned_t value) { return Add(value); }
-  bool number_float(json::number_float_t value, const std::string& /*text*/) { return Add(value); }
+  bool number_float(json::number_float_t value, const std::string& text) {
+    return Add(read_float_ == nullptr ? value : read_float_(text));
+  }
   bool string(std::string& value) { return Add(std::move(value)); }
   bool binary(json::binary_t& /*value*/) { return false; }  // JSON has none
   bool start_object(size_t /*size*/) { return Open(json::object()); }
@@ -105,6 +107,7 @@ class DocumentBuilder {
   }
 
   json& root_;
+  const ReadFloat read_float_;
   std::vector<json*> open_;  // containers around the next value; one grows only while it is the last of them
   json* value_ = nullptr;    // of the last key
   std::string error_;
@@ -130,13 +133,13 @@ absl::StatusOr<std::string> ReadTextFile(const std::string& path, uint64_t max_b
   return text;
 }
 
-absl::StatusOr<nlohmann::json> ParseJsonObject(absl::string_view text, absl::string_view name) {
+absl::StatusOr<nlohmann::json> ParseJsonObject(absl::string_view text, absl::string_view name, ReadFloat read_float) {
   if (const int depth = Depth(text); depth > kMaxDepth) {
     return absl::InvalidArgumentError(
         absl::StrCat(name, ": found brackets nested ", depth, " deep, allowed ", kMaxDepth));
   }
   nlohmann::json value;
-  DocumentBuilder builder(value);
+  DocumentBuilder builder(value, read_float);
   if (!nlohmann::json::sax_parse(text.begin(), text.end(), &builder)) {
     return absl::InvalidArgumentError(absl::StrCat(name, ": ", builder.Error(text.size())));
   }

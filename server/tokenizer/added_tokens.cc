@@ -60,7 +60,10 @@ std::vector<AddedTokens::Part> AddedTokens::Split(absl::string_view text, bool t
     if (done < begin) {
       parts.push_back({text.substr(done, begin - done), std::nullopt});
     }
-    parts.push_back({text.substr(begin, end - begin), token.id});
+    // Blanks that are a token of their own may have been taken by the one before, and then this one is not there.
+    if (begin < end) {
+      parts.push_back({text.substr(begin, end - begin), token.id});
+    }
     done = end;
   }
   if (done < text.size()) {

@@ -247,13 +247,21 @@ void Bpe::EncodeByMerges(absl::string_view word, std::vector<uint32_t>& ids) con
 }
 
 size_t Bpe::WriteSymbols(absl::string_view word, uint32_t* symbols) const {
+  // As in `tokenizers` (bpe/model.rs, merge_word) an unknown character waits for the next one that has a token or is
+  // unknown itself: characters that are spelled by bytes come before it.
   size_t count = 0;
-  bool after_unk = false;  // the last symbol is one that has no token
-  const auto add_unknown = [&] {
-    if (model_.unk_id != kNoToken && !(after_unk && model_.fuse_unk)) {
+  bool waits = false;
+  const auto add_waiting = [&] {
+    if (waits && model_.unk_id != kNoToken) {
       symbols[count++] = model_.unk_id;
     }
-    after_unk = true;
+    waits = false;
+  };
+  const auto add_unknown = [&] {
+    if (!model_.fuse_unk) {
+      add_waiting();
+    }
+    waits = true;
   };
   for (size_t at = 0; at < word.size();) {
     if (!model_.by_characters) {
@@ -261,8 +269,8 @@ size_t Bpe::WriteSymbols(absl::string_view word, uint32_t* symbols) const {
       if (id == kNoToken) {
         add_unknown();
       } else {
+        add_waiting();
         symbols[count++] = id;
-        after_unk = false;
       }
       continue;
     }
@@ -273,18 +281,18 @@ size_t Bpe::WriteSymbols(absl::string_view word, uint32_t* symbols) const {
     const absl::string_view bytes = word.substr(at, num_bytes);
     at += num_bytes;
     if (found != model_.character_ids.end()) {
+      add_waiting();
       symbols[count++] = found->second;
-      after_unk = false;
     } else if (std::all_of(bytes.begin(), bytes.end(),
                            [&](char c) { return model_.byte_ids[static_cast<uint8_t>(c)] != kNoToken; })) {
       for (const char c : bytes) {
         symbols[count++] = model_.byte_ids[static_cast<uint8_t>(c)];
       }
-      after_unk = false;
     } else {
       add_unknown();
     }
   }
+  add_waiting();
   return count;
 }
 

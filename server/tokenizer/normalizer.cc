@@ -60,10 +60,34 @@ std::string Run(const std::shared_ptr<const SentencePieceNormalizer>& step, absl
   return step->Normalize(text);
 }
 
+// Whether the step leaves nothing of the first character.
+struct DropsFirst {
+  absl::string_view text;
+
+  bool operator()(const StripSpaces& step) const {
+    return step.left && (CharacterAt(text, 0).properties & kSpace) != 0;
+  }
+  bool operator()(const StripAccents&) const { return (CharacterAt(text, 0).properties & kAccent) != 0; }
+  bool operator()(const Replace& step) const {
+    if (!step.content.empty()) {
+      return false;
+    }
+    const std::optional<Regex::Match> first = Regex::Matcher(step.pattern, text, Regex::Alphabet::kUtf8).Next(0);
+    return first && first->begin == 0;
+  }
+  template <typename Step>
+  bool operator()(const Step&) const {
+    return false;
+  }
+};
+
 }  // namespace
 
-absl::string_view Normalizer::Apply(absl::string_view text, std::string& storage) const {
+absl::string_view Normalizer::Apply(absl::string_view text, std::string& storage, bool* dropped) const {
   for (const NormalizerStep& step : steps_) {
+    if (dropped != nullptr && !text.empty()) {
+      *dropped = *dropped || std::visit(DropsFirst{text}, step);
+    }
     storage = std::visit([&](const auto& step) { return Run(step, text); }, step);
     text = storage;
   }

@@ -47,8 +47,9 @@ class Normalizer {
   Normalizer() = default;
   explicit Normalizer(std::vector<NormalizerStep> steps) : steps_(std::move(steps)) {}
 
-  // `text` itself where there is nothing to do, else a view of `storage`. n log n.
-  absl::string_view Apply(absl::string_view text, std::string& storage) const;
+  // `text` itself where there is nothing to do, else a view of `storage`. n log n. Sets `dropped`, if it is not null,
+  // to whether the text's first character left nothing behind: what begins the result does not begin the text.
+  absl::string_view Apply(absl::string_view text, std::string& storage, bool* dropped = nullptr) const;
 
   bool empty() const { return steps_.empty(); }
 

@@ -62,6 +62,7 @@ struct Tokenizer::Parts {
         prefix_ids(std::move(spec.prefix_ids)),
         suffix_ids(std::move(spec.suffix_ids)),
         leading_spaces(spec.leading_spaces),
+        first_tokens(std::move(spec.first_tokens)),
         invalid_utf8(spec.invalid_utf8) {
     is_byte.resize(tokens.size());
     keeps_spaces.resize(tokens.size());
@@ -78,9 +79,10 @@ struct Tokenizer::Parts {
   void EncodeRaw(absl::string_view text, bool trusted, std::vector<uint32_t>& ids) const {
     ForEachText(added[0], text, trusted, ids, [&](absl::string_view raw, bool begins_raw) {
       std::string storage;
-      const absl::string_view normalized = normalizer.Apply(raw, storage);
+      bool dropped = false;
+      const absl::string_view normalized = normalizer.Apply(raw, storage, &dropped);
       ForEachText(added[1], normalized, trusted, ids, [&](absl::string_view part, bool begins_part) {
-        pre_tokenizer.Split(part, begins_raw && begins_part, [&](absl::string_view piece) {
+        pre_tokenizer.Split(part, begins_raw && begins_part && !dropped, [&](absl::string_view piece) {
           std::visit([&](const auto& model) { model.Encode(piece, ids); }, model);
         });
       });
@@ -118,6 +120,7 @@ struct Tokenizer::Parts {
   std::vector<uint32_t> prefix_ids;
   std::vector<uint32_t> suffix_ids;
   LeadingSpaces leading_spaces;
+  absl::flat_hash_map<uint32_t, std::string> first_tokens;
   InvalidUtf8 invalid_utf8;
   size_t max_token_bytes = 0;
 };
@@ -169,6 +172,10 @@ absl::string_view Tokenizer::NextBytes(uint32_t id, DecodePosition& position) co
     return bytes;
   }
   const LeadingSpaces& rule = parts_->leading_spaces;
+  if (const auto first = parts_->first_tokens.find(id); first != parts_->first_tokens.end()) {
+    position.over = true;
+    return first->second;
+  }
   const bool counts = !parts_->keeps_spaces[id];
   const size_t spaces = std::min(bytes.find_first_not_of(' '), bytes.size());
   const size_t dropped = counts ? std::min(spaces, position.num_spaces) : 0;
@@ -202,7 +209,10 @@ std::string Tokenizer::DecodeLikeLibrary(absl::Span<const uint32_t> ids, bool sk
     return Decode(ids, skip_special_tokens);
   }
   std::string text, run;  // of byte tokens
-  DecodePosition position = Beginning();
+  // `tokenizers` strips blanks of the whole text at the end, when a run that is not valid shows none any more.
+  const bool strips_text =
+      parts_->invalid_utf8 == InvalidUtf8::kByteTokenRuns && parts_->leading_spaces.of == LeadingSpaces::Of::kText;
+  DecodePosition position = strips_text ? DecodePosition{0, true} : Beginning();
   for (const uint32_t id : ids) {
     if ((skip_special_tokens && IsSpecial(id)) || id >= vocab_size()) {
       continue;
@@ -217,7 +227,8 @@ std::string Tokenizer::DecodeLikeLibrary(absl::Span<const uint32_t> ids, bool sk
     text.append(token.data(), token.size());
   }
   AppendByteRun(run, parts_->invalid_utf8, text);
-  return text;
+  const size_t spaces = std::min(text.find_first_not_of(' '), text.size());
+  return strips_text ? text.substr(std::min(spaces, parts_->leading_spaces.max)) : text;
 }
 
 }  // namespace quire

@@ -1,12 +1,15 @@
 #include "server/tokenizer/tokenizer_json.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <string>
 #include <utility>
 
 #include "absl/container/flat_hash_set.h"
 #include "absl/status/status.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "engine/json_text.h"
 #include "server/tokenizer/json_value.h"
 #include "server/tokenizer/tokenizer_json_model.h"
@@ -15,12 +18,26 @@
 namespace quire {
 namespace {
 
+// Token `id` as decoded text has it.
+void SetToken(const Decoder& decoder, absl::string_view name, uint32_t id, TokenizerSpec& spec) {
+  std::string& bytes = spec.tokens[id];
+  bytes = decoder.Bytes(name);
+  spec.first_tokens.erase(id);
+  if (decoder.leading_spaces.of != LeadingSpaces::Of::kFirstToken) {
+    return;
+  }
+  std::string first = decoder.BytesAtBeginning(name);
+  if (first != absl::string_view(bytes).substr(std::min(bytes.find_first_not_of(' '), bytes.size()))) {
+    spec.first_tokens.emplace(id, std::move(first));
+  }
+}
+
 // The tokens of the vocabulary as decoded text has them.
 void ReadTokens(const Vocabulary& vocabulary, const Decoder& decoder, TokenizerSpec& spec) {
   spec.tokens.resize(vocabulary.names.size());
   spec.is_byte.resize(vocabulary.names.size());
-  for (size_t id = 0; id < vocabulary.names.size(); ++id) {
-    spec.tokens[id] = decoder.Bytes(vocabulary.names[id]);
+  for (uint32_t id = 0; id < vocabulary.names.size(); ++id) {
+    SetToken(decoder, vocabulary.names[id], id, spec);
     spec.is_byte[id] = decoder.Byte(vocabulary.names[id]).has_value();
   }
   spec.leading_spaces = decoder.leading_spaces;
@@ -105,7 +122,7 @@ absl::Status ReadAddedTokens(const Json& list, const Vocabulary& vocabulary, con
         return Refused(absl::StrCat(path, ".content"), list[i]["content"], "a text that the normalizer leaves some of");
       }
     }
-    spec.tokens[token->id] = decoder.Bytes(token->content);
+    SetToken(decoder, token->content, token->id, spec);
     spec.added_tokens.push_back(*std::move(token));
   }
   return absl::OkStatus();
@@ -191,6 +208,43 @@ absl::Status ReadPostProcessor(const Json& value, const std::string& path, bool&
   return ReadTemplate(value, path, spec);
 }
 
+// A number as `tokenizers` reads it: serde_json without its feature float_roundtrip rounds the digits and the power of
+// ten (f64_from_parts of its de.rs), so that the result may be a neighbour of the nearest double. Scores of Unigram
+// pieces decide between paths that differ by no more.
+double FloatOfSerde(absl::string_view text) {
+  constexpr int kMaxPower = 308;
+  const bool is_negative = absl::ConsumePrefix(&text, "-");
+  uint64_t digits = 0;
+  int64_t exponent = 0;
+  bool in_fraction = false, is_full = false;
+  for (; !text.empty() && text.front() != 'e' && text.front() != 'E'; text.remove_prefix(1)) {
+    if (text.front() == '.') {
+      in_fraction = true;
+      continue;
+    }
+    const uint64_t digit = static_cast<uint64_t>(text.front() - '0');
+    is_full = is_full || digits > (UINT64_MAX - digit) / 10;
+    if (is_full) {
+      exponent += in_fraction ? 0 : 1;
+    } else {
+      digits = digits * 10 + digit;
+      exponent -= in_fraction ? 1 : 0;
+    }
+  }
+  int32_t written = 0;
+  if (!text.empty() && absl::SimpleAtoi(text.substr(1), &written)) {
+    exponent += written;
+  }
+  double value = static_cast<double>(digits);
+  for (; exponent < -kMaxPower && value != 0; exponent += kMaxPower) {
+    value /= 1e308;
+  }
+  const int64_t power = std::min<int64_t>(std::abs(exponent), kMaxPower);
+  const double scale = std::strtod(absl::StrCat("1e", power).c_str(), nullptr);
+  value = exponent < 0 ? value / scale : value * scale;
+  return is_negative ? -value : value;
+}
+
 absl::Status ReadAll(const Json& root, TokenizerSpec& spec) {
   if (absl::Status status = CheckKeys(root, "the document",
                                       {"version", "truncation", "padding", "added_tokens", "normalizer",
@@ -236,7 +290,7 @@ absl::Status ReadAll(const Json& root, TokenizerSpec& spec) {
 }  // namespace
 
 absl::StatusOr<TokenizerSpec> ParseTokenizerJson(absl::string_view json, absl::string_view name) {
-  const absl::StatusOr<Json> root = ParseJsonObject(json, name);
+  const absl::StatusOr<Json> root = ParseJsonObject(json, name, &FloatOfSerde);
   if (!root.ok()) {
     return root.status();
   }

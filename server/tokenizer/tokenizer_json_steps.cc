@@ -349,6 +349,7 @@ absl::Status ReadDecoderMetaspace(const Json& value, const std::string& path, De
   decoder.replaced.emplace_back(steps.steps[0].space, " ");
   if (steps.steps[0].prefix != Prefix::kNone) {
     decoder.leading_spaces = {.max = SIZE_MAX, .of = LeadingSpaces::Of::kFirstToken};
+    decoder.hidden_at_beginning = steps.steps[0].space;
   }
   return absl::OkStatus();
 }
@@ -421,6 +422,10 @@ absl::StatusOr<Decoder> ReadDecoder(const Json& value) {
 
 std::optional<uint8_t> Decoder::Byte(absl::string_view name) const {
   return byte_fallback ? ByteOfHexName(name) : std::nullopt;
+}
+
+std::string Decoder::BytesAtBeginning(absl::string_view name) const {
+  return hidden_at_beginning.empty() ? Bytes(name) : absl::StrReplaceAll(name, {{hidden_at_beginning, ""}});
 }
 
 std::string Decoder::Bytes(absl::string_view name) const {

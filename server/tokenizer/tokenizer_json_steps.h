@@ -34,8 +34,11 @@ struct Decoder {
   std::vector<std::pair<std::string, std::string>> replaced = {};  // texts of a name, in order
   bool byte_fallback = false;                                      // <0x41> is the byte 0x41
   LeadingSpaces leading_spaces = {};
+  std::string hidden_at_beginning = {};  // Metaspace's character, which vanishes from a token that begins a text
 
   std::string Bytes(absl::string_view name) const;
+  // The same where it begins a text.
+  std::string BytesAtBeginning(absl::string_view name) const;
   // The byte that `name` stands for by byte_fallback.
   std::optional<uint8_t> Byte(absl::string_view name) const;
 };

@@ -9,6 +9,7 @@
 #include <variant>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "server/tokenizer/added_tokens.h"
 #include "server/tokenizer/bpe.h"
 #include "server/tokenizer/normalizer.h"
@@ -24,7 +25,7 @@ inline constexpr uint32_t kMaxVocabSize = 1 << 20;
 struct LeadingSpaces {
   enum class Of {
     kText,        // at most `max` of the text
-    kFirstToken,  // of the first token
+    kFirstToken,  // of the first token, see first_tokens
     kEachToken,   // at most `max` of each token until one shows something
   };
   size_t max = 0;
@@ -50,6 +51,8 @@ struct TokenizerSpec {
   std::vector<uint32_t> prefix_ids;
   std::vector<uint32_t> suffix_ids;
   LeadingSpaces leading_spaces;
+  // [id] with kFirstToken: the bytes of a token that begins a text, where they are not its others less leading blanks.
+  absl::flat_hash_map<uint32_t, std::string> first_tokens;
   InvalidUtf8 invalid_utf8 = InvalidUtf8::kMaximalSubparts;
 };
 
