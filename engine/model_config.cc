@@ -1,6 +1,8 @@
 #include "engine/model_config.h"
 
 #include <algorithm>
+#include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
@@ -102,9 +104,25 @@ void CheckNumMatrices(KeyReader& keys, const ModelConfig& config) {
 
 }  // namespace
 
+// Layers of a kind have the same tensors, and there may be a hundred thousand of these: one layer of each is counted.
 uint64_t ModelConfig::NumParameters() const {
-  uint64_t sum = 0;
-  for (const TensorSpec& tensor : ExpectedTensors(*this)) sum += tensor.num_parameters;
+  const auto count = [this](std::vector<LayerConfig> some) {
+    ModelConfig part = *this;
+    part.num_layers = static_cast<int32_t>(some.size());
+    part.layers = std::move(some);
+    uint64_t sum = 0;
+    for (const TensorSpec& tensor : ExpectedTensors(part)) sum += tensor.num_parameters;
+    return sum;
+  };
+  const uint64_t outside = count({});
+  uint64_t sum = outside;
+  for (const bool is_moe : {false, true}) {
+    const auto is_kind = [=](const LayerConfig& layer) { return layer.is_moe == is_moe; };
+    const auto one = std::find_if(layers.begin(), layers.end(), is_kind);
+    if (one == layers.end()) continue;
+    const auto num_layers_of_kind = static_cast<uint64_t>(std::count_if(one, layers.end(), is_kind));
+    sum += num_layers_of_kind * (count({*one}) - outside);
+  }
   return sum;
 }
 
