@@ -18,6 +18,15 @@
 namespace quire {
 namespace {
 
+// A shard lies in the directory itself: the index must not lead elsewhere.
+bool IsShardName(const nlohmann::json& value) {
+  constexpr size_t kLongest = 255;  // NAME_MAX
+  if (!value.is_string()) return false;
+  const std::string& name = value.get_ref<const std::string&>();
+  return name.size() <= kLongest && !absl::StrContains(name, '/') && !absl::StrContains(name, '\0') &&
+         absl::EndsWith(name, ".safetensors");
+}
+
 constexpr uint64_t kMaxIndexBytes = 100'000'000;
 
 bool Exists(const std::string& path) {
@@ -138,9 +147,7 @@ absl::Status Checkpoint::AddShards(const std::string& directory, const std::stri
 
   std::set<std::string> shards;
   for (const auto& [name, shard] : map->items()) {
-    // A shard lies in the directory itself: the index must not lead elsewhere.
-    if (!shard.is_string() || absl::StrContains(shard.get_ref<const std::string&>(), '/') ||
-        !absl::EndsWith(shard.get_ref<const std::string&>(), ".safetensors")) {
+    if (!IsShardName(shard)) {
       return error("weight_map[", Quoted(name), "]: found ", Shown(shard), ", allowed: a file name NAME.safetensors");
     }
     shards.insert(shard.get<std::string>());

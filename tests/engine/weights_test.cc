@@ -140,7 +140,8 @@ TEST_F(WeightsTest, ReadsShards) {
   wrong["lm_head.weight"] = "model-00001-of-00002.safetensors";
   WriteIndex({{"weight_map", wrong}});
   EXPECT_THAT(Refusal(), AllOf(HasSubstr("index.json"), HasSubstr("lm_head.weight")));
-  for (const json& shard : {json("../model.safetensors"), json("/etc/passwd"), json("x.bin"), json(3), json(nullptr)}) {
+  for (const json& shard : {json("../model.safetensors"), json("/etc/passwd"), json("x.bin"), json(3), json(nullptr),
+                            json(std::string(300, 'x') + ".safetensors")}) {
     wrong["lm_head.weight"] = shard;
     WriteIndex({{"weight_map", wrong}});
     EXPECT_THAT(Refusal(), HasSubstr("weight_map[\"lm_head.weight\"]: found"));
