@@ -69,11 +69,10 @@ struct DropsFirst {
   }
   bool operator()(const StripAccents&) const { return (CharacterAt(text, 0).properties & kAccent) != 0; }
   bool operator()(const Replace& step) const {
-    if (!step.content.empty()) {
-      return false;
-    }
     const std::optional<Regex::Match> first = Regex::Matcher(step.pattern, text, Regex::Alphabet::kUtf8).Next(0);
-    return first && first->begin == 0;
+    const bool replaces_first = first && first->begin == 0;
+    // What takes the place of several characters stands where the last of them did.
+    return replaces_first && (step.content.empty() || first->end > CharacterAt(text, 0).num_bytes);
   }
   template <typename Step>
   bool operator()(const Step&) const {

@@ -87,6 +87,11 @@ TEST(TokenizerCorners, MetaspaceFirstLooksAtWhereTheTextBeganBeforeItWasNormaliz
                                {"pre_tokenizer", Metaspace("first")}});
   EXPECT_THAT(tokenizer->Encode(" a", false), ElementsAre(0));
   EXPECT_THAT(tokenizer->Encode("a a", false), ElementsAre(1, 0, 1, 0));
+  const json replace = {{"type", "Replace"}, {"pattern", {{"Regex", "b+"}}}, {"content", "a"}};
+  const auto replacing =
+      Make(Bpe({{"a", 0}, {"▁", 1}}), {{"normalizer", replace}, {"pre_tokenizer", Metaspace("first")}});
+  EXPECT_THAT(replacing->Encode("b", false), ElementsAre(1, 0));
+  EXPECT_THAT(replacing->Encode("bb", false), ElementsAre(0));
 }
 
 }  // namespace
