@@ -214,11 +214,16 @@ std::optional<Regex::Match> Regex::Matcher::Next(size_t begin) {
 
 template <Regex::Alphabet alphabet>
 std::optional<Regex::Match> Regex::Matcher::NextIn(size_t begin) {
+  // Most expressions of a list of them begin with few characters: the others are passed over here.
+  const uint16_t* const from_start = regex_.next_.data() + kStart * (size_t{regex_.end_class_} + 1);
   while (begin < text_.size()) {
-    if (const size_t end = EndOfMatchAt<alphabet>(begin); end > begin) {
-      return Match{begin, end};
+    const auto [c, bytes] = regex_.ClassAt<alphabet>(text_, begin);
+    if ((from_start[c] & ~kMatched) != kDead) {
+      if (const size_t end = EndOfMatchAt<alphabet>(begin); end > begin) {
+        return Match{begin, end};
+      }
     }
-    begin += regex_.ClassAt<alphabet>(text_, begin).second;
+    begin += bytes;
   }
   return std::nullopt;
 }
