@@ -8,9 +8,6 @@ namespace {
 // The estimate of what a request takes is multiplied by this before it is held against the deadline: half of all would
 // come too late if it were not, and what comes too late is lost whole.
 constexpr double kMargin = 1.25;
-// And the estimate of what the queue takes by this: there are others to take its place, a queue that is shorter than it
-// might be costs nobody anything, and who waited for nothing could have asked elsewhere.
-constexpr double kQueueMargin = 2;
 
 // From its start to its last token.
 absl::Duration RunTime(const LoadEstimate& load, absl::Time now, const Candidate& candidate) {
@@ -64,7 +61,7 @@ std::optional<Refusal> Judge(const AdmissionLimits& limits, const LoadEstimate& 
   if (candidate.can_start) return std::nullopt;
   const absl::Duration run = kMargin * RunTime(load, now, candidate);
   const absl::Duration wait =
-      kQueueMargin * std::max(load.QueueTime(now, candidate.ahead.num_sequences + 1), load.PrefillTime(now, num_ahead));
+      kMargin * std::max(load.QueueTime(now, candidate.ahead.num_sequences + 1), load.PrefillTime(now, num_ahead));
   if (run <= left && wait + run > left) return Refusal{Ending::kRefused, RetryDelay(wait + run - left)};
   return std::nullopt;
 }

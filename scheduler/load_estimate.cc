@@ -13,6 +13,9 @@ constexpr double kStepDecay = 0.95;
 constexpr double kStepMemorySeconds = 1;
 // Prefills are forgotten when there was none for so long: who refuses everybody measures nothing, and would go on.
 constexpr absl::Duration kMemory = absl::Seconds(10);
+// Positions from which a step says how fast prefilling is: fewer take what any step takes, and a prompt would be
+// refused for what prompts that were cached but for a few tokens took.
+constexpr int32_t kMinPrefillRows = 32;
 // A step counts for at most so many times what was to be expected: one that was held up (a machine that pauses) says
 // little of the next ones, and steps that stay slow are believed soon enough.
 constexpr double kMaxSurprise = 8;
@@ -25,7 +28,7 @@ double Mixed(double mean, double sample, double decay) {
 
 void LoadEstimate::OnStep(absl::Time now, absl::Duration duration, int32_t num_rows, int32_t num_prefill) {
   const double seconds = absl::ToDoubleSeconds(duration);
-  if (2 * num_prefill >= num_rows) {
+  if (num_prefill >= kMinPrefillRows && 2 * num_prefill >= num_rows) {
     if (now - last_prefill_ > kMemory) prefill_rows_ = prefill_seconds_ = 0;
     const double expected = prefill_seconds_ > 0 ? prefill_seconds_ / prefill_rows_ * num_rows : seconds;
     // Sums, not a mean of rates: a long step says more than a short one.

@@ -24,8 +24,8 @@ class LoadEstimate {
   // An output is complete with this many tokens.
   void OnOutput(int32_t num_tokens);
 
-  // To run the positions of prompts, at the rate of steps that mostly did that. Zero if the last one was so long ago
-  // that it says little: a refusal must not outlive its cause.
+  // To run the positions of prompts, at the rate of steps that mostly did that, and many of them. Zero if the last one
+  // was so long ago that it says little: a refusal must not outlive its cause.
   absl::Duration PrefillTime(absl::Time now, int64_t num_tokens) const;
 
   // Until the last of `num_sequences` that wait first in the queue is admitted, by the mean time between admissions

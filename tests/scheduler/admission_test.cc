@@ -17,9 +17,10 @@ LoadEstimate Measured() {
   for (int i = 0; i < 10; ++i) {
     now += absl::Milliseconds(100);
     load.OnScheduled(now, 1, /*queue_is_left=*/true);
-    load.OnStep(now, absl::Milliseconds(10), 10, 10);
+    load.OnStep(now, absl::Milliseconds(100), 100, 100);
     load.OnOutput(50);
   }
+  for (int i = 0; i < 1000; ++i) load.OnStep(now, absl::Milliseconds(10), 8, 0);
   return load;
 }
 
@@ -73,14 +74,14 @@ TEST(Admission, ADeadlineThatThePromptCannotMeetIsRefusedAtOnce) {
 }
 
 TEST(Admission, WhatTheQueueAloneMakesTooLateIsToldWhenToCome) {
-  // Alone it takes 100 ms for the prompt and 500 ms for the output; a quarter is added, and the queue counts twice.
+  // Alone it takes 100 ms for the prompt and 500 ms for the output; a quarter is added, to the queue too.
   Candidate candidate = Waiting(9, 90);  // a second until it starts
-  candidate.deadline = kNow + absl::Milliseconds(2700);
+  candidate.deadline = kNow + absl::Milliseconds(1950);
   const auto refusal = Judge({}, Measured(), kNow, candidate);
   ASSERT_TRUE(refusal);
   EXPECT_EQ(refusal->ending, Ending::kRefused);
   EXPECT_NEAR(absl::ToDoubleSeconds(refusal->retry_delay), 0.05, 0.002);
-  candidate.deadline = kNow + absl::Milliseconds(2800);
+  candidate.deadline = kNow + absl::Milliseconds(2050);
   EXPECT_FALSE(Judge({}, Measured(), kNow, candidate));
   candidate.deadline =
       kNow + absl::Milliseconds(500);  // without a queue it would not be done either: it gets what it can
@@ -110,12 +111,12 @@ TEST(LoadEstimate, AQueueThatStandsStillIsNotTakenForAFastOne) {
 TEST(LoadEstimate, AStepThatWasHeldUpDoesNotShutTheDoor) {
   LoadEstimate load = Measured();
   EXPECT_NEAR(absl::ToDoubleSeconds(load.PrefillTime(kNow, 100)), 0.1, 0.001);
-  load.OnStep(kNow, absl::Seconds(20), 10, 10);  // the machine paused
+  load.OnStep(kNow, absl::Seconds(20), 100, 100);  // the machine paused
   EXPECT_LT(load.PrefillTime(kNow, 100), absl::Milliseconds(250));
   // Nobody was taken for a while: what comes is measured anew.
   const absl::Time later = kNow + absl::Seconds(11);
   EXPECT_EQ(load.PrefillTime(later, 100), absl::ZeroDuration());
-  load.OnStep(later, absl::Milliseconds(1), 10, 10);
+  load.OnStep(later, absl::Milliseconds(10), 100, 100);
   EXPECT_NEAR(absl::ToDoubleSeconds(load.PrefillTime(later, 100)), 0.01, 1e-6);
 }
 
@@ -130,6 +131,12 @@ TEST(LoadEstimate, AnOutputOfManyShortStepsTakesTheirSumHeldUpOrNot) {
   }
   for (int i = 0; i < 150; ++i) load.OnStep(kNow, absl::Milliseconds(100), 8, 0);  // a change lasts
   EXPECT_NEAR(absl::ToDoubleSeconds(load.OutputTime(500)), 50, 5);
+}
+
+TEST(LoadEstimate, AFewPositionsSayNothingOfPrefill) {
+  LoadEstimate load;
+  for (int i = 0; i < 100; ++i) load.OnStep(kNow, absl::Milliseconds(10), 3, 3);  // all but three were cached
+  EXPECT_EQ(load.PrefillTime(kNow, 10'000), absl::ZeroDuration());
 }
 
 TEST(LoadEstimate, StepsThatMostlyDecodeSayNothingOfPrefill) {
