@@ -15,7 +15,7 @@ constexpr double kStepMemorySeconds = 1;
 constexpr absl::Duration kMemory = absl::Seconds(10);
 // Positions from which a step says how fast prefilling is: fewer take what any step takes, and a prompt would be
 // refused for what prompts that were cached but for a few tokens took.
-constexpr int32_t kMinPrefillRows = 32;
+constexpr int32_t kMinPrefillRows = 16;
 // A step counts for at most so many times what was to be expected: one that was held up (a machine that pauses) says
 // little of the next ones, and steps that stay slow are believed soon enough.
 constexpr double kMaxSurprise = 8;
