@@ -1,8 +1,11 @@
 #include "kernels/backend.h"
 
 #include <cstring>
+#include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
 #include "kernels/backend_cpu.h"
 #include "kernels/backend_cuda.h"
 #include "kernels/backend_ref.h"
@@ -304,7 +307,7 @@ void Backend::Sample(const SampleArgs& args) {
   Check(args.rows != nullptr && args.tokens != nullptr, "Sample: rows, tokens");
   for (int64_t r = 0; r < args.logits.rows; ++r) {
     const SampleRow& row = args.rows[r];
-    Check(row.params != nullptr, "Sample: row");
+    Check(row.params != nullptr && (!row.drawn.has_value() || args.drawn != nullptr), "Sample: row");
     const int32_t num_top = row.wants_logprob ? row.num_top : 0;
     Check(num_top >= 0 && num_top <= args.top_stride && (num_top == 0 || args.top != nullptr), "Sample: num_top");
   }
@@ -321,12 +324,32 @@ void Backend::Score(const ScoreArgs& args) {
   DoScore(args);
 }
 
+absl::Status CheckCpuOptions(const BackendOptions& options, BackendKind kind) {
+  if (kind == BackendKind::kCpu) return absl::OkStatus();
+  const BackendOptions unset;
+  const std::pair<bool, absl::string_view> was_set[] = {
+      {options.num_threads != unset.num_threads, "threads"},
+      {options.cpu_bind != unset.cpu_bind, "cpu-bind"},
+      {options.cpu_isa != unset.cpu_isa, "cpu-isa"},
+      {options.prefault != unset.prefault, "prefault"},
+  };
+  for (const auto& [set, flag] : was_set) {
+    if (!set) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat("--", flag, ": is for backend cpu; in use is ", kind == BackendKind::kCuda ? "cuda" : "ref"));
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<std::unique_ptr<Backend>> CreateBackend(const BackendOptions& options) {
-  const bool is_cuda = options.kind == BackendKind::kCuda || (options.kind == BackendKind::kAuto && HasCudaDevice());
-  if (is_cuda) return CreateCudaBackend(options);
+  const BackendKind kind = options.kind != BackendKind::kAuto ? options.kind
+                           : HasCudaDevice()                  ? BackendKind::kCuda
+                                                              : BackendKind::kCpu;
+  if (absl::Status status = CheckCpuOptions(options, kind); !status.ok()) return status;
+  if (kind == BackendKind::kCuda) return CreateCudaBackend(options);
   if (!options.deterministic.value_or(true))
-    return absl::InvalidArgumentError("deterministic: found false, allowed true: backends cpu and ref always are");
-  if (options.kind == BackendKind::kRef) return CreateRefBackend();
+    return absl::InvalidArgumentError("--deterministic: found false, allowed true: backends cpu and ref always are");
+  if (kind == BackendKind::kRef) return CreateRefBackend();
   return CreateCpuBackend(options);
 }
 

@@ -56,7 +56,7 @@ struct BackendOptions {
   int num_threads = 0;
   // `cpu` only. CPUs to pin the workers to, one each, repeated if fewer. Empty: pinned only where the affinity mask is
   // narrower than the machine.
-  std::vector<int> cpu_bind;
+  std::vector<int> cpu_bind = {};
   // `cpu` only. "auto", "avx512_bf16", "avx512", "avx2", "portable". An instruction set that this CPU lacks is an
   // error.
   std::string cpu_isa = "auto";
@@ -162,6 +162,9 @@ class Backend {
 // The weight, without its data, that packing `parts` gives, slabs without their offsets. Checks PackLinear's contract
 // for the backends.
 LinearWeight PackedShape(absl::Span<const MatrixSource> parts, WeightFormat format);
+
+// INVALID_ARGUMENT names an option that is of `cpu` only and was set, where `kind` (not kAuto) is another.
+absl::Status CheckCpuOptions(const BackendOptions& options, BackendKind kind);
 
 // INVALID_ARGUMENT names the option, what was found and what is allowed.
 absl::StatusOr<std::unique_ptr<Backend>> CreateBackend(const BackendOptions& options);

@@ -87,7 +87,7 @@ class Containment : public testing::TestWithParam<BackendKind> {
     EngineOptions options = BundledModelOptions(GetParam());
     options.kv_cache_bytes = 1536 * 16 * 40;  // 40 blocks
     options.max_model_len = 200;
-    options.backend.num_threads = 1;
+    if (GetParam() == BackendKind::kCpu) options.backend.num_threads = 1;
     return options;
   }
 

@@ -91,7 +91,7 @@ class ModelLaws : public testing::TestWithParam<Case> {
     options.kv_cache_bytes = uint64_t{2} << 20;
     options.max_num_batched_tokens = 256;
     options.enable_prefix_caching = false;
-    options.backend.num_threads = 2;
+    if (!is_ref()) options.backend.num_threads = 2;
     return options;
   }
 

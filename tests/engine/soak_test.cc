@@ -13,7 +13,7 @@ namespace {
 soak::Load On(BackendKind kind) {
   return [kind](EngineOptions options, int num_threads) {
     options.backend.kind = kind;
-    options.backend.num_threads = num_threads;
+    if (kind == BackendKind::kCpu) options.backend.num_threads = num_threads;
     return LoadModel(options);
   };
 }
