@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <limits>
 #include <numeric>
+#include <optional>
 #include <utility>
 
 #include "kernels/check.h"
@@ -275,6 +276,9 @@ void BackendModelRunner::SampleSlice(int32_t begin, int32_t end, const Batch& ba
                             .banned = bans ? absl::MakeConstSpan(request.stop_ids) : absl::Span<const uint32_t>(),
                             .bias = request.logit_bias,
                             .counts = sequence.counts(),
+                            .drawn = chunk.takes_drawn && !sequence.counts().empty()
+                                         ? std::optional(previous_step().first_draws[chunk.source])
+                                         : std::nullopt,
                             .wants_logprob = request.num_logprobs.has_value(),
                             .num_top = draw.num_top});
   }
@@ -287,7 +291,8 @@ void BackendModelRunner::SampleSlice(int32_t begin, int32_t end, const Batch& ba
                     .rows = sample_rows_.data(),
                     .tokens = step.sampled.data() + begin,
                     .top = step.top.data() + int64_t{begin} * kMaxTop,
-                    .top_stride = kMaxTop});
+                    .top_stride = kMaxTop,
+                    .drawn = previous_step().sampled.data()});
 }
 
 void BackendModelRunner::MakeRoomForScores(const Batch& batch) {

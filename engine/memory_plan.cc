@@ -187,17 +187,20 @@ void PlanWorkspaces(const ModelConfig& config, const EngineOptions& options, con
 }
 
 // What `cuda` has no kernels for is refused here, before anything is loaded.
-absl::Status CheckBackendRuns(const ModelConfig& config, const Backend& backend) {
-  if (backend.kind() != BackendKind::kCuda) return absl::OkStatus();
-  const auto refuse = [&](absl::string_view what) {
-    return absl::UnimplementedError(absl::StrCat("backend cuda: ", config.architecture, " ", what,
-                                                 ", which backends cpu and ref compute and cuda does not"));
+absl::Status CheckCudaRuns(const ModelConfig& config, const EngineOptions& options) {
+  const auto refuse = [&](absl::string_view found, absl::string_view allowed) {
+    return absl::UnimplementedError(absl::StrCat("backend cuda: ", config.architecture, ": found ", found,
+                                                 ", allowed: ", allowed, "; --backend cpu computes it"));
   };
   constexpr int32_t kMaxGroup = 64, kMaxHeadDim = 256;
-  if (config.latent.has_value()) return refuse("has latent attention");
-  if (config.moe.has_value()) return refuse("has a mixture of experts");
-  if (config.q_heads / config.kv_heads > kMaxGroup || config.head_dim > kMaxHeadDim)
-    return refuse("has more than 64 query heads for a KV head, or heads of more than 256 dims");
+  if (config.latent.has_value()) return refuse("latent attention", "MHA, MQA and GQA");
+  if (config.moe.has_value()) return refuse("a mixture of experts", "dense MLPs");
+  if (const int32_t group = config.q_heads / config.kv_heads; group > kMaxGroup)
+    return refuse(absl::StrCat(group, " query heads for a KV head"), absl::StrCat("at most ", kMaxGroup));
+  if (config.head_dim > kMaxHeadDim)
+    return refuse(absl::StrCat("heads of ", config.head_dim, " dims"), absl::StrCat("at most ", kMaxHeadDim));
+  if (options.quantization != BlockFormat::kNone)
+    return refuse("--quantization", "none: weights in float32, bfloat16 and float16");
   return absl::OkStatus();
 }
 
@@ -235,11 +238,12 @@ absl::StatusOr<uint64_t> KvCacheBytes(const ModelConfig& config, const EngineOpt
 absl::StatusOr<MemoryPlan> MakeMemoryPlan(const ModelConfig& config, const EngineOptions& options,
                                           const Backend& backend) {
   if (absl::Status status = CheckFlags(options); !status.ok()) return status;
-  if (absl::Status status = CheckBackendRuns(config, backend); !status.ok()) return status;
+  if (backend.kind() == BackendKind::kCuda) {
+    if (absl::Status status = CheckCudaRuns(config, options); !status.ok()) return status;
+  }
   if (!backend.has_graphs() && (options.enforce_eager || options.lazy_graphs)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(options.enforce_eager ? "--enforce-eager" : "--lazy-graphs",
-                     ": is for CUDA graphs, which backend cuda has without --deterministic; none are in use here"));
+    return absl::InvalidArgumentError(absl::StrCat(options.enforce_eager ? "--enforce-eager" : "--lazy-graphs",
+                                                   ": is for the CUDA graphs of backend cuda, which is not in use"));
   }
   MemoryPlan plan;
   plan.dtype = options.dtype.value_or(config.dtype);
@@ -261,6 +265,11 @@ absl::StatusOr<MemoryPlan> MakeMemoryPlan(const ModelConfig& config, const Engin
   if (!max_model_len.ok()) return max_model_len.status();
   plan.max_model_len = *max_model_len;
   if (absl::Status status = PlanWeights(config, options, backend, plan); !status.ok()) return status;
+  if (backend.kind() == BackendKind::kCuda && plan.has_quantized_weights) {
+    return absl::UnimplementedError(absl::StrCat("backend cuda: ", options.model, ": found weights in ",
+                                                 plan.weight_dtype,
+                                                 ", allowed: float32, bfloat16, float16; --backend cpu computes them"));
+  }
   PlanWorkspaces(config, options, backend, plan);
   plan.scheduler = {
       .block_size = options.block_size,

@@ -17,7 +17,7 @@ absl::StatusOr<std::unique_ptr<Backend>> CreateCudaBackend(const BackendOptions&
 
 // A backend of which only sizes can be asked, for a device with `device_bytes` of free memory that need not be there:
 // in every build.
-std::unique_ptr<Backend> CreatePlannedCudaBackend(uint64_t device_bytes, bool deterministic = false);
+std::unique_ptr<Backend> CreatePlannedCudaBackend(uint64_t device_bytes);
 
 // Whether this build has CUDA and the machine a device.
 bool HasCudaDevice();

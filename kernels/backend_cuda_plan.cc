@@ -15,8 +15,7 @@ namespace {
 
 class PlannedCudaBackend final : public Backend {
  public:
-  PlannedCudaBackend(uint64_t device_bytes, bool deterministic)
-      : device_bytes_(device_bytes), deterministic_(deterministic) {}
+  explicit PlannedCudaBackend(uint64_t device_bytes) : device_bytes_(device_bytes) {}
 
   BackendKind kind() const override { return BackendKind::kCuda; }
   std::string Description() const override {
@@ -25,7 +24,7 @@ class PlannedCudaBackend final : public Backend {
   KeyLayout key_layout() const override { return KeyLayout::kRows; }
   std::optional<uint64_t> FreeBytes() const override { return device_bytes_; }
   int32_t run_ahead() const override { return 1; }
-  bool has_graphs() const override { return !deterministic_; }
+  bool has_graphs() const override { return true; }
   size_t PackedBytes(int64_t n, int64_t k, WeightFormat format) const override {
     return static_cast<size_t>(n * RowBytes(format.dtype, k));
   }
@@ -59,13 +58,12 @@ class PlannedCudaBackend final : public Backend {
   void DoScore(const ScoreArgs&) override { Computes(); }
 
   const uint64_t device_bytes_;
-  const bool deterministic_;
 };
 
 }  // namespace
 
-std::unique_ptr<Backend> CreatePlannedCudaBackend(uint64_t device_bytes, bool deterministic) {
-  return std::make_unique<PlannedCudaBackend>(device_bytes, deterministic);
+std::unique_ptr<Backend> CreatePlannedCudaBackend(uint64_t device_bytes) {
+  return std::make_unique<PlannedCudaBackend>(device_bytes);
 }
 
 }  // namespace quire

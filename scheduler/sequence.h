@@ -49,7 +49,7 @@ class Sequence {
   // tokens().size().
   int32_t num_in_flight() const { return num_in_flight_; }
   int32_t len() const { return static_cast<int32_t>(tokens_.size()) + num_in_flight_; }
-  // Of all tokens, if the request has penalties; else empty.
+  // Of all tokens(), if the request has penalties; else empty.
   absl::Span<const TokenCount> counts() const { return seen_.counts(); }
   // Of a group of layers, numbered as in KvCacheSpec.
   const BlockTable& block_table(int32_t group = 0) const { return blocks_[group]; }
@@ -67,11 +67,10 @@ class Sequence {
   int32_t num_pending() const { return len() - num_computed_; }
 
   // Nothing of it can run before the host has seen the token in flight: it is the last that it may have; or outputs
-  // begin with it, which are sequences of their own from then on; or the draw after it asks how often it was drawn. (A
-  // stop id does not hold it up: what runs after one is discarded.)
+  // begin with it, which are sequences of their own from then on. (A stop id does not hold it up: what runs after one
+  // is discarded.)
   bool AwaitsToken() const {
-    return num_in_flight_ > 0 &&
-           (num_output() + num_in_flight_ == int64_t{max_tokens_} || num_outputs_ > 1 || has_penalties_);
+    return num_in_flight_ > 0 && (num_output() + num_in_flight_ == int64_t{max_tokens_} || num_outputs_ > 1);
   }
 
   // The longest that it can get, prompt and output.

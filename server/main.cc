@@ -51,8 +51,10 @@ int Serve(const Options& options) {
 
 // The machine's, or one of a device that is elsewhere.
 absl::StatusOr<std::unique_ptr<Backend>> BackendToPlanFor(const Options& options) {
-  if (options.device_memory.has_value())
-    return CreatePlannedCudaBackend(*options.device_memory, options.engine.backend.deterministic.value_or(false));
+  if (options.device_memory.has_value()) {
+    if (absl::Status status = CheckCpuOptions(options.engine.backend, BackendKind::kCuda); !status.ok()) return status;
+    return CreatePlannedCudaBackend(*options.device_memory);
+  }
   absl::StatusOr<std::unique_ptr<Backend>> backend = CreateBackend(options.engine.backend);
   if (backend.ok() || options.engine.backend.kind != BackendKind::kCuda) return backend;
   return absl::Status(backend.status().code(), absl::StrCat(backend.status().message(),

@@ -23,6 +23,7 @@ struct ActivationKernel {
   };
   static constexpr int kThreads = 256;
   static constexpr int kMinCtas = 4;
+  static constexpr int kSharedBytes = 0;
 
   static QUIRE_DEVICE float Activated(const Params& p, float x) {
     switch (p.kind) {
@@ -55,7 +56,7 @@ void Activation(const ActivationArgs& args, Device& device) {
   WithElement(args.y.dtype, [&]<typename T>(T) {
     using Kernel = ActivationKernel<T>;
     const auto ctas_per_row = static_cast<int32_t>(CeilDiv<int64_t>(args.y.cols, Kernel::kThreads));
-    device.template Run<Kernel>(args.y.rows * ctas_per_row, 0,
+    device.template Run<Kernel>(args.y.rows * ctas_per_row,
                                 {args.x.template Row<float>(0), args.x.row_stride, args.y.template Row<T>(0),
                                  args.y.row_stride, args.y.cols, ctas_per_row, args.kind, args.cap});
   });

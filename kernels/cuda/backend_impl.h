@@ -84,14 +84,14 @@ class CudaBackend final : public Backend {
   absl::Status AwaitStep() override;
   int32_t run_ahead() const override { return kMaxSteps - 1; }
   void Replay(int64_t key, absl::FunctionRef<void()> operations) override;
-  bool has_graphs() const override { return !deterministic_; }
+  bool has_graphs() const override { return true; }
 
  private:
   static constexpr int32_t kMaxSteps = 2;  // under way at once
 
   void DoEmbedding(const EmbeddingArgs& args) override {
     EmbeddingArgs on_device = args;
-    on_device.drawn = static_cast<const SampledToken*>(results_.data());  // still those of the step before
+    on_device.drawn = drawn();
     on_device.ids = StageOnce(args.ids, static_cast<size_t>(args.x.rows));
     cuda::Embedding(on_device, *device_);
   }
@@ -135,6 +135,8 @@ class CudaBackend final : public Backend {
     return reinterpret_cast<T*>(static_cast<char*>(results_.data()) + at);
   }
 
+  const SampledToken* drawn() const { return static_cast<const SampledToken*>(drawn_.data()); }
+
   // The chunks of a group of layers on the device, and whether the work list is theirs.
   struct StepPlan {
     const AttentionChunk* host;
@@ -174,6 +176,13 @@ class CudaBackend final : public Backend {
     staging_.Send(*device_);
     table_staging_.Send(*device_);
   }
+  // Of the step, all but the sampler's rows.
+  void ForgetStaged() {
+    staging_.Clear();
+    table_staging_.Clear();
+    plans_.clear();
+    planned_ = nullptr;
+  }
   static void CheckSame(const void* found, const void* recorded) {
     Check(found == recorded, "a graph's inputs are staged elsewhere than when it was made");
   }
@@ -186,8 +195,8 @@ class CudaBackend final : public Backend {
   Staging<Device> staging_, table_staging_, row_staging_;
   std::vector<StepPlan> plans_;
   const StepPlan* planned_ = nullptr;  // whose work list is in attention_plan_
-  // What the step brings, on the device; its tokens stay there to feed the next one.
-  Buffer results_;
+  // What the step brings, on the device; the tokens that the step before brought, to feed this one.
+  Buffer results_, drawn_;
   size_t max_draws_ = 0;
   size_t num_drawn_ = 0;     // in this step
   size_t results_used_ = 0;  // bytes
@@ -208,6 +217,7 @@ class CudaBackend final : public Backend {
     std::vector<std::function<void()>> stage;
   };
   std::map<int64_t, Recording> recordings_;
+  bool makes_graph_ = false;        // any number of the rows may be filling ones
   Recording* recording_ = nullptr;  // that is being made
 
   std::array<UnderWay, kMaxSteps> under_way_;  // of step number s: [s % kMaxSteps]
@@ -257,13 +267,11 @@ absl::StatusOr<LinearWeight> CudaBackend<Device>::PackLinear(absl::Span<const Ma
 
 template <typename Device>
 absl::Status CudaBackend<Device>::AllocateWorkspace(const WorkspaceShape& shape) {
-  const DeviceInfo& info = device_->info();
-  if (const size_t shared = AttentionSharedBytes(shape.head_dim, shape.q_heads / shape.kv_heads);
-      shared > info.max_shared_bytes) {
-    return absl::UnimplementedError(absl::StrFormat(
-        "backend cuda: found %s, whose CTAs have %d bytes of shared memory; attention with %d query heads "
-        "for a KV head and heads of %d dims takes %d",
-        info.name, info.max_shared_bytes, shape.q_heads / shape.kv_heads, shape.head_dim, shared));
+  const int32_t group = shape.q_heads / shape.kv_heads;
+  if (absl::Status status =
+          CheckSharedMemory(device_->info(), AttentionSharedBytes(shape.head_dim, group), group, shape.head_dim);
+      !status.ok()) {
+    return status;
   }
   const auto allocate = [&](size_t bytes, Buffer& buffer) {
     absl::StatusOr<Buffer> allocated = device_->Allocate(bytes);
@@ -273,6 +281,7 @@ absl::Status CudaBackend<Device>::AllocateWorkspace(const WorkspaceShape& shape)
   absl::Status status = allocate(Device::LinearWorkspaceBytes(), linear_workspace_);
   if (status.ok()) status = allocate(AttentionWorkspaceBytes(shape, device_->info().num_sms), attention_workspace_);
   if (status.ok()) status = allocate(ResultBytes(shape), results_);
+  if (status.ok()) status = allocate(DrawnBytes(shape), drawn_);
   if (status.ok()) status = staging_.Allocate(StagingBytes(shape), *device_);
   if (status.ok()) status = table_staging_.Allocate(TableStagingBytes(shape), *device_);
   if (status.ok()) status = row_staging_.Allocate(RowStagingBytes(shape), *device_);
@@ -303,7 +312,7 @@ const typename CudaBackend<Device>::StepPlan& CudaBackend<Device>::PlanFor(const
   for (size_t c = 0; c < num_chunks; ++c) {
     if (args.chunks[c].num_rows > 0) (args.chunks[c].num_rows == 1 ? plan.has_decodes : plan.has_prefills) = true;
   }
-  plan.has_decodes |= recording_ != nullptr;  // else a graph that is made of filling rows would have none
+  plan.has_decodes |= makes_graph_;  // else one that is made of filling rows would have none
   plans_.push_back(plan);
   planned_ = nullptr;
   return plans_.back();
@@ -342,8 +351,11 @@ void CudaBackend<Device>::DoPagedAttention(const PagedAttentionArgs& args) {
   context.has_plan = planned_ == &step;
   context.has_decodes = step.has_decodes;
   context.has_prefills = step.has_prefills;
+  // A graph's rows are decodes, whose number changes: each has a tile, and those of filling rows find nothing to do.
   context.num_prefill_items =
-      NumPrefillItems(args.chunks, args.num_chunks, args.q_heads / args.kv.kv_heads, deterministic_);
+      makes_graph_ && deterministic_
+          ? args.num_chunks
+          : NumPrefillItems(args.chunks, args.num_chunks, args.q_heads / args.kv.kv_heads, deterministic_);
   cuda::PagedAttention(on_device, context, *device_);
   planned_ = &step;
 }
@@ -384,7 +396,7 @@ void CudaBackend<Device>::LaunchSample(const quire::SampleArgs& args, SampledTok
       Check(count > 0, "Sample: a row names an id twice");  // what it names once there is room for
     }
     const auto [host_rows, rows] = row_staging_.template Next<SampleRow>(count);
-    for (size_t r = 0; r < count; ++r) host_rows[r] = StageRow(left[r], vocab, row_staging_);
+    for (size_t r = 0; r < count; ++r) host_rows[r] = StageRow(left[r], vocab, drawn(), row_staging_);
     row_staging_.Send(*device_);
     Tensor logits = args.logits;
     logits.data = args.logits.template Row<float>(begin);
@@ -429,15 +441,20 @@ void CudaBackend<Device>::DoScore(const ScoreArgs& args) {
 
 template <typename Device>
 void CudaBackend<Device>::Replay(int64_t key, absl::FunctionRef<void()> operations) {
-  if (!has_graphs()) return operations();
   const auto [it, is_new] = recordings_.try_emplace(key);
   Recording& recording = it->second;
   if (is_new) {
+    makes_graph_ = true;
+    // Once by themselves: what drivers and libraries load and choose at a first call has no place in a capture.
+    operations();
+    if (!device_->Synchronize().ok()) return;
+    ForgetStaged();
     recording_ = &recording;
     device_->BeginCapture();
     operations();
     recording.graph = device_->EndCapture();
     recording_ = nullptr;
+    makes_graph_ = false;
     staging_.Rewind();
     table_staging_.Rewind();
   }
@@ -449,11 +466,10 @@ void CudaBackend<Device>::Replay(int64_t key, absl::FunctionRef<void()> operatio
 template <typename Device>
 absl::Status CudaBackend<Device>::BeginStep() {
   Check(num_begun_ - num_awaited_ < kMaxSteps, "a step begins before the one before the last was awaited");
-  staging_.Clear();
-  table_staging_.Clear();
+  ForgetStaged();
   row_staging_.Clear();
-  plans_.clear();
   under_way_[num_begun_++ % kMaxSteps].deliveries.clear();
+  device_->CopyOnDevice(drawn_.data(), results_.data(), num_drawn_ * sizeof(SampledToken));
   num_drawn_ = 0;
   results_used_ = StagedBytes<SampledToken>(max_draws_);
   return device_->status();

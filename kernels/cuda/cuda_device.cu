@@ -2,14 +2,11 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
 #include "kernels/cuda/cuda_device.cuh"
 #include "kernels/linear/cublas_lt.cuh"
 
 namespace quire::cuda {
 namespace {
-
-constexpr int32_t kMinCapability = 80;  // mma of bfloat16, cp.async
 
 absl::Status ToStatus(cudaError_t error, const char* what) {
   if (error == cudaSuccess) return absl::OkStatus();
@@ -21,9 +18,7 @@ absl::Status ToStatus(cudaError_t error, const char* what) {
 absl::StatusOr<std::unique_ptr<CudaDevice>> CudaDevice::Create(bool deterministic) {
   int num_devices = 0;
   if (const cudaError_t error = cudaGetDeviceCount(&num_devices); error != cudaSuccess || num_devices == 0) {
-    return absl::UnavailableError(absl::StrCat("backend cuda: found no CUDA device (",
-                                               error == cudaSuccess ? "none is visible" : cudaGetErrorString(error),
-                                               "); --backend cpu needs none"));
+    return NoDevice(error == cudaSuccess ? "none is visible" : cudaGetErrorString(error));
   }
   cudaDeviceProp properties;
   size_t free_bytes = 0, total_bytes = 0;
@@ -31,24 +26,22 @@ absl::StatusOr<std::unique_ptr<CudaDevice>> CudaDevice::Create(bool deterministi
   status.Update(ToStatus(cudaGetDeviceProperties(&properties, 0), "properties of device 0"));
   status.Update(ToStatus(cudaMemGetInfo(&free_bytes, &total_bytes), "memory of device 0"));
   if (!status.ok()) return status;
-  if (properties.major * 10 + properties.minor < kMinCapability) {
-    return absl::UnimplementedError(
-        absl::StrFormat("backend cuda: found %s of compute capability %d.%d, allowed 8.0 "
-                        "and later",
-                        properties.name, properties.major, properties.minor));
-  }
-  std::unique_ptr<CudaDevice> device(new CudaDevice({.name = properties.name,
-                                                     .major = properties.major,
-                                                     .minor = properties.minor,
-                                                     .num_sms = properties.multiProcessorCount,
-                                                     .max_shared_bytes = properties.sharedMemPerBlockOptin,
-                                                     .total_bytes = total_bytes,
-                                                     .free_bytes = free_bytes}));
+  const DeviceInfo info{.name = properties.name,
+                        .major = properties.major,
+                        .minor = properties.minor,
+                        .num_sms = properties.multiProcessorCount,
+                        .max_shared_bytes = properties.sharedMemPerBlockOptin,
+                        .total_bytes = total_bytes,
+                        .free_bytes = free_bytes};
+  if (absl::Status capable = CheckCapability(info); !capable.ok()) return capable;
+  std::unique_ptr<CudaDevice> device(new CudaDevice(info));
   device->Require(cudaStreamCreateWithFlags(&device->stream_, cudaStreamNonBlocking), "a stream");
   for (cudaEvent_t& mark : device->marks_)
     device->Require(cudaEventCreateWithFlags(&mark, cudaEventDisableTiming), "an event");
-  device->blas_ = std::make_unique<CublasLt>(deterministic);
   if (!device->status().ok()) return device->status();
+  absl::StatusOr<std::unique_ptr<CublasLt>> blas = CublasLt::Create(deterministic);
+  if (!blas.ok()) return blas.status();
+  device->blas_ = *std::move(blas);
   return device;
 }
 
@@ -77,10 +70,7 @@ absl::StatusOr<Buffer> CudaDevice::Allocate(size_t bytes) {
     (void)cudaGetLastError();  // it is reported here and must not be found later
     size_t free_bytes = 0, total_bytes = 0;
     (void)cudaMemGetInfo(&free_bytes, &total_bytes);
-    return absl::ResourceExhaustedError(
-        absl::StrFormat("device memory: needed %d bytes more, free %d of %d; a smaller --kv-cache-memory, "
-                        "--max-num-batched-tokens or --max-model-len fits",
-                        bytes, free_bytes, total_bytes));
+    return OutOfDeviceMemory(bytes, free_bytes, total_bytes);
   }
   if (absl::Status status = ToStatus(cudaMemsetAsync(data, 0, bytes, stream_), "clearing memory"); !status.ok()) {
     cudaFree(data);

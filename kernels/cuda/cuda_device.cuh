@@ -25,13 +25,14 @@
 
 namespace quire::cuda {
 
-template <typename Kernel>
+// Its shared memory is part of its name: tests/kernels/cuda/check_resources.py finds it there.
+template <typename Kernel, int kSharedBytes = Kernel::kSharedBytes>
 __global__ void __launch_bounds__(Kernel::kThreads, Kernel::kMinCtas)
     Entry(const __grid_constant__ typename Kernel::Params params) {
   Kernel::Run(CudaThread(), params);
 }
 
-class CublasLt;  // kernels/linear/cuda_linear.cu
+class CublasLt;  // kernels/linear/cublas_lt.cuh
 
 class CudaDevice {
  public:
@@ -70,20 +71,21 @@ class CudaDevice {
 
   // CTAs of a kernel that the device holds at once.
   template <typename Kernel>
-  int64_t MaxCtas(size_t shared_bytes) {
-    Prepare<Kernel>(shared_bytes);
+  int64_t MaxCtas() {
+    Prepare<Kernel>();
     int& per_sm = max_ctas_[reinterpret_cast<const void*>(&Entry<Kernel>)];
     if (per_sm == 0)
-      Require(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&per_sm, Entry<Kernel>, Kernel::kThreads, shared_bytes),
-              "occupancy");
+      Require(
+          cudaOccupancyMaxActiveBlocksPerMultiprocessor(&per_sm, Entry<Kernel>, Kernel::kThreads, Kernel::kSharedBytes),
+          "occupancy");
     return int64_t{Max(per_sm, 1)} * info_.num_sms;
   }
 
   template <typename Kernel>
-  void Run(int64_t num_ctas, size_t shared_bytes, const typename Kernel::Params& params) {
+  void Run(int64_t num_ctas, const typename Kernel::Params& params) {
     if (num_ctas == 0 || !status_.ok()) return;
-    Prepare<Kernel>(shared_bytes);
-    Entry<Kernel><<<static_cast<unsigned>(num_ctas), Kernel::kThreads, shared_bytes, stream_>>>(params);
+    Prepare<Kernel>();
+    Entry<Kernel><<<static_cast<unsigned>(num_ctas), Kernel::kThreads, Kernel::kSharedBytes, stream_>>>(params);
     Require(cudaGetLastError(), "a kernel's launch");
   }
 
@@ -102,14 +104,12 @@ class CudaDevice {
 
   // A kernel may have more than 48 KiB of shared memory only after this.
   template <typename Kernel>
-  void Prepare(size_t shared_bytes) {
-    if (shared_bytes <= 48 * 1024) return;
-    size_t& allowed = shared_allowed_[reinterpret_cast<const void*>(&Entry<Kernel>)];
-    if (shared_bytes <= allowed) return;
-    Require(cudaFuncSetAttribute(Entry<Kernel>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                 static_cast<int>(shared_bytes)),
-            "shared memory of a kernel");
-    allowed = shared_bytes;
+  void Prepare() {
+    if constexpr (Kernel::kSharedBytes > 48 * 1024) {
+      if (!prepared_.insert(reinterpret_cast<const void*>(&Entry<Kernel>)).second) return;
+      Require(cudaFuncSetAttribute(Entry<Kernel>, cudaFuncAttributeMaxDynamicSharedMemorySize, Kernel::kSharedBytes),
+              "shared memory of a kernel");
+    }
   }
 
   DeviceInfo info_;
@@ -118,7 +118,7 @@ class CudaDevice {
   cudaEvent_t marks_[2] = {nullptr, nullptr};
   std::unique_ptr<CublasLt> blas_;
   // By kernel.
-  std::map<const void*, size_t> shared_allowed_;
+  std::set<const void*> prepared_;
   std::map<const void*, int> max_ctas_;
 };
 

@@ -1,4 +1,5 @@
-// What the backend asks of a device before anything runs on it.
+// What the backend asks of a device before anything runs on it, and how it says what is amiss: one line each. Plain
+// C++, so that it is tested where there is no device.
 
 #ifndef QUIRE_KERNELS_CUDA_DEVICE_INFO_H_
 #define QUIRE_KERNELS_CUDA_DEVICE_INFO_H_
@@ -6,6 +7,9 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
+
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
 
 namespace quire::cuda {
 
@@ -17,6 +21,16 @@ struct DeviceInfo {
   uint64_t total_bytes = 0;
   uint64_t free_bytes = 0;  // before this process took any
 };
+
+// UNAVAILABLE.
+absl::Status NoDevice(absl::string_view why);
+
+// UNIMPLEMENTED: a compute capability below 8.0; CTAs with less than `needed` bytes of shared memory.
+absl::Status CheckCapability(const DeviceInfo& info);
+absl::Status CheckSharedMemory(const DeviceInfo& info, size_t needed, int32_t group, int32_t head_dim);
+
+// RESOURCE_EXHAUSTED: what was asked for, what is free, and the flags that fit it in.
+absl::Status OutOfDeviceMemory(size_t needed, size_t free_bytes, size_t total_bytes);
 
 }  // namespace quire::cuda
 

@@ -1,8 +1,8 @@
 // What the code of CUDA kernels needs of numbers, on the device and in the emulation of the tests alike: the one place
 // where the two differ in arithmetic.
 //
-// A kernel is a struct K with `Params` (trivially copyable), `kThreads`, `kMinCtas` (CTAs that share a multiprocessor)
-// and
+// A kernel is a struct K with `Params` (trivially copyable), `kThreads`, `kMinCtas` (CTAs that share a multiprocessor),
+// `kSharedBytes` (of a CTA) and
 //
 //   template <typename Thread> static QUIRE_DEVICE void Run(const Thread& thread, const Params& params);
 //

@@ -28,7 +28,7 @@ size_t RowStagingBytes(const WorkspaceShape& shape) {
   constexpr size_t kMaxForMany = size_t{64} << 20;
   const auto vocab = static_cast<size_t>(shape.vocab_size);
   const size_t of_any = StagedBytes<SampleRow>(1) + StagedBytes<uint32_t>(CeilDiv<size_t>(vocab, 32)) +
-                        StagedBytes<TokenCount>(std::min(vocab, static_cast<size_t>(shape.max_context)));
+                        StagedBytes<TokenCount>(std::min(vocab, static_cast<size_t>(shape.max_context)) + 1);
   const size_t of_many = of_any + StagedBytes<TokenBias>(std::min(vocab, kManyBiases));
   return std::max(of_any + StagedBytes<TokenBias>(vocab),
                   std::min(static_cast<size_t>(shape.max_head_rows) * of_many, kMaxForMany));
@@ -44,9 +44,11 @@ size_t ResultBytes(const WorkspaceShape& shape) {
          (MaxDraws(shape) + rows) * kMaxTop * StagedBytes<TokenLogprob>(1) + rows * StagedBytes<float>(1);
 }
 
+size_t DrawnBytes(const WorkspaceShape& shape) { return StagedBytes<SampledToken>(MaxDraws(shape)); }
+
 size_t WorkspaceBytes(const WorkspaceShape& shape, int32_t num_sms, size_t linear_workspace_bytes) {
   return linear_workspace_bytes + AttentionWorkspaceBytes(shape, num_sms) + StagingBytes(shape) +
-         TableStagingBytes(shape) + RowStagingBytes(shape) + ResultBytes(shape);
+         TableStagingBytes(shape) + RowStagingBytes(shape) + ResultBytes(shape) + DrawnBytes(shape);
 }
 
 }  // namespace quire::cuda

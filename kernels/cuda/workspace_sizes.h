@@ -33,6 +33,8 @@ size_t RowStagingBytes(const WorkspaceShape& shape);
 size_t MaxDraws(const WorkspaceShape& shape);
 // What a step brings: its tokens, then, call by call, log-probabilities of drawn tokens and of prompt rows.
 size_t ResultBytes(const WorkspaceShape& shape);
+// What it keeps of the tokens of the step before.
+size_t DrawnBytes(const WorkspaceShape& shape);
 
 // All of it, with attention's.
 size_t WorkspaceBytes(const WorkspaceShape& shape, int32_t num_sms, size_t linear_workspace_bytes);

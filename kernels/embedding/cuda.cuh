@@ -23,6 +23,7 @@ struct EmbeddingKernel {
   };
   static constexpr int kThreads = 256;
   static constexpr int kMinCtas = 4;
+  static constexpr int kSharedBytes = 0;
 
   template <typename Thread>
   static QUIRE_DEVICE void Run(const Thread& thread, const Params& p) {
@@ -41,9 +42,9 @@ struct EmbeddingKernel {
 template <typename Device>
 void Embedding(const EmbeddingArgs& args, Device& device) {
   WithElement(args.table->dtype, [&]<typename T>(T) {
-    device.template Run<EmbeddingKernel<T>>(args.x.rows, 0,
-                                            {args.ids, args.drawn, static_cast<const T*>(args.table->data.data()), args.table->k,
-                                             args.x.Row<float>(0), args.x.row_stride, args.scale, args.accumulate});
+    device.template Run<EmbeddingKernel<T>>(
+        args.x.rows, {args.ids, args.drawn, static_cast<const T*>(args.table->data.data()), args.table->k,
+                      args.x.Row<float>(0), args.x.row_stride, args.scale, args.accumulate});
   });
 }
 

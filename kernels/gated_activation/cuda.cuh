@@ -40,6 +40,7 @@ struct GatedActivationKernel {
   };
   static constexpr int kThreads = 256;
   static constexpr int kMinCtas = 4;
+  static constexpr int kSharedBytes = 0;
   static constexpr int kPerThread = 4;
 
   template <typename Thread>
@@ -68,7 +69,7 @@ void GatedActivation(const GatedActivationArgs& args, Device& device) {
     using Kernel = GatedActivationKernel<T>;
     const auto ctas_per_row =
         static_cast<int32_t>(CeilDiv<int64_t>(args.y.cols, Kernel::kThreads * Kernel::kPerThread));
-    device.template Run<Kernel>(args.y.rows * ctas_per_row, 0,
+    device.template Run<Kernel>(args.y.rows * ctas_per_row,
                                 {args.gate_up.template Row<float>(0), args.gate_up.row_stride,
                                  args.y.template Row<T>(0), args.y.row_stride, args.y.cols, ctas_per_row, args.gate});
   });

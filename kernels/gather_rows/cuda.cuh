@@ -21,6 +21,7 @@ struct GatherRowsKernel {
   };
   static constexpr int kThreads = 64;
   static constexpr int kMinCtas = 4;
+  static constexpr int kSharedBytes = 0;
 
   template <typename Thread>
   static QUIRE_DEVICE void Run(const Thread& thread, const Params& p) {
@@ -34,7 +35,7 @@ template <typename Device>
 void GatherRows(const GatherRowsArgs& args, Device& device) {
   WithElement(args.x.dtype, [&]<typename T>(T) {
     using Kernel = GatherRowsKernel<T>;
-    device.template Run<Kernel>(CeilDiv<int64_t>(args.x.cols, Kernel::kThreads), 0,
+    device.template Run<Kernel>(CeilDiv<int64_t>(args.x.cols, Kernel::kThreads),
                                 {args.x.template Row<T>(0), args.x.row_stride, args.x.cols, args.rows, args.num_kept});
   });
 }

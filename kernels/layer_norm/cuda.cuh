@@ -25,6 +25,7 @@ struct LayerNormKernel {
   };
   static constexpr int kThreads = 256;
   static constexpr int kMinCtas = 4;
+  static constexpr int kSharedBytes = kThreads / kWarpSize * static_cast<int>(sizeof(float));
 
   template <typename Thread>
   static QUIRE_DEVICE void Run(const Thread& thread, const Params& p) {
@@ -50,7 +51,7 @@ template <typename Device>
 void LayerNorm(const LayerNormArgs& args, Device& device) {
   WithElement(args.y.dtype, [&]<typename T>(T) {
     using Kernel = LayerNormKernel<T>;
-    device.template Run<Kernel>(args.y.rows, Kernel::kThreads / kWarpSize * sizeof(float),
+    device.template Run<Kernel>(args.y.rows,
                                 {args.x.template Row<float>(0), args.x.row_stride, args.weight, args.bias, args.rows,
                                  args.y.template Row<T>(0), args.y.row_stride, args.x.cols, args.epsilon});
   });

@@ -51,6 +51,13 @@ struct Layouts {
   Layout w, x, y;
 };
 
+// Bytes of which an address is a multiple, as far as it matters: nothing loads more than 16 at once. The library takes
+// 256 for granted, which rows and activations need not have.
+uint32_t AlignmentOf(const void* data) {
+  constexpr uintptr_t kMost = 16;
+  return static_cast<uint32_t>(uintptr_t{1} << std::countr_zero(reinterpret_cast<uintptr_t>(data) | kMost));
+}
+
 int32_t SplitsOf(const cublasLtMatmulAlgo_t& algorithm) {
   int32_t splits = 1;
   size_t written = 0;
@@ -60,17 +67,26 @@ int32_t SplitsOf(const cublasLtMatmulAlgo_t& algorithm) {
 
 }  // namespace
 
-CublasLt::CublasLt(bool deterministic) : deterministic_(deterministic) { cublasLtCreate(&handle_); }
+absl::StatusOr<std::unique_ptr<CublasLt>> CublasLt::Create(bool deterministic) {
+  cublasLtHandle_t handle = nullptr;
+  if (absl::Status status = ToStatus(cublasLtCreate(&handle), "a handle"); !status.ok()) return status;
+  return std::unique_ptr<CublasLt>(new CublasLt(deterministic, handle));
+}
+
+CublasLt::CublasLt(bool deterministic, cublasLtHandle_t handle) : deterministic_(deterministic), handle_(handle) {}
 
 CublasLt::~CublasLt() {
   for (auto& [key, plan] : plans_) cublasLtMatmulDescDestroy(plan.product);
-  if (handle_ != nullptr) cublasLtDestroy(handle_);
+  cublasLtDestroy(handle_);
 }
 
 absl::StatusOr<const CublasLt::Plan*> CublasLt::PlanFor(const LinearArgs& args) {
   const int64_t rows =
       deterministic_ ? kPlannedRows : static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(args.x.rows)));
-  const Key key(args.weight->n, args.weight->k, rows, args.weight->dtype, args.bias != nullptr, args.accumulate);
+  const uint32_t w_alignment = AlignmentOf(args.weight->data.data()), x_alignment = AlignmentOf(args.x.data),
+                 y_alignment = AlignmentOf(args.y.data);
+  const Key key(args.weight->n, args.weight->k, rows, args.weight->dtype, args.bias != nullptr, args.accumulate,
+                x_alignment, y_alignment);
   const auto found = plans_.find(key);
   if (found != plans_.end()) return &found->second;
 
@@ -81,13 +97,21 @@ absl::StatusOr<const CublasLt::Plan*> CublasLt::PlanFor(const LinearArgs& args) 
   if (args.bias != nullptr) {
     const cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_BIAS;
     cublasLtMatmulDescSetAttribute(plan.product, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue);
+    cublasLtMatmulDescSetAttribute(plan.product, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &args.bias, sizeof args.bias);
   }
 
   cublasLtMatmulPreference_t preference = nullptr;
   status.Update(ToStatus(cublasLtMatmulPreferenceCreate(&preference), "preference"));
-  const size_t workspace_bytes = kLinearWorkspaceBytes;
-  cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace_bytes,
-                                       sizeof workspace_bytes);
+  const auto prefer = [&](cublasLtMatmulPreferenceAttributes_t attribute, const auto& value) {
+    status.Update(
+        ToStatus(cublasLtMatmulPreferenceSetAttribute(preference, attribute, &value, sizeof value), "a preference"));
+  };
+  prefer(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, uint64_t{kLinearWorkspaceBytes});
+  prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, w_alignment);
+  prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, x_alignment);
+  prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, y_alignment);
+  prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, y_alignment);
+  if (deterministic_) prefer(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, uint32_t{CUBLASLT_REDUCTION_SCHEME_NONE});
   const Layouts layouts(args, rows);
   constexpr int kCandidates = 32;
   cublasLtMatmulHeuristicResult_t candidates[kCandidates];

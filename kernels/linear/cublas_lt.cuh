@@ -2,16 +2,21 @@
 //
 // Shapes are (n, k, rows rounded up to a power of two); under `deterministic` one algorithm without split-K serves
 // every number of rows, so that the bits of a row do not depend on how many there are (law 5).
+//
+// Thread: one caller at a time. May be called while a stream is captured.
 
 #ifndef QUIRE_KERNELS_LINEAR_CUBLAS_LT_CUH_
 #define QUIRE_KERNELS_LINEAR_CUBLAS_LT_CUH_
 
 #include <cublasLt.h>
 
+#include <cstdint>
 #include <map>
+#include <memory>
 #include <tuple>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "kernels/cuda/workspace_sizes.h"
 #include "kernels/linear/linear.h"
 
@@ -19,7 +24,7 @@ namespace quire::cuda {
 
 class CublasLt {
  public:
-  explicit CublasLt(bool deterministic);
+  static absl::StatusOr<std::unique_ptr<CublasLt>> Create(bool deterministic);
   ~CublasLt();
 
   // Launches the product on `stream`. `workspace` is kLinearWorkspaceBytes of device memory.
@@ -31,12 +36,15 @@ class CublasLt {
     cublasLtMatmulDesc_t product = nullptr;
     cublasLtMatmulAlgo_t algorithm;
   };
-  using Key = std::tuple<int64_t, int64_t, int64_t, DType, bool, bool>;  // n, k, rows, dtype, bias, accumulate
+  // n, k, rows, dtype, bias, accumulate, alignment of x and of y in bytes.
+  using Key = std::tuple<int64_t, int64_t, int64_t, DType, bool, bool, uint32_t, uint32_t>;
+
+  CublasLt(bool deterministic, cublasLtHandle_t handle);
 
   absl::StatusOr<const Plan*> PlanFor(const LinearArgs& args);
 
   const bool deterministic_;
-  cublasLtHandle_t handle_ = nullptr;
+  const cublasLtHandle_t handle_;
   std::map<Key, Plan> plans_;
 };
 

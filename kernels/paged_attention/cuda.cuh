@@ -33,18 +33,17 @@ template <typename Kernel, typename Device>
 void RunDecode(const PagedAttentionArgs& args, const AttentionContext& context, Device& device) {
   const int32_t group = args.q_heads / args.kv.kv_heads;
   const int32_t num_slices = CeilDiv(group, Kernel::kHeads);
-  const int64_t num_ctas = Min<int64_t>(device.template MaxCtas<Kernel>(Kernel::kSharedBytes),
-                                        int64_t{kMaxDecodeCtasPerSm} * device.info().num_sms);
+  const int64_t num_ctas =
+      Min<int64_t>(device.template MaxCtas<Kernel>(), int64_t{kMaxDecodeCtasPerSm} * device.info().num_sms);
   if (!context.has_plan) {
     device.template Run<AttentionPlanKernel>(
-        1, sizeof(AttentionPlanKernel::Shared),
-        {args.chunks, args.num_chunks, static_cast<int32_t>(num_ctas), args.kv.kv_heads * num_slices, args.window,
-         kPrefillRows / group, context.deterministic, context.plan});
+        1, {args.chunks, args.num_chunks, static_cast<int32_t>(num_ctas), args.kv.kv_heads * num_slices, args.window,
+            kPrefillRows / group, context.deterministic, context.plan});
   }
   if (!context.has_decodes || context.deterministic) return;
-  device.template Run<Kernel>(num_ctas, Kernel::kSharedBytes,
-                              {args.q.template Row<float>(0), args.q.row_stride, args.out.data, args.out.row_stride,
-                               args.out.dtype, args.q_heads, group, num_slices, RuleOf(args), args.kv, context.plan});
+  device.template Run<Kernel>(
+      num_ctas, {args.q.template Row<float>(0), args.q.row_stride, args.out.data, args.out.row_stride, args.out.dtype,
+                 args.q_heads, group, num_slices, RuleOf(args), args.kv, context.plan});
 }
 
 // The widest tile of heads that a group fills, of those that leave room for the accumulators.
@@ -61,9 +60,9 @@ template <typename Tiles, typename Device>
 void RunPrefillOf(const PagedAttentionArgs& args, const AttentionContext& context, Device& device) {
   using Kernel = PrefillKernel<Tiles>;
   device.template Run<Kernel>(
-      int64_t{context.num_prefill_items} * args.kv.kv_heads, Kernel::kSharedBytes,
+      int64_t{context.num_prefill_items} * args.kv.kv_heads,
       {args.q.template Row<float>(0), args.q.row_stride, args.out.data, args.out.row_stride, args.out.dtype,
-       args.q_heads / args.kv.kv_heads, RuleOf(args), args.kv, context.plan.prefill_items});
+       args.q_heads / args.kv.kv_heads, RuleOf(args), args.kv, context.plan.prefill_items, context.plan.counters});
 }
 
 template <typename DecodeTiles, typename PrefillTiles, typename Device>
@@ -75,7 +74,7 @@ void RunTiles(const PagedAttentionArgs& args, const AttentionContext& context, D
 template <typename Elements, typename Device>
 void RunPlain(const PagedAttentionArgs& args, const AttentionContext& context, Device& device) {
   using Kernel = PlainAttentionKernel<Elements>;
-  device.template Run<Kernel>(args.q.rows * args.q_heads, Kernel::kSharedBytes,
+  device.template Run<Kernel>(args.q.rows * args.q_heads,
                               {args.q.template Row<float>(0), args.q.row_stride, args.out.data, args.out.row_stride,
                                args.out.dtype, args.chunks, args.num_chunks, args.q_heads, RuleOf(args), args.kv});
 }

@@ -71,7 +71,7 @@ struct AttentionContext {
   bool deterministic = false;
   bool has_plan = false;                         // the plan is of these chunks already: a later layer of the same step
   bool has_decodes = true, has_prefills = true;  // chunks of one row; of more
-  int32_t num_prefill_items = 0;                 // NumPrefillItems of the chunks
+  int32_t num_prefill_items = 0;                 // NumPrefillItems of the chunks, or more
 };
 
 // Tiles that the chunks give the prefill kernel. `chunks` are in host memory.

@@ -38,6 +38,7 @@ struct AttentionPlanKernel {
     int32_t sums[kThreads / kWarpSize];
     int32_t warp_sums[kThreads / kWarpSize];
   };
+  static constexpr int kSharedBytes = static_cast<int>(sizeof(Shared));
 
   static QUIRE_DEVICE bool IsDecode(const Params& p, const AttentionChunk& chunk) {
     return chunk.num_rows == 1 && !p.decode_by_tiles;

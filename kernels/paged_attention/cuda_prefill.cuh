@@ -1,7 +1,8 @@
 // Paged attention of chunks: a tile of packed rows against the whole context before it.
 //
 // A row of the tile is (row of the chunk, query head of the group), heads fastest, so that a KV head's keys are read
-// once for its whole group; four warps take 16 rows each (FlashAttention-2: Dao 2023, §3.2). KV tiles of kTileTokens
+// once for its whole group; four warps take 16 rows each (FlashAttention-2: Dao 2023, §3.2), or
+// eight, two of which score the same rows and sum up one half of the dims each. KV tiles of kTileTokens
 // positions, counted from position 0, go through a ring of two stages. A row's arithmetic does not depend on which rows
 // share its tile, nor on where its chunk began: tiles that it does not see change nothing of it.
 //
@@ -28,7 +29,8 @@ struct PrefillParams {
   int32_t group;
   ScoreRule rule;
   PagedKv kv;
-  const PrefillItem* items;  // [num_ctas / kv_heads]
+  const PrefillItem* items;           // [num_ctas / kv_heads], or fewer:
+  const AttentionCounters* counters;  // num_prefill
 };
 
 // Tiles: how the cache keeps its elements (cuda_prefill_tiles.cuh).
@@ -38,12 +40,15 @@ struct PrefillKernel {
   using E = typename Tiles::Operand;
   using Tile = typename Tiles::Tile;
   static constexpr int kDim = Tiles::kDims;  // head_dim, rounded up
-  static constexpr int kThreads = kPrefillThreads;
+  static constexpr int kThreads = Tiles::kThreads;
   static constexpr int kMinCtas = kDim == 256 ? 1 : 2;
   static constexpr int kStages = 2;
   static constexpr int kDimSteps = kDim / 16;
   static constexpr int kTokenSteps = kTileTokens / 16;
-  static_assert(kPrefillRows == kThreads / kWarpSize * 16);
+  static constexpr int kRowWarps = kPrefillRows / 16;
+  static constexpr int kParts = kThreads / kWarpSize / kRowWarps;  // of the dims
+  static constexpr int kOutSteps = kDimSteps / kParts;             // of a warp
+  static_assert(kThreads == kRowWarps * kParts * kWarpSize);
 
   // Shared memory: the queries, the stages, the tile made of one of them, its marks.
   static constexpr int kStagesOffset = kPrefillRows * Tile::kRowBytes;
@@ -54,7 +59,7 @@ struct PrefillKernel {
 
   // What a lane knows: rows i and i + 8 of its warp's 16, i = lane / 4.
   struct State {
-    float out[2 * kDimSteps][4];  // fragments: rows by dims, eight of them each
+    float out[2 * kOutSteps][4];  // fragments: rows by dims of the warp's part, eight of them each
     float max[2], sum[2];         // max is the same in the four lanes of a row, sum is this lane's part
     int32_t position[2];          // of the rows; -1: no row
     int32_t first_visible[2];     // positions before it are outside the row's window
@@ -63,6 +68,7 @@ struct PrefillKernel {
 
   template <typename Thread>
   static QUIRE_DEVICE void Run(const Thread& thread, const Params& p) {
+    if (thread.cta() / p.kv.kv_heads >= p.counters->num_prefill) return;
     const PrefillItem item = p.items[thread.cta() / p.kv.kv_heads];
     const int32_t kv_head = thread.cta() % p.kv.kv_heads;
     LoadQueries(thread, p, item, kv_head);
@@ -72,13 +78,13 @@ struct PrefillKernel {
     for (int r = 0; r < 2; ++r) {
       state.max[r] = kNegativeInfinity;
       state.sum[r] = 0;
-      const int32_t m = thread.warp() * 16 + thread.lane() / 4 + r * 8, row = m / p.group;
+      const int32_t m = FirstRow(thread) + thread.lane() / 4 + r * 8, row = m / p.group;
       state.position[r] = row < item.num_rows ? item.first_position + row : -1;
       state.first_visible[r] = FirstVisible(item.first_position + row, p.rule.window);
       state.q_head[r] = kv_head * p.group + m % p.group;
     }
     QUIRE_UNROLL
-    for (int n = 0; n < 2 * kDimSteps; ++n) {
+    for (int n = 0; n < 2 * kOutSteps; ++n) {
       QUIRE_UNROLL
       for (int e = 0; e < 4; ++e) state.out[n][e] = 0;
     }
@@ -104,6 +110,16 @@ struct PrefillKernel {
       thread.Sync();  // before the stage is written again
     }
     StoreRows(thread, p, item, state);
+  }
+
+  // Of the tile, the first row that the warp takes; and of the dims the first.
+  template <typename Thread>
+  static QUIRE_DEVICE int FirstRow(const Thread& thread) {
+    return thread.warp() % kRowWarps * 16;
+  }
+  template <typename Thread>
+  static QUIRE_DEVICE int FirstDim(const Thread& thread) {
+    return thread.warp() / kRowWarps * (kDim / kParts);
   }
 
   template <typename Thread>
@@ -140,8 +156,8 @@ struct PrefillKernel {
     QUIRE_UNROLL
     for (int pair = 0; pair < kDimSteps / 2; ++pair) {
       uint32_t queries[2][4];
-      Tile::LoadRows(thread, thread.shared(), thread.warp() * 16, 2 * pair, queries[0]);
-      Tile::LoadRows(thread, thread.shared(), thread.warp() * 16, 2 * pair + 1, queries[1]);
+      Tile::LoadRows(thread, thread.shared(), FirstRow(thread), 2 * pair, queries[0]);
+      Tile::LoadRows(thread, thread.shared(), FirstRow(thread), 2 * pair + 1, queries[1]);
       QUIRE_UNROLL
       for (int n = 0; n < 2 * kTokenSteps; ++n) {
         uint32_t keys[4];
@@ -154,12 +170,15 @@ struct PrefillKernel {
 
     uint32_t weights[kTokenSteps][4];  // A fragments: rows by positions
     Softmax(thread, scores, state, weights);
+    // Units are permuted within eight of them: a part of the dims is found where it would be alone.
+    static_assert(kParts == 1 || kDim / kParts % (8 * Tile::kUnitElements) == 0);
+    const char* values_tile = keys_tile + Tiles::kTileBytes + FirstDim(thread) * sizeof(E);
     QUIRE_UNROLL
-    for (int d = 0; d < kDimSteps; ++d) {
+    for (int d = 0; d < kOutSteps; ++d) {
       QUIRE_UNROLL
       for (int t = 0; t < kTokenSteps; ++t) {
         uint32_t values[4];
-        Tile::LoadValues(thread, keys_tile + Tiles::kTileBytes, 16 * t, d, values);
+        Tile::LoadValues(thread, values_tile, 16 * t, d, values);
         thread.template MultiplyAdd<E>(state.out[2 * d], weights[t], values[0], values[1]);
         thread.template MultiplyAdd<E>(state.out[2 * d + 1], weights[t], values[2], values[3]);
       }
@@ -204,7 +223,7 @@ struct PrefillKernel {
       state.max[r] = max;
       state.sum[r] *= alpha;
       QUIRE_UNROLL
-      for (int n = 0; n < 2 * kDimSteps; ++n) {
+      for (int n = 0; n < 2 * kOutSteps; ++n) {
         state.out[n][2 * r] *= alpha;
         state.out[n][2 * r + 1] *= alpha;
       }
@@ -236,16 +255,16 @@ struct PrefillKernel {
       float sum = state.sum[r];
       sum += thread.ShuffleXor(sum, 1);
       sum += thread.ShuffleXor(sum, 2);
-      const int m = thread.warp() * 16 + thread.lane() / 4 + r * 8;
+      const int m = FirstRow(thread) + thread.lane() / 4 + r * 8;
       const int32_t row = m / p.group;
       if (row >= item.num_rows) continue;
       sum = p.rule.WithSink(sum, state.max[r], state.q_head[r]);
       const int64_t begin = (item.first_row + row) * p.out_stride + int64_t{state.q_head[r]} * p.kv.head_dim;
       QUIRE_UNROLL
-      for (int n = 0; n < 2 * kDimSteps; ++n) {
+      for (int n = 0; n < 2 * kOutSteps; ++n) {
         QUIRE_UNROLL
         for (int e = 0; e < 2; ++e) {
-          const int d = 8 * n + thread.lane() % 4 * 2 + e;
+          const int d = FirstDim(thread) + 8 * n + thread.lane() % 4 * 2 + e;
           if (d < p.kv.head_dim) StoreOut(p.out, p.out_dtype, begin + d, state.out[n][2 * r + e] / sum);
         }
       }

@@ -14,7 +14,9 @@
 
 namespace quire::cuda {
 
-constexpr int kPrefillThreads = 128;
+// Threads of a CTA: four warps; of the widest heads eight, each with half of the dims, for a lane has not the registers
+// to sum up more.
+constexpr int PrefillThreads(int dim) { return dim == 256 ? 256 : 128; }
 
 // The positions of a tile of one KV head, the first a multiple of kTileTokens, and which of them rows may see.
 struct ChunkTile {
@@ -40,17 +42,18 @@ struct ElementChunkTiles {
   static constexpr int kTileBytes = kTileTokens * Tile::kRowBytes;
   static constexpr int kStageBytes = 2 * kTileBytes;
   static constexpr int kPreparedBytes = 0;  // tiles are made in place
+  static constexpr int kThreads = PrefillThreads(kDim), kThreadsOfRow = kThreads / kTileTokens;
 
   template <typename Thread>
   static QUIRE_DEVICE void Copy(const Thread& thread, const PagedKv& kv, const BlockId* block_table,
                                 const ChunkTile& tile, char* stage) {
-    constexpr int kRowsAtOnce = kPrefillThreads / Tile::kUnits;
+    constexpr int kRowsAtOnce = kThreads / Tile::kUnits;
     const int64_t slots =
         EightSlots(kv, block_table, tile.kv_head, tile.position + thread.lane() % 8 * 8, tile.begin, tile.end);
     const int unit = thread.thread() % Tile::kUnits;
     const bool has_unit = unit * Tile::kUnitElements < kv.head_dim;
-    QUIRE_UNROLL
-    for (int r = 0; r < kTileTokens; r += kRowsAtOnce) {
+    QUIRE_NO_UNROLL  // the accumulators need the registers
+        for (int r = 0; r < kTileTokens; r += kRowsAtOnce) {
       const int row = r + thread.thread() / Tile::kUnits, position = tile.position + row;
       const int64_t element =
           thread.Shuffle(slots, row / 8) + int64_t{row % 8} * kv.head_dim + unit * Tile::kUnitElements;
@@ -61,21 +64,22 @@ struct ElementChunkTiles {
     }
   }
 
-  // Of an edge: sets to zero the values of positions that have one that is not finite, and marks them. Two threads for
-  // a position.
+  // Of an edge: sets to zero the values of positions that have one that is not finite, and marks them.
   template <typename Thread>
   static QUIRE_DEVICE const char* Prepare(const Thread& thread, const PagedKv& kv, const ChunkTile& tile, char* stage,
                                           char* prepared, TileMarks* marks) {
     if (!tile.is_edge) return stage;
-    const int row = thread.thread() / 2, half = thread.thread() % 2;
-    auto* pairs = reinterpret_cast<uint32_t*>(stage + kTileBytes + row * Tile::kRowBytes) + half * (kDim / 4);
-    bool found = false;
-    for (int i = 0; i < kDim / 4; ++i) found |= AnyNotFinite<E>(pairs[i]);
-    found |= thread.ShuffleXor(static_cast<int>(found), 1) != 0;
-    if (found) {
-      for (int i = 0; i < kDim / 4; ++i) pairs[i] = 0;
+    constexpr int kPairs = kDim / 2 / kThreadsOfRow;  // of a thread
+    const int row = thread.thread() / kThreadsOfRow, part = thread.thread() % kThreadsOfRow;
+    auto* pairs = reinterpret_cast<uint32_t*>(stage + kTileBytes + row * Tile::kRowBytes) + part * kPairs;
+    int found = 0;
+    for (int i = 0; i < kPairs; ++i) found |= AnyNotFinite<E>(pairs[i]) ? 1 : 0;
+    QUIRE_UNROLL
+    for (int mask = 1; mask < kThreadsOfRow; mask *= 2) found |= thread.ShuffleXor(found, mask);
+    if (found != 0) {
+      for (int i = 0; i < kPairs; ++i) pairs[i] = 0;
     }
-    if (half == 0) marks->not_finite[row] = found ? 1 : 0;
+    if (part == 0) marks->not_finite[row] = found;
     thread.Sync();
     return stage;
   }
@@ -94,6 +98,7 @@ struct CodeChunkTiles {
   static constexpr int kRecordsBytes = kTileTokens * C::RecordBytes(kDim);
   static constexpr int kStageBytes = 2 * kRecordsBytes;
   static constexpr int kPreparedBytes = 2 * kTileBytes;
+  static constexpr int kThreads = PrefillThreads(kDim), kParts = kThreads / kTileTokens;
 
   // A warp takes runs of eight records, of K and then of V. Of eight positions that no row sees, nothing is read.
   template <typename Thread>
@@ -103,7 +108,7 @@ struct CodeChunkTiles {
     const int eight_of_lane = thread.lane() % 8;
     const int64_t slots = RecordSlots(kv, block_table, tile.kv_head, tile.position + eight_of_lane * 8, tile.begin,
                                       tile.end, C::RecordBytes(kv.head_dim));
-    for (int run = thread.warp(); run < 2 * kTileTokens / 8; run += kPrefillThreads / kWarpSize) {
+    for (int run = thread.warp(); run < 2 * kTileTokens / 8; run += kThreads / kWarpSize) {
       const int eight = run % 8, is_value = run / 8;
       const int64_t from = thread.Shuffle(slots, eight);
       if (from == kNoSlots) continue;
@@ -114,21 +119,21 @@ struct CodeChunkTiles {
     }
   }
 
-  // Two threads for a position, and for each half of its dims.
+  // Several threads for a position, each for a part of its dims.
   template <typename Thread>
   static QUIRE_DEVICE const char* Prepare(const Thread& thread, const PagedKv& kv, const ChunkTile& tile, char* stage,
                                           char* prepared, TileMarks* marks) {
-    const int row = thread.thread() % kTileTokens, half = thread.thread() / kTileTokens;
+    const int row = thread.thread() % kTileTokens, part = thread.thread() / kTileTokens;
     const int32_t position = tile.position + row;
     const bool counts = position >= tile.begin && position < tile.end;
     const char* key = stage + row * C::RecordBytes(kv.head_dim);
     const char* value = key + kRecordsBytes;
-    Expand(kv, key, row, half, prepared);
-    Expand(kv, value, row, half, prepared + kTileBytes);
-    if (half == 0) {
+    Expand(kv, key, row, part, prepared);
+    Expand(kv, value, row, part, prepared + kTileBytes);
+    if (part == 0) {
       marks->key_scale[row] = counts ? ScaleAt(key + C::CodeBytes(kv.head_dim)) : 0;
-    } else {
-      float scale = counts ? ScaleAt(value + C::CodeBytes(kv.head_dim)) : 0;
+    } else if (part == 1) {
+      const float scale = counts ? ScaleAt(value + C::CodeBytes(kv.head_dim)) : 0;
       const bool found = tile.is_edge && !kv::IsFinite(scale);
       marks->value_scale[row] = found ? 0 : scale;
       marks->not_finite[row] = found ? 1 : 0;
@@ -138,8 +143,8 @@ struct CodeChunkTiles {
   }
 
  private:
-  // Half of the codes of a record, in units of the tile; what is beyond head_dim becomes zero.
-  static QUIRE_DEVICE void Expand(const PagedKv& kv, const char* record, int row, int half, char* to) {
+  // A part of the codes of a record, in units of the tile; what is beyond head_dim becomes zero.
+  static QUIRE_DEVICE void Expand(const PagedKv& kv, const char* record, int row, int part, char* to) {
     struct alignas(16) Unit {
       uint32_t pairs[4];
     };
@@ -148,8 +153,8 @@ struct CodeChunkTiles {
     const uint32_t selector = beside == 0 ? 0x3210 : 0x5432;
     const char* words = record - beside;
     QUIRE_NO_UNROLL  // the accumulators need the registers
-    for (int i = 0; i < Tile::kUnits / 2; ++i) {
-      const int unit = half * (Tile::kUnits / 2) + i;
+        for (int i = 0; i < Tile::kUnits / kParts; ++i) {
+      const int unit = part * (Tile::kUnits / kParts) + i;
       Unit elements = {};
       if (unit * Tile::kUnitElements < kv.head_dim) {
         QUIRE_UNROLL

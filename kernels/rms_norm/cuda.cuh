@@ -27,6 +27,7 @@ struct RmsNormKernel {
   };
   static constexpr int kThreads = 256;
   static constexpr int kMinCtas = 2;
+  static constexpr int kSharedBytes = kThreads / kWarpSize * static_cast<int>(sizeof(float));
   static constexpr int kKept = 16;  // values that a thread keeps in registers: a row of 4096 is read once
 
   template <typename Thread>
@@ -65,7 +66,7 @@ void RmsNorm(const RmsNormArgs& args, Device& device) {
   WithElement(args.y.dtype, [&]<typename T>(T) {
     using Kernel = RmsNormKernel<T>;
     device.template Run<Kernel>(
-        args.y.rows * args.heads, Kernel::kThreads / kWarpSize * sizeof(float),
+        args.y.rows * args.heads,
         {args.x.template Row<float>(0), args.x.row_stride, args.weight, args.rows, args.y.template Row<T>(0),
          args.y.row_stride, args.x.cols / args.heads, args.heads, args.epsilon, args.accumulate});
   });

@@ -71,6 +71,7 @@ struct RopeKvWriteKernel {
   using Params = RopeKvWriteParams;
   static constexpr int kThreads = 256;
   static constexpr int kMinCtas = 4;
+  static constexpr int kSharedBytes = 0;
 
   template <typename Thread>
   static QUIRE_DEVICE void Run(const Thread& thread, const Params& p) {
@@ -156,17 +157,17 @@ template <typename Device>
 void RopeKvWrite(const RopeKvWriteArgs& args, Device& device) {
   const auto q_heads = static_cast<int32_t>(args.q.cols / args.kv.head_dim);
   const int32_t num_heads = q_heads + 2 * args.kv.kv_heads;
-  const auto run = [&]<typename Kernel>(int32_t ctas_per_row, size_t shared_bytes, Kernel) {
-    device.template Run<Kernel>(args.q.rows * ctas_per_row, shared_bytes,
+  const auto run = [&]<typename Kernel>(int32_t ctas_per_row, Kernel) {
+    device.template Run<Kernel>(args.q.rows * ctas_per_row,
                                 {args.q.Row<float>(0), args.q.row_stride, args.k.Row<float>(0), args.k.row_stride,
                                  args.v.Row<float>(0), args.v.row_stride, args.positions, args.slots, args.cos,
                                  args.sin, args.kv, args.pairing, RotaryDim(args), q_heads, ctas_per_row});
   };
   using Records = RopeRecordWriteKernel;
-  if (args.kv.quantized()) return run(CeilDiv(num_heads, Records::kWarps), Records::kSharedBytes, Records());
+  if (args.kv.quantized()) return run(CeilDiv(num_heads, Records::kWarps), Records());
   WithElement(args.kv.dtype, [&]<typename T>(T) {
     using Kernel = RopeKvWriteKernel<T>;
-    run(CeilDiv(num_heads * (args.kv.head_dim / 2), Kernel::kThreads), 0, Kernel());
+    run(CeilDiv(num_heads * (args.kv.head_dim / 2), Kernel::kThreads), Kernel());
   });
 }
 

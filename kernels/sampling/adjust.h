@@ -29,6 +29,22 @@ constexpr float Penalized(float logit, const SamplingParams& params, const Token
   return WithinFloats(penalized, logit);
 }
 
+// Calls f(count) for each token that penalties are about: those of row.counts, and the one that is in `drawn` (of
+// SampleArgs).
+template <typename Function>
+void ForEachCount(const SampleRow& row, const SampledToken* drawn, const Function& f) {
+  bool is_counted = !row.drawn.has_value();
+  const uint32_t last = is_counted ? 0 : drawn[*row.drawn].id;
+  for (TokenCount token : row.counts) {
+    if (!is_counted && token.id == last) {
+      ++token.in_output;
+      is_counted = true;
+    }
+    f(token);
+  }
+  if (!is_counted) f(TokenCount{last, 1});
+}
+
 }  // namespace quire
 
 #endif  // QUIRE_KERNELS_SAMPLING_ADJUST_H_

@@ -89,8 +89,9 @@ class Row {
 
   // Steps 1 to 4 of sampling.h. False: nothing finite is left. Only bans may write over the model's logits: what they
   // touch is never drawn, so that its log-probability is not asked for.
-  bool Adjust(const SampleRow& row) {
-    if (row.allowed.empty() && row.bias.empty() && row.counts.empty()) return row.banned.empty() || Ban(row.banned);
+  bool Adjust(const SampleRow& row, const SampledToken* drawn) {
+    if (row.allowed.empty() && row.bias.empty() && row.counts.empty() && !row.drawn.has_value())
+      return row.banned.empty() || Ban(row.banned);
     if (row.allowed.empty()) {
       std::copy_n(raw_, vocab_size_, scratch_.adjusted);
     } else {
@@ -100,7 +101,9 @@ class Row {
     logits_ = scratch_.adjusted;
     for (const uint32_t id : row.banned) logits_[id] = -kInfinity;
     for (const TokenBias& token : row.bias) logits_[token.id] = Biased(logits_[token.id], token.bias);
-    for (const TokenCount& token : row.counts) logits_[token.id] = Penalized(logits_[token.id], *row.params, token);
+    ForEachCount(row, drawn, [&](const TokenCount& token) {
+      logits_[token.id] = Penalized(logits_[token.id], *row.params, token);
+    });
     return Scan();
   }
 
@@ -342,7 +345,7 @@ void SampleOne(const SampleArgs& args, const SamplingKernels& kernels, const Scr
     row.Normalize();
     row.Top(params.num_top, top);
   }
-  if (token.finite) token.finite = row.Adjust(params);
+  if (token.finite) token.finite = row.Adjust(params, args.drawn);
   if (!token.finite) {
     if (params.wants_logprob) std::fill_n(top, params.num_top, TokenLogprob{0, 0});
     return;

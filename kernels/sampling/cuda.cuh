@@ -248,6 +248,7 @@ struct SampleKernel {
   };
   static constexpr int kThreads = kSampleThreads;
   static constexpr int kMinCtas = 1;
+  static constexpr int kSharedBytes = static_cast<int>(sizeof(SampleShared));
 
   template <typename Thread>
   static QUIRE_DEVICE void Run(const Thread& thread, const Params& p) {
@@ -266,15 +267,17 @@ struct SampleKernel {
       max = logprobs.max;
       log_sum = logprobs.log_sum;
     }
+    int32_t num_counts = 0;
     if (token.finite && (row.mask != nullptr || row.num_banned + row.num_bias + row.num_counts > 0)) {
-      Adjust(thread, row, logits, p.vocab);
+      num_counts = CountDrawn(thread, row, shared);
+      Adjust(thread, row, num_counts, logits, p.vocab);
       best = values.FindBest();
       token.finite = best.is_finite;
     }
     if (token.finite) {
       token.id = Draw(values, row, IdOf(best.id));
       if (row.wants_logprob) {
-        const float raw = RawLogit(thread, row, logits, token.id, shared);
+        const float raw = RawLogit(thread, row, num_counts, logits, token.id, shared);
         token.logprob = static_cast<float>((static_cast<double>(raw) - max) - log_sum);
       }
     } else if (row.wants_logprob) {
@@ -283,9 +286,29 @@ struct SampleKernel {
     if (thread.thread() == 0) p.tokens[thread.cta()] = token;
   }
 
+  // Puts the token that the host has not seen among the counts. How many there are.
+  template <typename Thread>
+  static QUIRE_DEVICE int32_t CountDrawn(const Thread& thread, const SampleRow& row, SampleShared* shared) {
+    if (row.drawn == nullptr) return row.num_counts;
+    const uint32_t id = row.drawn->id;
+    const int32_t num_seen = row.num_counts - 1;
+    if (thread.thread() == 0) shared->found = 0;
+    thread.Sync();
+    for (int32_t i = thread.thread(); i < num_seen; i += kThreads) {
+      if (row.counts[i].id != id) continue;
+      ++row.counts[i].in_output;
+      shared->found = 1;
+    }
+    thread.Sync();
+    if (shared->found != 0) return num_seen;
+    if (thread.thread() == 0) row.counts[num_seen] = {id, 1};
+    return row.num_counts;  // Adjust begins with a Sync
+  }
+
   // Steps 1 to 4. A token without weight is not drawn, so only what bias and penalties change is kept, for RawLogit.
   template <typename Thread>
-  static QUIRE_DEVICE void Adjust(const Thread& thread, const SampleRow& row, float* logits, int32_t vocab) {
+  static QUIRE_DEVICE void Adjust(const Thread& thread, const SampleRow& row, int32_t num_counts, float* logits,
+                                  int32_t vocab) {
     thread.Sync();  // log-probabilities have been read
     if (row.mask != nullptr) {
       for (int32_t id = thread.thread(); id < vocab; id += kThreads) {
@@ -302,7 +325,7 @@ struct SampleKernel {
       row.bias[i].bias = raw;
     }
     thread.Sync();
-    for (int32_t i = thread.thread(); i < row.num_counts; i += kThreads) {
+    for (int32_t i = thread.thread(); i < num_counts; i += kThreads) {
       float& logit = logits[row.counts[i].id];
       const float raw = logit;
       logit = Penalized(raw, row.params, row.counts[i]);
@@ -313,12 +336,12 @@ struct SampleKernel {
 
   // The logit that `id` had before Adjust.
   template <typename Thread>
-  static QUIRE_DEVICE float RawLogit(const Thread& thread, const SampleRow& row, const float* logits, uint32_t id,
-                                     SampleShared* shared) {
+  static QUIRE_DEVICE float RawLogit(const Thread& thread, const SampleRow& row, int32_t num_counts,
+                                     const float* logits, uint32_t id, SampleShared* shared) {
     auto* raw = reinterpret_cast<float*>(&shared->found);
     if (thread.thread() == 0) *raw = logits[id];
     thread.Sync();
-    for (int32_t i = thread.thread(); i < row.num_counts; i += kThreads) {
+    for (int32_t i = thread.thread(); i < num_counts; i += kThreads) {
       if (row.counts[i].id == id) *raw = std::bit_cast<float>(row.counts[i].in_output);
     }
     thread.Sync();
@@ -370,6 +393,7 @@ struct ScoreKernel {
   };
   static constexpr int kThreads = kSampleThreads;
   static constexpr int kMinCtas = 1;
+  static constexpr int kSharedBytes = static_cast<int>(sizeof(SampleShared));
 
   template <typename Thread>
   static QUIRE_DEVICE void Run(const Thread& thread, const Params& p) {
@@ -392,17 +416,15 @@ struct ScoreKernel {
 template <typename Device>
 void Sample(const SampleArgs& args, Device& device) {
   device.template Run<SampleKernel>(
-      args.logits.rows, sizeof(SampleShared),
-      {args.logits.template Row<float>(0), args.logits.row_stride, static_cast<int32_t>(args.logits.cols), args.rows,
-       args.tokens, args.top, args.top_stride});
+      args.logits.rows, {args.logits.template Row<float>(0), args.logits.row_stride,
+                         static_cast<int32_t>(args.logits.cols), args.rows, args.tokens, args.top, args.top_stride});
 }
 
 template <typename Device>
 void Score(const ScoreArgs& args, Device& device) {
   device.template Run<ScoreKernel>(
-      args.logits.rows, sizeof(SampleShared),
-      {args.logits.template Row<float>(0), args.logits.row_stride, static_cast<int32_t>(args.logits.cols), args.targets,
-       args.num_top, args.logprobs, args.top});
+      args.logits.rows, {args.logits.template Row<float>(0), args.logits.row_stride,
+                         static_cast<int32_t>(args.logits.cols), args.targets, args.num_top, args.logprobs, args.top});
 }
 
 }  // namespace quire::cuda

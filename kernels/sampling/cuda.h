@@ -19,6 +19,7 @@ struct SampleRow {
   // [num_bias], [num_counts]. Sample puts the logit that an id had before in place of the number beside it.
   TokenBias* bias = nullptr;
   TokenCount* counts = nullptr;
+  const SampledToken* drawn = nullptr;  // the output has this token too; the last count is room for it
   int32_t num_banned = 0, num_bias = 0, num_counts = 0;
   bool wants_logprob = false;
   int32_t num_top = 0;

@@ -21,11 +21,24 @@ constexpr bool NeedsMask(const quire::SampleRow& row, int64_t vocab_size) {
   return !row.allowed.empty() || row.banned.size() > MaskWords(vocab_size);
 }
 
+// With room for the token that the host has not seen.
+inline size_t NumCounts(const quire::SampleRow& row) { return row.counts.size() + (row.drawn.has_value() ? 1 : 0); }
+
+template <typename Device>
+TokenCount* StageCounts(const quire::SampleRow& row, Staging<Device>& staging) {
+  const size_t count = NumCounts(row);
+  if (count == 0) return nullptr;
+  const auto [host, copy] = staging.template Next<TokenCount>(count);
+  host[count - 1] = {0, 0};
+  std::copy(row.counts.begin(), row.counts.end(), host);
+  return copy;
+}
+
 // What StageRow takes of the staging, and the row itself.
 inline size_t StagedRowBytes(const quire::SampleRow& row, int64_t vocab_size) {
   const bool masked = NeedsMask(row, vocab_size);
   return StagedBytes<SampleRow>(1) + StagedBytes<uint32_t>(masked ? MaskWords(vocab_size) : row.banned.size()) +
-         StagedBytes<TokenBias>(row.bias.size()) + StagedBytes<TokenCount>(row.counts.size());
+         StagedBytes<TokenBias>(row.bias.size()) + StagedBytes<TokenCount>(NumCounts(row));
 }
 
 // How many of the first rows fit at once. REQUIRES: there is one.
@@ -40,15 +53,18 @@ size_t NumRowsThatFit(absl::Span<const quire::SampleRow> rows, int64_t vocab_siz
   return count;
 }
 
+// `drawn`: the tokens of the step before, on the device.
 template <typename Device>
-SampleRow StageRow(const quire::SampleRow& row, int64_t vocab_size, Staging<Device>& staging) {
+SampleRow StageRow(const quire::SampleRow& row, int64_t vocab_size, const SampledToken* drawn,
+                   Staging<Device>& staging) {
   const auto size = [](const auto& span) { return static_cast<int32_t>(span.size()); };
   SampleRow staged{.params = *row.params,
                    .position = row.position,
                    .bias = staging.Put(row.bias.data(), row.bias.size()),
-                   .counts = staging.Put(row.counts.data(), row.counts.size()),
+                   .counts = StageCounts(row, staging),
+                   .drawn = row.drawn.has_value() ? drawn + *row.drawn : nullptr,
                    .num_bias = size(row.bias),
-                   .num_counts = size(row.counts),
+                   .num_counts = static_cast<int32_t>(NumCounts(row)),
                    .wants_logprob = row.wants_logprob,
                    .num_top = row.num_top};
   if (!NeedsMask(row, vocab_size)) {

@@ -92,7 +92,7 @@ void Filter(const Logits& logits, const SamplingParams& params, std::vector<uint
 }
 
 // Steps 1 to 4.
-Logits Adjusted(const Logits& raw, const SampleRow& row) {
+Logits Adjusted(const Logits& raw, const SampleRow& row, const SampledToken* drawn) {
   Logits logits = raw;
   if (!row.allowed.empty()) {
     logits.assign(raw.size(), -kInfinity);
@@ -100,7 +100,8 @@ Logits Adjusted(const Logits& raw, const SampleRow& row) {
   }
   for (const uint32_t id : row.banned) logits[id] = -kInfinity;
   for (const TokenBias& token : row.bias) logits[token.id] = Biased(logits[token.id], token.bias);
-  for (const TokenCount& token : row.counts) logits[token.id] = Penalized(logits[token.id], *row.params, token);
+  ForEachCount(row, drawn,
+               [&](const TokenCount& token) { logits[token.id] = Penalized(logits[token.id], *row.params, token); });
   return logits;
 }
 
@@ -133,7 +134,7 @@ void RefSample(const SampleArgs& args) {
     token.finite = IsFinite(logits);
     Logits adjusted;
     if (token.finite) {
-      adjusted = Adjusted(logits, row);
+      adjusted = Adjusted(logits, row, args.drawn);
       token.finite = IsFinite(adjusted);
     }
     if (!token.finite) {

@@ -26,6 +26,7 @@
 #define QUIRE_KERNELS_SAMPLING_SAMPLING_H_
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "absl/types/span.h"
@@ -73,6 +74,9 @@ struct SampleRow {
   absl::Span<const uint32_t> banned;
   absl::Span<const TokenBias> bias;
   absl::Span<const TokenCount> counts;  // all tokens of prompt and output, if the parameters have penalties
+  // Then the output may have one more, which the host has not seen: that of this draw of the step before, counted over
+  // the rows of its Sample calls. It is not among `counts`.
+  std::optional<uint32_t> drawn;
   bool wants_logprob = false;
   int32_t num_top = 0;  // 0 .. 20: how many of the best log-probabilities; counts only with wants_logprob
 };
@@ -89,6 +93,8 @@ struct SampleArgs {
   SampledToken* tokens;   // out: [num_rows]
   TokenLogprob* top;  // out: [num_rows, top_stride]: the num_top best (all, if fewer), by falling logit, then rising id
   int32_t top_stride;  // >= every num_top
+  // Of the step before, if any row asks for one. What Sample was given there; a device has its own copy.
+  const SampledToken* drawn = nullptr;
 };
 
 // Log-probabilities of given tokens (those of a prompt): out[r] is of targets[r] under row r.

@@ -361,14 +361,18 @@ Result Workload(std::string name, const std::string& model, bool emulated, int n
 
 std::vector<Result> Workloads(bool emulated, const std::string& source_dir) {
   std::vector<Result> results;
-  const std::string shapes = source_dir + "/tests/bench/shapes/";
+  const std::string shapes = source_dir + "/tests/bench/shapes/", bundled = source_dir + "/deploy/models/tales-5m";
   for (const Mode mode : {Mode::kGraphs, Mode::kEager, Mode::kDeterministic}) {
-    results.push_back(
-        emulated
-            ? Workload("bundled model, 3 requests", source_dir + "/deploy/models/tales-5m", true, 3, 3, 9, 2, 4, mode)
-            : Workload("nano-vllm's workload, 0.6B shape", shapes + "0.6b", false, 256, 100, 1024, 100, 1024, mode));
+    results.push_back(emulated ? Workload("nano-vllm's workload, tiny", bundled, true, 3, 3, 9, 2, 4, mode)
+                               : Workload("nano-vllm's workload, 0.6B shape", shapes + "0.6b", false, 256, 100, 1024,
+                                          100, 1024, mode));
   }
-  if (emulated) return results;
+  // Whole steps: all sequences decode all the time.
+  if (emulated) {
+    results.push_back(Workload("1 stream of 4 tokens", bundled, true, 1, 8, 8, 4, 4));
+    results.push_back(Workload("3 streams of 3 tokens after 8", bundled, true, 3, 8, 8, 3, 3));
+    return results;
+  }
   results.push_back(Workload("1 stream of 256 tokens, 8B shape", shapes + "8b", false, 1, 128, 128, 256, 256));
   results.push_back(
       Workload("64 streams of 128 tokens after 1024, 8B shape", shapes + "8b", false, 64, 1024, 1024, 128, 128));

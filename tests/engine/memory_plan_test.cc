@@ -94,12 +94,10 @@ TEST_F(MemoryPlanTest, FillsADeviceThatIsNotThere) {
 
 TEST_F(MemoryPlanTest, GraphsAreFewAndOnlyWhereTheBackendHasThem) {
   options_.enforce_eager = true;
-  EXPECT_THAT(Refusal(), HasSubstr("--enforce-eager: is for CUDA graphs"));
+  EXPECT_THAT(Refusal(), HasSubstr("--enforce-eager: is for the CUDA graphs of backend cuda"));
   options_.enforce_eager = false;
   options_.lazy_graphs = true;
-  EXPECT_THAT(Refusal(), HasSubstr("--lazy-graphs: is for CUDA graphs"));
-  backend_ = CreatePlannedCudaBackend(uint64_t{80} << 30, /*deterministic=*/true);
-  EXPECT_THAT(Refusal(), HasSubstr("--lazy-graphs: is for CUDA graphs"));
+  EXPECT_THAT(Refusal(), HasSubstr("--lazy-graphs: is for the CUDA graphs of backend cuda"));
 
   backend_ = CreatePlannedCudaBackend(uint64_t{80} << 30);
   options_.max_num_seqs = 512;
@@ -119,6 +117,27 @@ TEST_F(MemoryPlanTest, GraphsAreFewAndOnlyWhereTheBackendHasThem) {
   options_.enforce_eager = true;
   EXPECT_TRUE(Plan()->graph_rows.empty());
   EXPECT_EQ(Plan()->graph_bytes, 0u);
+}
+
+TEST_F(MemoryPlanTest, CudaRefusesByNameWhatItHasNoKernelsFor) {
+  backend_ = CreatePlannedCudaBackend(uint64_t{80} << 30);
+  const auto refusal = [&](const auto& change) {
+    ModelConfig config = ConfigOf(json_);
+    EngineOptions options = options_;
+    change(config, options);
+    return std::string(MakeMemoryPlan(config, options, *backend_).status().message());
+  };
+  EXPECT_EQ(refusal([](ModelConfig& config, EngineOptions&) { config.q_heads = 65 * config.kv_heads; }),
+            "backend cuda: LlamaForCausalLM: found 65 query heads for a KV head, allowed: at most 64; --backend cpu "
+            "computes it");
+  EXPECT_THAT(refusal([](ModelConfig& config, EngineOptions&) { config.head_dim = 512; }),
+              HasSubstr("found heads of 512 dims, allowed: at most 256"));
+  EXPECT_THAT(refusal([](ModelConfig& config, EngineOptions&) { config.latent.emplace(); }),
+              HasSubstr("found latent attention, allowed: MHA, MQA and GQA"));
+  EXPECT_THAT(refusal([](ModelConfig& config, EngineOptions&) { config.moe.emplace(); }),
+              HasSubstr("found a mixture of experts, allowed: dense MLPs"));
+  EXPECT_THAT(refusal([](ModelConfig&, EngineOptions& options) { options.quantization = BlockFormat::kQ8_0; }),
+              HasSubstr("found --quantization, allowed: none"));
 }
 
 TEST_F(MemoryPlanTest, RefusesAQuantizedCacheOfLatents) {

@@ -9,7 +9,9 @@
 #include <string>
 #include <vector>
 
+#include "kernels/backend_cuda.h"
 #include "kernels/cpu/isa.h"
+#include "kernels/cuda/device_info.h"
 #include "tests/kernels/cpu_problem.h"
 
 namespace quire {
@@ -51,6 +53,51 @@ TEST(CreateBackendTest, RefusalsNameTheOptionTheValueAndWhatIsAllowed) {
   EXPECT_EQ(threads.code(), absl::StatusCode::kInvalidArgument);
   const absl::Status bind = Cpu(1, "auto", {1 << 20}).status();
   EXPECT_THAT(std::string(bind.message()), HasSubstr("cpu_bind: CPU 1048576"));
+}
+
+TEST(CreateBackendTest, RefusesWhatIsForAnotherBackendByName) {
+  for (const BackendKind kind : {BackendKind::kRef, BackendKind::kCuda}) {
+    const std::string in_use = kind == BackendKind::kRef ? "ref" : "cuda";
+    const auto refusal = [&](BackendOptions options) {
+      options.kind = kind;
+      const absl::Status status = CreateBackend(options).status();
+      EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+      return std::string(status.message());
+    };
+    EXPECT_EQ(refusal({.num_threads = 2}), "--threads: is for backend cpu; in use is " + in_use);
+    EXPECT_EQ(refusal({.cpu_bind = {0}}), "--cpu-bind: is for backend cpu; in use is " + in_use);
+    EXPECT_EQ(refusal({.cpu_isa = "avx2"}), "--cpu-isa: is for backend cpu; in use is " + in_use);
+    EXPECT_EQ(refusal({.prefault = Prefault::kStart}), "--prefault: is for backend cpu; in use is " + in_use);
+  }
+  for (const BackendKind kind : {BackendKind::kRef, BackendKind::kCpu}) {
+    EXPECT_THAT(std::string(CreateBackend({.kind = kind, .deterministic = false}).status().message()),
+                HasSubstr("--deterministic: found false, allowed true"));
+  }
+}
+
+// Where the toolkit is missing, or the device.
+TEST(CreateBackendTest, CudaThatCannotBeSaysSoInOneLine) {
+  if (HasCudaDevice()) GTEST_SKIP() << "there is a device";
+  const absl::Status status = CreateBackend({.kind = BackendKind::kCuda}).status();
+  EXPECT_THAT(std::string(status.message()),
+              testing::AllOf(testing::AnyOf(HasSubstr("backend cuda: this build has no CUDA backend"),
+                                            HasSubstr("backend cuda: found no CUDA device")),
+                             testing::Not(HasSubstr("\n"))));
+  EXPECT_EQ(Make(BackendKind::kAuto)->kind(), BackendKind::kCpu);
+}
+
+TEST(CudaDeviceInfoTest, DevicesThatDoNotDoSayWhatIsAllowed) {
+  cuda::DeviceInfo info{.name = "Tesla V100", .major = 7, .minor = 0, .max_shared_bytes = 98304};
+  EXPECT_EQ(cuda::CheckCapability(info).message(),
+            "backend cuda: found Tesla V100 of compute capability 7.0, allowed 8.0 and later; --backend cpu needs no "
+            "device");
+  info.major = 8;
+  EXPECT_TRUE(cuda::CheckCapability(info).ok());
+  EXPECT_TRUE(cuda::CheckSharedMemory(info, 98304, 8, 128).ok());
+  EXPECT_THAT(std::string(cuda::CheckSharedMemory(info, 98305, 8, 256).message()),
+              testing::AllOf(HasSubstr("98304 bytes"), HasSubstr("heads of 256 dims takes 98305")));
+  EXPECT_THAT(std::string(cuda::OutOfDeviceMemory(300, 200, 1000).message()),
+              testing::AllOf(HasSubstr("needed 300 bytes more, free 200 of 1000"), HasSubstr("--kv-cache-memory")));
 }
 
 TEST(IsaTest, NamesAreParsedBack) {

@@ -25,8 +25,13 @@ constexpr EmulationOptions kAllOptions[] = {{true, false}, {true, true}, {false,
 
 class PagedAttentionCudaTest : public testing::TestWithParam<EmulationOptions> {
  protected:
-  std::vector<float> Cuda(PagedAttentionProblem& problem, bool deterministic = false) {
-    return problem.Call([&](const PagedAttentionArgs& args) {
+  // `num_empty`: chunks of no rows behind the problem's, as fill up a graph.
+  std::vector<float> Cuda(PagedAttentionProblem& problem, bool deterministic = false, int32_t num_empty = 0) {
+    return problem.Call([&](PagedAttentionArgs args) {
+      std::vector<AttentionChunk> chunks(args.chunks, args.chunks + args.num_chunks);
+      for (int32_t i = 0; i < num_empty; ++i) chunks.push_back({nullptr, static_cast<int32_t>(args.q.rows) + i, 0, 0});
+      args.chunks = chunks.data();
+      args.num_chunks += num_empty;
       WorkspaceShape shape;
       shape.max_rows = args.q.rows;
       shape.max_sequences = args.num_chunks;
@@ -38,11 +43,16 @@ class PagedAttentionCudaTest : public testing::TestWithParam<EmulationOptions> {
       context.plan = cuda::PlaceAttentionPlan(shape, EmulatedDevice::kNumSms, workspace.data());
       context.deterministic = deterministic;
       context.num_prefill_items =
-          cuda::NumPrefillItems(args.chunks, args.num_chunks, args.q_heads / args.kv.kv_heads, deterministic);
+          cuda::NumPrefillItems(args.chunks, args.num_chunks, args.q_heads / args.kv.kv_heads, deterministic) +
+          num_empty;
       cuda::PagedAttention(args, context, device_);
       // Another layer of the same step: the counters must be as they were.
       context.has_plan = true;
       cuda::PagedAttention(args, context, device_);
+      EXPECT_EQ(context.plan.counters->next, 0);
+      EXPECT_EQ(context.plan.counters->num_done, 0);
+      EXPECT_TRUE(std::all_of(context.plan.num_arrived, reinterpret_cast<int32_t*>(context.plan.partial_out),
+                              [](int32_t arrived) { return arrived == 0; }));
     });
   }
 
@@ -110,6 +120,15 @@ TEST_P(PagedAttentionCudaTest, ContextsAroundTheEdgesOfBlocksTilesAndSplits) {
 TEST_P(PagedAttentionCudaTest, DecodesAndChunksOfManyLengthsInOneCall) {
   ExpectNearRef({8, 2, 64, 16, DType::kBFloat16},
                 {{0, 400, 1}, {1, 0, 66}, {2, 127, 2}, {3, 40, 1}, {4, 100, 30}, {5, 0, 1}, {6, 0, 1}, {7, 290, 1}});
+}
+
+TEST_P(PagedAttentionCudaTest, EmptyChunksAreNobodys) {
+  for (const int32_t head_dim : {64, 36}) {
+    const AttentionShape shape{.head_dim = head_dim, .dtype = DType::kBFloat16, .key_layout = KeyLayout::kRows};
+    PagedAttentionProblem problem(shape, {{0, 200, 1}, {1, 7, 1}});
+    for (const bool deterministic : {false, true})
+      EXPECT_EQ(Cuda(problem, deterministic, 300), Cuda(problem, deterministic)) << head_dim;
+  }
 }
 
 TEST_P(PagedAttentionCudaTest, MoreRowsThanTheDeviceHoldsAtOnce) {

@@ -32,7 +32,9 @@ class SamplingCudaTest : public testing::TestWithParam<bool> {
     EXPECT_TRUE(backend_->AllocateWorkspace(shape).ok());
   }
 
-  void ExpectAsRef(const std::vector<std::vector<float>>& logits, const std::vector<SampleRow>& rows) {
+  // `drawn`: of the step before, which this backend ran.
+  std::vector<SampledToken> ExpectAsRef(const std::vector<std::vector<float>>& logits,
+                                        const std::vector<SampleRow>& rows, const SampledToken* drawn = nullptr) {
     const auto num_rows = static_cast<int64_t>(logits.size()), vocab = static_cast<int64_t>(logits[0].size());
     std::vector<float> want_logits, got_logits;
     for (const auto& row : logits) want_logits.insert(want_logits.end(), row.begin(), row.end());
@@ -40,11 +42,11 @@ class SamplingCudaTest : public testing::TestWithParam<bool> {
     std::vector<SampledToken> want(num_rows), got(num_rows);
     std::vector<TokenLogprob> want_top(num_rows * kTopStride), got_top(num_rows * kTopStride);
     RefSample({Tensor::Contiguous(want_logits.data(), DType::kFloat32, num_rows, vocab), rows.data(), want.data(),
-               want_top.data(), kTopStride});
-    ASSERT_TRUE(backend_->BeginStep().ok());
+               want_top.data(), kTopStride, drawn});
+    EXPECT_TRUE(backend_->BeginStep().ok());
     backend_->Sample({Tensor::Contiguous(got_logits.data(), DType::kFloat32, num_rows, vocab), rows.data(), got.data(),
-                      got_top.data(), kTopStride});
-    ASSERT_TRUE(backend_->EndStep().ok() && backend_->AwaitStep().ok());
+                      got_top.data(), kTopStride, drawn});
+    EXPECT_TRUE(backend_->EndStep().ok() && backend_->AwaitStep().ok());
     for (int64_t r = 0; r < num_rows; ++r) {
       EXPECT_EQ(got[r].id, want[r].id) << "row " << r;
       EXPECT_EQ(got[r].finite, want[r].finite) << "row " << r;
@@ -55,6 +57,7 @@ class SamplingCudaTest : public testing::TestWithParam<bool> {
         ExpectNear(got_top[r * kTopStride + i].logprob, want_top[r * kTopStride + i].logprob);
       }
     }
+    return want;
   }
 
   static void ExpectNear(float got, float want) {
@@ -131,6 +134,47 @@ TEST_P(SamplingCudaTest, WhatARequestAddsToLogitsIsThatOfTheDefinition) {
       if (row.params->HasPenalties()) row.counts = counts;
       row.wants_logprob = true;
       row.num_top = 3;
+    }
+    ExpectAsRef(logits, rows);
+  }
+}
+
+// What the step before drew counts, whether the row knows of its token or not; and a row may draw where another one's
+// token of the step before was.
+TEST_P(SamplingCudaTest, PenaltiesCountTheTokenOfTheStepBefore) {
+  constexpr size_t kVocab = 300, kRows = 6;
+  const SamplingParams params{.temperature = 1,
+                              .top_k = 4,
+                              .repetition_penalty = 1.3f,
+                              .frequency_penalty = 0.7f,
+                              .presence_penalty = 0.2f,
+                              .seed = 3};
+  std::vector<std::vector<float>> logits;
+  for (uint32_t r = 0; r < kRows; ++r) logits.push_back(RandomLogits(r % 2, kVocab, 4, 3000));
+  std::vector<SampleRow> rows(kRows);
+  for (size_t r = 0; r < kRows; ++r) {
+    rows[r].params = &params;
+    rows[r].position = r;
+    rows[r].wants_logprob = true;
+    rows[r].num_top = 2;
+  }
+  const std::vector<SampledToken> before = ExpectAsRef(logits, rows);
+  std::vector<std::vector<TokenCount>> counts(kRows);
+  for (uint32_t step = 0; step < 3; ++step) {
+    for (uint32_t r = 0; r < kRows; ++r) {
+      rows[r].drawn = (r + step) % kRows;
+      rows[r].position = 100 * step + r;
+      counts[r] = {{7, 1}, {9, 0}};
+      if (r % 2 == 0) counts[r].push_back({before[(r + step) % kRows].id, 2});
+      rows[r].counts = counts[r];
+    }
+    ExpectAsRef(logits, rows, before.data());
+    for (SampleRow& row : rows) row.drawn.reset();
+    if (step == 2) break;
+    // The same tokens again for the next round.
+    for (size_t r = 0; r < kRows; ++r) {
+      rows[r].position = r;
+      rows[r].counts = {};
     }
     ExpectAsRef(logits, rows);
   }

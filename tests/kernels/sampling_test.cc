@@ -84,14 +84,19 @@ class Runner {
     pool_ = std::move(ThreadPool::Create(options)).value();
   }
 
-  Answer Sample(std::vector<std::vector<float>> rows, const std::vector<SampleRow>& params) {
+  Answer Sample(std::vector<std::vector<float>> rows, const std::vector<SampleRow>& params,
+                const SampledToken* drawn = nullptr) {
     const int64_t vocab_size = rows[0].size();
     std::vector<float> logits = Flat(rows);
     Answer answer;
     answer.tokens.resize(rows.size());
     std::vector<TokenLogprob> top(rows.size() * kTopStride);
-    const SampleArgs args{Tensor::Contiguous(logits.data(), DType::kFloat32, rows.size(), vocab_size), params.data(),
-                          answer.tokens.data(), top.data(), kTopStride};
+    const SampleArgs args{Tensor::Contiguous(logits.data(), DType::kFloat32, rows.size(), vocab_size),
+                          params.data(),
+                          answer.tokens.data(),
+                          top.data(),
+                          kTopStride,
+                          drawn};
     if (implementation_.isa.has_value()) {
       CpuSample(args, *implementation_.isa, *pool_, Workspace(vocab_size));
     } else {
@@ -310,6 +315,33 @@ TEST_P(SamplingTest, PenaltiesAreThoseOfVllm) {
   params = Params(0);
   params.frequency_penalty = -2;  // 2, 0, 5, 7.5, 1.2, -2.5: a negative one encourages
   EXPECT_THAT(GreedyOrder(runner_, logits, row), ElementsAre(3, 2, 0, 4, 1, 5));
+}
+
+TEST_P(SamplingTest, TheTokenOfTheStepBeforeCountsAsTheOthers) {
+  const std::vector<SampledToken> before = {{9}, {3}, {5}, {1}};
+  const std::vector<TokenCount> counts = {{0, 0}, {1, 1}, {3, 2}};
+  const std::vector<float> logits = {2, -2, 3, 3.5f, 1.2f, -2.5f};
+  const SamplingParams params{
+      .temperature = 1, .repetition_penalty = 1.2f, .frequency_penalty = 0.9f, .presence_penalty = 0.4f, .seed = 5};
+  for (const uint32_t drawn : {1u, 2u, 3u}) {  // one that counts, one that is new, one that comes first
+    std::vector<TokenCount> all = counts;
+    const auto same = [&](const TokenCount& count) { return count.id == before[drawn].id; };
+    if (const auto it = std::find_if(all.begin(), all.end(), same); it != all.end()) {
+      ++it->in_output;
+    } else {
+      all.push_back({before[drawn].id, 1});
+    }
+    for (uint64_t position = 0; position < 200; ++position) {
+      SampleRow row, whole;
+      row.params = whole.params = &params;
+      row.position = whole.position = position;
+      row.counts = counts;
+      row.drawn = drawn;
+      whole.counts = all;
+      EXPECT_EQ(runner_.Sample({logits}, {row}, before.data()).tokens[0].id,
+                runner_.Sample(std::vector<std::vector<float>>{logits}, {whole}).tokens[0].id);
+    }
+  }
 }
 
 TEST_P(SamplingTest, BiasComesAfterBansAndBeforePenalties) {

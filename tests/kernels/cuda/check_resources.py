@@ -3,7 +3,8 @@
 
   check_resources.py SOURCE_DIR NVCC [--write]
 
-The table (tests/kernels/cuda/resources.tsv) has, for each kernel and target, registers of a thread and bytes spilled.
+The table (tests/kernels/cuda/resources.tsv) has, for each kernel and target, registers of a thread, bytes spilled, and
+bytes of shared memory of a CTA (which stand in the kernel's name, Entry<Kernel, bytes>).
 With the compiler that it was made with, every figure must be the same or better; with another one, a kernel may use
 other registers but must not begin to spill. Kernels without a row, and rows without a kernel, are failures. --write
 makes the table anew. Exit code 0 says that all holds.
@@ -36,13 +37,13 @@ def demangle(names):
     short = []
     for name in done.stdout.splitlines():
         name = re.sub(r"quire::cuda::|quire::|void ", "", name)
-        name = re.sub(r"^Entry<(.*)>\(.*$", r"\1", name).strip()
-        short.append(name.replace("(int)", ""))
+        match = re.match(r"^Entry<(.*), (\d+)>\(.*$", name.replace("(int)", ""))
+        short.append((match[1].strip(), int(match[2])))
     return short
 
 
 def parse(text):
-    """{(mangled kernel, target): (registers, spilled bytes)}"""
+    """{(mangled kernel, target): (registers, spilled bytes, bytes of shared memory that is not in the name)}"""
     found, key, spilled = {}, None, 0
     for line in text.splitlines():
         if match := re.search(r"Compiling entry function '(\S+)' for '(\S+)'", line):
@@ -50,7 +51,8 @@ def parse(text):
         elif match := re.search(r"(\d+) bytes spill stores, (\d+) bytes spill loads", line):
             spilled = int(match[1]) + int(match[2])
         elif (match := re.search(r"Used (\d+) registers", line)) and key:
-            found[key], key = (int(match[1]), spilled), None
+            static = re.search(r"(\d+) bytes smem", line)
+            found[key], key = (int(match[1]), spilled, int(static[1]) if static else 0), None
     return found
 
 
@@ -65,11 +67,14 @@ def main():
         for text in texts:
             found.update(parse(text))
     keys = list(found)
-    rows = dict(zip(zip(demangle([key[0] for key in keys]), (key[1] for key in keys)), (found[key] for key in keys)))
+    rows = {}
+    for (kernel, dynamic), key in zip(demangle([key[0] for key in keys]), keys):
+        registers, spilled, static = found[key]
+        rows[kernel, key[1]] = (registers, spilled, dynamic + static)
 
     if write:
-        lines = [f"# nvcc {version}", "# kernel\ttarget\tregisters\tspilled bytes"]
-        lines += [f"{name}\t{target}\t{registers}\t{spilled}" for (name, target), (registers, spilled) in sorted(rows.items())]
+        lines = [f"# nvcc {version}", "# kernel\ttarget\tregisters\tspilled bytes\tshared bytes"]
+        lines += [f"{name}\t{target}\t{registers}\t{spilled}\t{shared}" for (name, target), (registers, spilled, shared) in sorted(rows.items())]
         table.write_text("\n".join(lines) + "\n")
         return print(f"{len(rows)} rows written")
 
@@ -77,12 +82,14 @@ def main():
     same_compiler = lines[0] == f"# nvcc {version}"
     expected = {}
     for line in lines[2:]:
-        name, target, registers, spilled = line.split("\t")
-        expected[name, target] = (int(registers), int(spilled))
+        name, target, *figures = line.split("\t")
+        expected[name, target] = tuple(int(figure) for figure in figures)
     faults = [f"{key}: not in the table" for key in rows if key not in expected]
     faults += [f"{key}: in the table, but no such kernel" for key in expected if key not in rows]
     for key in rows.keys() & expected.keys():
-        (registers, spilled), (max_registers, max_spilled) = rows[key], expected[key]
+        (registers, spilled, shared), (max_registers, max_spilled, expected_shared) = rows[key], expected[key]
+        if shared != expected_shared:
+            faults.append(f"{key}: {shared} bytes of shared memory; the table says {expected_shared}")
         if same_compiler and (registers > max_registers or spilled > max_spilled):
             faults.append(f"{key}: {registers} registers, {spilled} bytes spilled; the table allows {max_registers}, {max_spilled}")
         elif spilled > 0 and max_spilled == 0:

@@ -47,6 +47,7 @@ class EmulatedDevice {
     Do([=] { std::memset(to, 0, bytes); });
   }
   absl::Status Synchronize() {
+    ++num_waits_;
     DoUntil(num_asked_);
     return status_;
   }
@@ -58,6 +59,8 @@ class EmulatedDevice {
     for (const auto& act : graph) Do(act);
   }
   int num_replays() const { return num_replays_; }
+  // How often somebody waited for all that the device was asked for, and not for a mark.
+  int num_waits() const { return num_waits_; }
   void Record(int mark) { marks_[mark] = num_asked_; }
   absl::Status Await(int mark) {
     DoUntil(marks_[mark]);
@@ -74,14 +77,14 @@ class EmulatedDevice {
 
   // CTAs of a kernel that the device holds at once: few, so that small problems are split and queued as large ones are.
   template <typename Kernel>
-  int64_t MaxCtas(size_t shared_bytes) {
+  int64_t MaxCtas() {
     return int64_t{kNumSms} * Kernel::kMinCtas;
   }
 
   template <typename Kernel>
-  void Run(int64_t num_ctas, size_t shared_bytes, const typename Kernel::Params& params) {
-    Do([this, num_ctas, shared_bytes, params] {
-      grid_.Run(static_cast<int>(num_ctas), Kernel::kThreads, shared_bytes,
+  void Run(int64_t num_ctas, const typename Kernel::Params& params) {
+    Do([this, num_ctas, params] {
+      grid_.Run(static_cast<int>(num_ctas), Kernel::kThreads, Kernel::kSharedBytes,
                 [&](const EmulatedThread& thread) { Kernel::Run(thread, params); });
     });
   }
@@ -117,7 +120,7 @@ class EmulatedDevice {
   const bool lazy_;
   std::deque<std::function<void()>> queue_;  // asked for and not done
   std::optional<Graph> captured_;
-  int num_replays_ = 0;
+  int num_replays_ = 0, num_waits_ = 0;
   uint64_t num_asked_ = 0;
   std::array<uint64_t, 2> marks_ = {0, 0};  // num_asked_ when they were made
   EmulatedGrid grid_;
