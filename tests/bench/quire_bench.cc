@@ -116,6 +116,7 @@ void BenchModel(const Shape& shape, int threads, int steps) {
   EngineOptions options;
   options.model = WriteConfig(shape);
   options.load_format = LoadFormat::kDummy;
+  options.backend.kind = BackendKind::kCpu;
   options.backend.num_threads = threads;
   for (int t = 0; t < threads; ++t) options.backend.cpu_bind.push_back(t);
   options.max_num_seqs = 16;
@@ -188,6 +189,7 @@ void BenchAttention(int threads, int rounds) {
                                             {16, 512}, {16, 2048}, {16, 8192}, {16, 32768}};
   constexpr int kQHeads = 32, kKvHeads = 4, kHeadDim = 64, kBlock = 16, kMaxContext = 32768;
   BackendOptions options;
+  options.kind = BackendKind::kCpu;
   options.num_threads = threads;
   for (int t = 0; t < threads; ++t) options.cpu_bind.push_back(t);
   auto backend = CreateBackend(options);

@@ -14,7 +14,7 @@
 
 namespace quire {
 
-inline std::unique_ptr<Backend> RefBackend() { return *CreateBackend({BackendKind::kRef, 1, {}, "auto"}); }
+inline std::unique_ptr<Backend> RefBackend() { return *CreateBackend({.kind = BackendKind::kRef}); }
 
 inline std::unique_ptr<Backend> CpuBackend(CpuIsa isa, int num_threads, const WorkspaceShape& shape) {
   std::unique_ptr<Backend> backend = *CreateBackend(
