@@ -17,7 +17,8 @@ if grep -E '/(sh|bash|dash|busybox|apt|dpkg|perl|python[0-9.]*)$' "$work/root.co
 fi
 
 mkfifo "$work/ready"
-unshare --mount --fork --kill-child bash -c '
+# No fork: what is killed at the end is the daemon itself (a child that changes its user would outlive its parent).
+unshare --mount bash -c '
   set -e
   mount --bind "$1" "$1"
   mount -t proc proc "$1/proc"
