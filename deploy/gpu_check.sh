@@ -2,10 +2,11 @@
 # One call on a real GPU:
 #   deploy/gpu_check.sh OUTDIR
 # On a machine with CUDA 12.4 or later, cmake and Python, without our packages and without a network (the libraries are then those that
-# deploy/gpu_bundle.sh carried along): builds kernels and engine, runs the CUDA tests on the device, compute-sanitizer on some of them
-# (a tool that refuses the device is reported, no failure), the benchmarks, then the same tests emulated. Ends within nine minutes: every
-# part has a limit, and what the time does not allow is skipped and said so. Writes OUTDIR/summary.md, summary.json, bench.md, bench.json, the tests'
-# XML and the logs. Exit code 0: built, and every part that ran passed. Without a device the tests fail in one line and the benchmarks run emulated.
+# deploy/gpu_bundle.sh carried along): builds kernels and engine, runs the CUDA tests on the device, the benchmarks, others' attention where
+# PyTorch is installed, compute-sanitizer on some of the tests (a tool that refuses the device is reported, no failure), then the same tests
+# emulated. Ends within nine minutes: every part has a limit, and what the time does not allow is skipped and said so. Writes OUTDIR/summary.md,
+# summary.json, bench.md, bench.json, peers.md, peers.json, the tests' XML and the logs. Exit code 0: built, and every part that ran passed.
+# Without a device the tests fail in one line and the benchmarks run emulated.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 out=$(realpath -m "${1:?usage: deploy/gpu_check.sh OUTDIR}")
@@ -87,6 +88,9 @@ done
 
 if HAS=$(nvidia-smi -L 2>/dev/null) && [ -n "$HAS" ]; then
   part bench 180 "$build/bin/quire_cuda_bench" --seconds 0.1 --json "$out/bench.json"
+  before=$failed
+  part peers 75 python3 tests/bench/gpu_peers.py $([ -s "$out/bench.json" ] && echo --quire "$out/bench.json") --json "$out/peers.json"
+  failed=$before  # others' attention: no failure of ours
   for tool in memcheck racecheck; do
     if ! command -v compute-sanitizer >/dev/null; then
       say "- compute-sanitizer: not installed"
@@ -109,5 +113,7 @@ else
 fi
 for test in $emulated_tests; do part "$test" 60 "$build/bin/$test"; done
 
-grep -E '^\||copy .* matrix product' "$out/bench.log" >"$out/bench.md" 2>/dev/null && { echo; cat "$out/bench.md"; } >>"$summary"
+for log in bench peers; do
+  grep -E '^\||copy .* matrix product' "$out/$log.log" >"$out/$log.md" 2>/dev/null && { echo; cat "$out/$log.md"; } >>"$summary"
+done
 finish
