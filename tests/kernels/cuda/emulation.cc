@@ -23,6 +23,9 @@ constexpr size_t kStackBytes = size_t{256} << 10;
 constexpr size_t kStackBytes = size_t{64} << 10;
 #endif
 
+constexpr size_t kSharedAlignment = 128;  // of a CTA's shared memory: CudaThread's
+constexpr char kPoison = '\xff';          // four of them are a NaN
+
 }  // namespace
 
 #ifdef __x86_64__
@@ -116,7 +119,8 @@ class EmulatedCta {
     cta_ = cta;
     num_ctas_ = num_ctas;
     kernel_ = &kernel;
-    shared_.assign(shared_bytes + 128, '\xff');
+    shared_.assign(shared_bytes + 2 * kSharedAlignment, kPoison);
+    shared_bytes_ = shared_bytes;
     MakeStacks(num_threads);
     fibers_.assign(num_threads, {});
     warps_.assign(num_threads / kWarpSize, {});
@@ -130,6 +134,7 @@ class EmulatedCta {
     current_ = options_.reversed ? num_threads - 1 : 0;
     SwitchFrom(host_, nullptr, fibers_[current_]);
     Check(num_live_ == 0, "emulation: threads wait for a barrier that others have passed by");
+    CheckPoison();
   }
 
  private:
@@ -189,6 +194,24 @@ class EmulatedCta {
       cta.Yield();
     }
     Check(false, "emulation: an ended thread goes on");
+  }
+
+  char* shared() {
+    const auto begin = reinterpret_cast<uintptr_t>(shared_.data());
+    return shared_.data() + (RoundUp<uintptr_t>(begin, kSharedAlignment) - begin);
+  }
+  // What instructions that take 16 bytes of shared memory require of their address.
+  void CheckShared16(const void* address) {
+    const auto* at = static_cast<const char*>(address);
+    Check(reinterpret_cast<uintptr_t>(at) % 16 == 0, "emulation: 16 bytes of shared memory are not aligned");
+    Check(shared() <= at && at + 16 <= shared() + shared_bytes_, "emulation: 16 bytes outside the CTA's shared memory");
+  }
+  // At least an alignment's worth of bytes lies behind the CTA's shared memory; some may lie before it.
+  void CheckPoison() {
+    const auto is_poison = [](char c) { return c == kPoison; };
+    Check(std::all_of(shared_.data(), shared(), is_poison) &&
+              std::all_of(shared() + shared_bytes_, shared_.data() + shared_.size(), is_poison),
+          "emulation: a thread wrote beyond the CTA's shared memory");
   }
 
   bool CanRun(const Fiber& fiber) const {
@@ -251,7 +274,8 @@ class EmulatedCta {
   const EmulationOptions options_;
   int cta_ = 0, num_ctas_ = 0;
   const std::function<void(const EmulatedThread&)>* kernel_ = nullptr;
-  std::vector<char> shared_;
+  std::vector<char> shared_;  // with poison around it
+  size_t shared_bytes_ = 0;
   char* stacks_ = nullptr;
   int num_stacks_ = 0;
   std::vector<Fiber> fibers_;
@@ -270,10 +294,7 @@ class EmulatedCta {
 int EmulatedThread::num_threads() const { return static_cast<int>(cta_->fibers_.size()); }
 int EmulatedThread::cta() const { return cta_->cta_; }
 int EmulatedThread::num_ctas() const { return cta_->num_ctas_; }
-char* EmulatedThread::shared() const {
-  const auto begin = reinterpret_cast<uintptr_t>(cta_->shared_.data());
-  return cta_->shared_.data() + (RoundUp<uintptr_t>(begin, 128) - begin);
-}
+char* EmulatedThread::shared() const { return cta_->shared(); }
 
 void EmulatedThread::Sync() const {
   cta_->Meet(cta_->barrier_, static_cast<int>(cta_->fibers_.size()), [] {});
@@ -319,8 +340,8 @@ uint32_t EmulatedThread::Ballot(bool value) const {
 }
 
 void EmulatedThread::CopyAsync16(void* shared, const void* global, bool valid) const {
-  Check(reinterpret_cast<uintptr_t>(shared) % 16 == 0 && (!valid || reinterpret_cast<uintptr_t>(global) % 16 == 0),
-        "emulation: a copy of 16 bytes is not aligned");
+  cta_->CheckShared16(shared);
+  Check(!valid || reinterpret_cast<uintptr_t>(global) % 16 == 0, "emulation: a copy of 16 bytes is not aligned");
   if (cta_->options_.late_copies) {
     cta_->fibers_[thread_].copies.push_back({shared, global, valid});
   } else if (valid) {
@@ -362,9 +383,7 @@ void LoadMatricesWarp(void* const lanes[kWarpSize]) {
   for (int matrix = 0; matrix < 4; ++matrix) {
     uint16_t m[8][8];
     for (int row = 0; row < 8; ++row) {
-      const void* from = static_cast<const MatrixLane*>(lanes[matrix * 8 + row])->row;
-      Check(reinterpret_cast<uintptr_t>(from) % 16 == 0, "emulation: a matrix's row is not aligned");
-      std::memcpy(m[row], from, 16);
+      std::memcpy(m[row], static_cast<const MatrixLane*>(lanes[matrix * 8 + row])->row, 16);
     }
     for (int l = 0; l < kWarpSize; ++l) {
       const int i = l / 4, j = l % 4 * 2;
@@ -377,10 +396,12 @@ void LoadMatricesWarp(void* const lanes[kWarpSize]) {
 }  // namespace
 
 void EmulatedThread::LoadMatrices(const void* shared_row, uint32_t (&r)[4]) const {
+  cta_->CheckShared16(shared_row);
   MatrixLane mine{shared_row, r};
   Together(&mine, &LoadMatricesWarp<false>);
 }
 void EmulatedThread::LoadMatricesTransposed(const void* shared_row, uint32_t (&r)[4]) const {
+  cta_->CheckShared16(shared_row);
   MatrixLane mine{shared_row, r};
   Together(&mine, &LoadMatricesWarp<true>);
 }

@@ -2,10 +2,11 @@
 // another.
 //
 // EmulatedThread means, function by function, what CudaThread (kernels/cuda/thread.cuh) does on a device, and checks
-// what a device leaves undefined: lanes that do not call a warp's function together and barriers that not all threads
-// reach abort. Shared memory begins as NaN. Copies to shared memory arrive as late as they may (or, in another run, as
-// early), so that a missing wait or a stage overwritten too soon shows in the result; threads and CTAs run in rising or
-// falling order, so that a missing barrier does too.
+// what a device leaves undefined: lanes that do not call a warp's function together, barriers that not all threads
+// reach, 16 bytes that are not aligned or not the CTA's, and bytes written beyond its shared memory abort. Shared memory
+// begins as NaN. Copies to shared memory arrive as late as they may (or, in another run, as early), so that a missing
+// wait or a stage overwritten too soon shows in the result; threads and CTAs run in rising or falling order, so that a
+// missing barrier does too.
 
 #ifndef QUIRE_TESTS_KERNELS_CUDA_EMULATION_H_
 #define QUIRE_TESTS_KERNELS_CUDA_EMULATION_H_
