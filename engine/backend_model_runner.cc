@@ -39,7 +39,9 @@ absl::StatusOr<std::unique_ptr<BackendModelRunner>> BackendModelRunner::Create(c
   if (!model.ok()) return model.status();
   std::unique_ptr<BackendModelRunner> runner(
       new BackendModelRunner(plan, std::move(backend), *std::move(model), *std::move(cache), *std::move(activations)));
-  if (!plan.lazy_graphs) {
+  if (!plan.lazy_graphs && runner->backend_->kind() == BackendKind::kCuda) {
+    if (absl::Status status = runner->WarmUp(int64_t{plan.scheduler.max_num_seqs} * plan.max_model_len); !status.ok())
+      return status;
     if (absl::Status status = runner->MakeGraphs(); !status.ok()) return status;
   }
   return runner;
@@ -169,6 +171,58 @@ void BackendModelRunner::Replay(GraphStep& graph) {
     Forward();
     graph.logits = model_.Logits(head_rows_, activations_);
   });
+}
+
+absl::Status BackendModelRunner::WarmUp(int64_t max_rows) {
+  max_rows = std::min(max_rows, activations_.residual.rows);
+  for (int64_t rows = 1;; rows = std::min(2 * rows, max_rows)) {
+    if (absl::Status status = backend_->BeginStep(); !status.ok()) return status;
+    WarmUpStep(static_cast<int32_t>(rows));
+    absl::Status status = backend_->EndStep();
+    status.Update(backend_->AwaitStep());
+    if (!status.ok() || rows == max_rows) return status;
+  }
+}
+
+void BackendModelRunner::WarmUpStep(int32_t num_rows) {
+  // Prompts as short as they can be, that all begin in the same blocks: nobody holds them yet.
+  const int32_t max_chunks = static_cast<int32_t>(kept_ends_.capacity()), block_size = cache_.spec().block_size;
+  const int32_t length = num_rows == 1 ? 1 : std::max(2, (num_rows + max_chunks - 1) / max_chunks);
+  std::vector<BlockId> table(static_cast<size_t>((length + block_size - 1) / block_size));
+  std::iota(table.begin(), table.end(), 0);
+  FlattenRows(Batch());
+  for (int32_t first = 0; first < num_rows; first += length) {
+    const int32_t count = std::min(length, num_rows - first);
+    for (int32_t position = 0; position < count; ++position) {
+      ids_.push_back(0);
+      positions_.push_back(position);
+      for (GroupRows& group : groups_) group.slots.push_back(position);
+    }
+    for (GroupRows& group : groups_)
+      group.chunks.push_back({.block_table = table.data(), .first_row = first, .num_rows = count, .first_position = 0});
+  }
+  ViewGroups();
+  head_rows_.resize(static_cast<size_t>(std::min(num_rows, max_head_rows_)));
+  std::iota(head_rows_.begin(), head_rows_.end(), 0);
+  kept_rows_.assign(head_rows_.begin(), head_rows_.end());
+  Forward();
+  const Tensor logits = model_.Logits(head_rows_, activations_).Rows(0, 1);
+
+  const SamplingParams greedy{.temperature = 0};
+  SampleRow row;
+  row.params = &greedy;
+  Step& step = steps_[0];
+  step.sampled.resize(1);
+  step.top.resize(kMaxTop);
+  backend_->Sample(
+      {.logits = logits, .rows = &row, .tokens = step.sampled.data(), .top = step.top.data(), .top_stride = kMaxTop});
+  const uint32_t target = 0;
+  step.result.prompt_logprobs.resize(1);
+  backend_->Score({.logits = logits,
+                   .targets = &target,
+                   .num_top = 0,
+                   .logprobs = step.result.prompt_logprobs.data(),
+                   .top = nullptr});
 }
 
 absl::Status BackendModelRunner::MakeGraphs() {

@@ -80,6 +80,10 @@ class BackendModelRunner : public ModelRunner {
   GraphStep* GraphFor(const Batch& batch);
   // Fills up the rows of the step and runs the model over them, as far as the logits.
   void Replay(GraphStep& graph);
+  // Runs every kernel once, at every number of rows up to max_rows for which linears may have an algorithm of their
+  // own: drivers load code, and libraries choose, at first calls, which takes time and memory. Before the first batch.
+  absl::Status WarmUp(int64_t max_rows);
+  void WarmUpStep(int32_t num_rows);
   // Makes all graphs, before the first batch.
   absl::Status MakeGraphs();
   // Points group_inputs_ at groups_.

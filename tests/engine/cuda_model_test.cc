@@ -56,6 +56,12 @@ class CudaModelTest : public testing::TestWithParam<Where> {
   }
   bool is_device() const { return GetParam() == Where::kDevice; }
 
+  // Without what the emulation takes long for: each graph made, and everything run once, before the first request.
+  EngineOptions Soon(EngineOptions options) const {
+    options.lazy_graphs = !is_device();
+    return options;
+  }
+
   std::unique_ptr<Backend> Cuda(bool deterministic, const cuda::EmulationOptions& emulation = {}) const {
     if (!is_device()) return MakeEmulatedCudaBackend(emulation, deterministic);
     BackendOptions options;
@@ -98,7 +104,7 @@ TEST_P(CudaModelTest, TheBundledModelSaysWhatItSaysOnCpu) {
     EngineOptions options = Options();
     options.dtype = dtype;
     const std::map<RequestId, Output> expected = RunOn(MakeBackend(BackendKind::kCpu), options, Mixed());
-    const std::map<RequestId, Output> found = RunOn(Cuda(false, {.lazy = true}), options, Mixed());
+    const std::map<RequestId, Output> found = RunOn(Cuda(false, {.lazy = true}), Soon(options), Mixed());
     ASSERT_EQ(found.size(), expected.size());
     const float tolerance = dtype == DType::kFloat32 ? 1e-4f : 0.1f;
     for (const auto& [id, output] : expected) {
@@ -117,7 +123,7 @@ TEST_P(CudaModelTest, AQuantizedCacheSaysWhatItSaysOnCpu) {
     options.dtype = DType::kFloat32;
     options.kv_quantization = quantization;
     const std::map<RequestId, Output> expected = RunOn(MakeBackend(BackendKind::kCpu), options, Mixed());
-    const std::map<RequestId, Output> found = RunOn(Cuda(false, {.lazy = true}), options, Mixed());
+    const std::map<RequestId, Output> found = RunOn(Cuda(false, {.lazy = true}), Soon(options), Mixed());
     ASSERT_EQ(found.size(), expected.size());
     for (const auto& [id, output] : expected) {
       if (id != kSampled) ExpectSameTokens(found.at(id), output, 0.2f, id);
@@ -132,7 +138,7 @@ TEST_P(CudaModelTest, OneSequenceAtATimeMayScoreItsPromptAndDrawManyOutputs) {
   auto request = MakeRequest(0, RandomPrompt(5, 30, kVocab), 2);
   request->num_prompt_logprobs = 1;
   request->num_outputs = 16;
-  const std::map<RequestId, Output> found = RunOn(Cuda(false), options, {request});
+  const std::map<RequestId, Output> found = RunOn(Cuda(false), Soon(options), {request});
   EXPECT_EQ(found.at(0).tokens.size(), 2u);
   EXPECT_EQ(found.at(OutputKey(0, 15)).tokens.size(), 2u);
   EXPECT_EQ(found.at(0).prompt_logprobs.size(), 29u);
@@ -189,6 +195,29 @@ TEST_P(CudaGraphTest, GraphsChangeNothing) {
   for (const auto& [id, output] : eager) EXPECT_TRUE(found.at(id) == output) << id;
 }
 
+// Code is loaded and algorithms are chosen before ready: no request waits for it, and it takes no memory later.
+TEST(CudaWarmUpTest, NothingRunsForTheFirstTimeAfterReady) {
+  for (const bool deterministic : {false, true}) {
+    for (const auto quantization : {KvQuantization::kNone, KvQuantization::kFp8E4M3}) {
+      EngineOptions options = Options();
+      options.max_num_batched_tokens = 24;
+      options.kv_quantization = quantization;
+      cuda::EmulatedDevice* device = nullptr;
+      absl::StatusOr<LoadedModel> model = LoadModel(options, MakeEmulatedCudaBackend({}, deterministic, &device));
+      ASSERT_TRUE(model.ok()) << model.status();
+      const size_t num_seen = device->num_seen();
+      CollectingSink sink;
+      Engine engine(model->plan.scheduler, 100, 100'000, std::move(model->runner), &sink);
+      const Requests requests = Mixed();
+      for (const auto& request : requests) EXPECT_TRUE(engine.Submit(request).ok());
+      for (const auto& request : requests) sink.Wait(request->id);
+      engine.Shutdown();
+      EXPECT_GT(num_seen, 10u);
+      EXPECT_EQ(device->num_seen(), num_seen);
+    }
+  }
+}
+
 // The draw after a token that the host has not seen counts it all the same: with penalties, steps and tokens are those
 // of a scheduler that waits.
 TEST_P(CudaModelTest, PenaltiesCountTheTokenThatIsUnderWay) {
@@ -206,21 +235,22 @@ TEST_P(CudaModelTest, PenaltiesCountTheTokenThatIsUnderWay) {
     request->sampling.presence_penalty = 0.3f;
     requests.push_back(std::move(request));
   }
-  const auto waits = RunOn(Cuda(true, {.lazy = true}), options, requests, /*run_ahead=*/0);
-  const auto ahead = RunOn(Cuda(true, {.lazy = true}), options, requests);
+  const auto waits = RunOn(Cuda(true, {.lazy = true}), Soon(options), requests, /*run_ahead=*/0);
+  const auto ahead = RunOn(Cuda(true, {.lazy = true}), Soon(options), requests);
   for (const auto& [id, output] : waits) EXPECT_TRUE(ahead.at(id) == output) << id;
 }
 
 // Laws 4 to 7 of the device's kernels: chunks, company, preemptions and running ahead change no bit.
 TEST_P(CudaModelTest, DeterministicOutputsDoNotDependOnTheSchedule) {
-  const std::map<RequestId, Output> whole = RunOn(Cuda(true, {.reversed = true}), Options(), Mixed(), /*run_ahead=*/0);
+  const std::map<RequestId, Output> whole =
+      RunOn(Cuda(true, {.reversed = true}), Soon(Options()), Mixed(), /*run_ahead=*/0);
   EngineOptions tight = Options();
   tight.max_num_batched_tokens = 24;
   tight.max_num_seqs = 3;
   tight.block_size = 8;
   tight.max_model_len = 80;
   tight.kv_cache_bytes = 1536 * 96;  // 1536 bytes per token in bfloat16
-  const std::map<RequestId, Output> parts = RunOn(Cuda(true, {.lazy = true}), tight, Mixed());
+  const std::map<RequestId, Output> parts = RunOn(Cuda(true, {.lazy = true}), Soon(tight), Mixed());
   for (const auto& [id, output] : whole) EXPECT_TRUE(parts.at(id) == output) << id;
 }
 
@@ -229,7 +259,7 @@ TEST_P(CudaModelTest, DeterministicOutputsDoNotDependOnTheSchedule) {
 TEST_P(CudaModelTest, MixedTrafficIsWhatEachRequestIsAlone) {
   const auto load = [&](EngineOptions options, int) {
     options.backend.deterministic = true;
-    return LoadModel(options, Cuda(true, {.lazy = true}));
+    return LoadModel(Soon(options), Cuda(true, {.lazy = true}));
   };
   if (is_device()) {
     soak::Soak(load, soak::kLarge, 1000);
@@ -293,7 +323,9 @@ TEST(CudaFailureTest, AnErrorOfTheDeviceEndsEveryLiveRequestOnce) {
   for (const bool is_late : {false, true}) {
     cuda::EmulatedDevice* device = nullptr;
     std::unique_ptr<Backend> backend = MakeEmulatedCudaBackend({.lazy = true}, false, &device);
-    absl::StatusOr<LoadedModel> model = LoadModel(Options(), std::move(backend));
+    EngineOptions options = Options();
+    options.lazy_graphs = true;
+    absl::StatusOr<LoadedModel> model = LoadModel(options, std::move(backend));
     ASSERT_TRUE(model.ok()) << model.status();
     CollectingSink sink;
     Engine engine(model->plan.scheduler, 100, 100'000,

@@ -10,6 +10,7 @@
 #define QUIRE_TESTS_KERNELS_CUDA_EMULATED_DEVICE_H_
 
 #include <array>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -17,7 +18,10 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <set>
+#include <typeindex>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -61,6 +65,8 @@ class EmulatedDevice {
   int num_replays() const { return num_replays_; }
   // How often somebody waited for all that the device was asked for, and not for a mark.
   int num_waits() const { return num_waits_; }
+  // Kernels, and linears for which a library chooses an algorithm, that were launched at least once.
+  size_t num_seen() const { return seen_.size(); }
   void Record(int mark) { marks_[mark] = num_asked_; }
   absl::Status Await(int mark) {
     DoUntil(marks_[mark]);
@@ -72,6 +78,8 @@ class EmulatedDevice {
 
   static size_t LinearWorkspaceBytes() { return 64; }
   void Linear(const LinearArgs& args, void* workspace) {
+    seen_.insert(std::array{static_cast<uint64_t>(args.weight->n), static_cast<uint64_t>(args.weight->k),
+                            std::bit_ceil(static_cast<uint64_t>(args.x.rows))});
     Do([args] { RefLinear(args); });
   }
 
@@ -83,6 +91,8 @@ class EmulatedDevice {
 
   template <typename Kernel>
   void Run(int64_t num_ctas, const typename Kernel::Params& params) {
+    if (num_ctas == 0) return;
+    seen_.insert(std::type_index(typeid(Kernel)));
     Do([this, num_ctas, params] {
       grid_.Run(static_cast<int>(num_ctas), Kernel::kThreads, Kernel::kSharedBytes,
                 [&](const EmulatedThread& thread) { Kernel::Run(thread, params); });
@@ -121,6 +131,8 @@ class EmulatedDevice {
   std::deque<std::function<void()>> queue_;  // asked for and not done
   std::optional<Graph> captured_;
   int num_replays_ = 0, num_waits_ = 0;
+  std::set<std::variant<std::type_index, std::array<uint64_t, 3>>>
+      seen_;  // kernels; n, k and rows of linears, rounded up
   uint64_t num_asked_ = 0;
   std::array<uint64_t, 2> marks_ = {0, 0};  // num_asked_ when they were made
   EmulatedGrid grid_;
