@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <bit>
+#include <iterator>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
@@ -9,6 +10,8 @@ namespace quire::cuda {
 namespace {
 
 constexpr int64_t kPlannedRows = 4096;  // the rows for which the one algorithm of `deterministic` is chosen
+// Others that it must take: few, odd and many.
+constexpr int64_t kAnyRows[] = {1, 2, 3, 7, 8, 17, 64, 100, 128, 512, 1023, kPlannedRows, 16384};
 
 cudaDataType TypeOf(DType dtype) {
   switch (dtype) {
@@ -51,12 +54,15 @@ struct Layouts {
   Layout w, x, y;
 };
 
-// Bytes of which an address is a multiple, as far as it matters: nothing loads more than 16 at once. The library takes
-// 256 for granted, which rows and activations need not have.
-uint32_t AlignmentOf(const void* data) {
+// Bytes of which the addresses of all rows are multiples, as far as it matters: nothing loads more than 16 at once. The
+// library takes 256 for granted, which activations need not have. Of all rows: that a call begins at this row or at
+// that one must not choose another algorithm.
+uint32_t AlignmentOf(const void* data, int64_t row_bytes) {
   constexpr uintptr_t kMost = 16;
-  return static_cast<uint32_t>(uintptr_t{1} << std::countr_zero(reinterpret_cast<uintptr_t>(data) | kMost));
+  const uintptr_t multiples = reinterpret_cast<uintptr_t>(data) | static_cast<uintptr_t>(row_bytes) | kMost;
+  return static_cast<uint32_t>(uintptr_t{1} << std::countr_zero(multiples));
 }
+uint32_t AlignmentOf(const Tensor& x) { return AlignmentOf(x.data, RowBytes(x.dtype, x.row_stride)); }
 
 int32_t SplitsOf(const cublasLtMatmulAlgo_t& algorithm) {
   int32_t splits = 1;
@@ -83,8 +89,8 @@ CublasLt::~CublasLt() {
 absl::StatusOr<const CublasLt::Plan*> CublasLt::PlanFor(const LinearArgs& args) {
   const int64_t rows =
       deterministic_ ? kPlannedRows : static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(args.x.rows)));
-  const uint32_t w_alignment = AlignmentOf(args.weight->data.data()), x_alignment = AlignmentOf(args.x.data),
-                 y_alignment = AlignmentOf(args.y.data);
+  const uint32_t w_alignment = AlignmentOf(args.weight->data.data(), RowBytes(args.weight->dtype, args.weight->k)),
+                 x_alignment = AlignmentOf(args.x), y_alignment = AlignmentOf(args.y);
   const Key key(args.weight->n, args.weight->k, rows, args.weight->dtype, args.bias != nullptr, args.accumulate,
                 x_alignment, y_alignment);
   const auto found = plans_.find(key);
@@ -123,7 +129,8 @@ absl::StatusOr<const CublasLt::Plan*> CublasLt::PlanFor(const LinearArgs& args) 
   if (preference != nullptr) cublasLtMatmulPreferenceDestroy(preference);
   const cublasLtMatmulHeuristicResult_t* best = nullptr;
   for (int c = 0; c < num_found && best == nullptr; ++c) {
-    const bool fits = candidates[c].state == CUBLAS_STATUS_SUCCESS;
+    const bool fits =
+        candidates[c].state == CUBLAS_STATUS_SUCCESS && TakesItsRows(candidates[c].algo, plan, args, rows);
     if (fits && (!deterministic_ || SplitsOf(candidates[c].algo) <= 1)) best = &candidates[c];
   }
   if (status.ok() && best == nullptr)
@@ -135,6 +142,19 @@ absl::StatusOr<const CublasLt::Plan*> CublasLt::PlanFor(const LinearArgs& args) 
   }
   plan.algorithm = best->algo;
   return &plans_.emplace(key, plan).first->second;
+}
+
+bool CublasLt::TakesItsRows(const cublasLtMatmulAlgo_t& algorithm, const Plan& plan, const LinearArgs& args,
+                            int64_t rows) const {
+  const auto takes = [&](int64_t count) {
+    const Layouts layouts(args, count);
+    cublasLtMatmulHeuristicResult_t found = {};
+    return cublasLtMatmulAlgoCheck(handle_, plan.product, layouts.w.get(), layouts.x.get(), layouts.y.get(),
+                                   layouts.y.get(), &algorithm, &found) == CUBLAS_STATUS_SUCCESS &&
+           found.workspaceSize <= kLinearWorkspaceBytes;
+  };
+  if (deterministic_) return std::all_of(std::begin(kAnyRows), std::end(kAnyRows), takes);
+  return takes(rows / 2 + 1) && takes(std::max<int64_t>(rows - 1, 1)) && takes(rows);
 }
 
 absl::Status CublasLt::Linear(const LinearArgs& args, void* workspace, cudaStream_t stream) {

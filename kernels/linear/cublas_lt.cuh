@@ -1,7 +1,9 @@
 // CublasLt: y = x W^T by cuBLASLt, an algorithm for each shape chosen once by the library's heuristics.
 //
 // Shapes are (n, k, rows rounded up to a power of two); under `deterministic` one algorithm without split-K serves
-// every number of rows, so that the bits of a row do not depend on how many there are (law 5).
+// every number of rows, so that the bits of a row do not depend on how many there are (law 5). What an algorithm is
+// chosen for is not all that it is used for: only one that the library accepts for the ends of its range, or for a
+// spread of all numbers, is taken.
 //
 // Thread: one caller at a time. May be called while a stream is captured.
 
@@ -42,6 +44,9 @@ class CublasLt {
   CublasLt(bool deterministic, cublasLtHandle_t handle);
 
   absl::StatusOr<const Plan*> PlanFor(const LinearArgs& args);
+  // Whether the library accepts an algorithm, with the workspace that there is, for what the plan of `rows` serves.
+  bool TakesItsRows(const cublasLtMatmulAlgo_t& algorithm, const Plan& plan, const LinearArgs& args,
+                    int64_t rows) const;
 
   const bool deterministic_;
   const cublasLtHandle_t handle_;
