@@ -2,6 +2,7 @@
 
 #include <netdb.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -15,47 +16,85 @@
 namespace quire {
 namespace {
 
-constexpr int kBacklog = 128;
+// A connection whose peer acknowledges nothing for this long is over, as gRPC would have it with our keepalive
+// time-out.
+constexpr int kUnacknowledgedMs = 20000;
 
-// Returns the descriptor, or a negative number with errno set.
-int BindAndListen(const addrinfo& target) {
-  const int fd = socket(target.ai_family, target.ai_socktype | SOCK_CLOEXEC, target.ai_protocol);
-  if (fd < 0) return fd;
-  const int on = 1;
-  setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);  // a restart need not wait for old connections to time out
-  if (bind(fd, target.ai_addr, target.ai_addrlen) == 0 && listen(fd, kBacklog) == 0) return fd;
-  const int reason = errno;
-  close(fd);
-  errno = reason;
-  return -1;
+// What is said of a port that cannot be had.
+absl::Status Failed(const ListenAddress& address, absl::string_view flag, absl::string_view reason) {
+  return absl::InvalidArgumentError(absl::StrCat(flag, " ", address.ToString(), ": cannot listen there: ", reason));
 }
 
-uint16_t PortOf(int fd) {
-  sockaddr_storage bound{};
-  socklen_t size = sizeof bound;
-  getsockname(fd, reinterpret_cast<sockaddr*>(&bound), &size);
-  return ntohs(bound.ss_family == AF_INET6 ? reinterpret_cast<sockaddr_in6&>(bound).sin6_port
-                                           : reinterpret_cast<sockaddr_in&>(bound).sin_port);
-}
+using Addresses = std::unique_ptr<addrinfo, decltype(&freeaddrinfo)>;
 
-}  // namespace
-
-absl::StatusOr<ListenSocket> ListenSocket::Open(const ListenAddress& address, absl::string_view flag) {
-  const auto failed = [&](absl::string_view reason) {
-    return absl::InvalidArgumentError(absl::StrCat(flag, " ", address.ToString(), ": cannot listen there: ", reason));
-  };
+absl::StatusOr<Addresses> Resolve(const ListenAddress& address, absl::string_view flag) {
   addrinfo hints{};
   hints.ai_socktype = SOCK_STREAM;
   hints.ai_flags = AI_PASSIVE | AI_NUMERICSERV;
   addrinfo* found = nullptr;
   const std::string port = absl::StrCat(address.port);
   if (const int error = getaddrinfo(address.host.c_str(), port.c_str(), &hints, &found); error != 0) {
-    return failed(gai_strerror(error));
+    return Failed(address, flag, gai_strerror(error));
   }
-  const std::unique_ptr<addrinfo, decltype(&freeaddrinfo)> addresses(found, freeaddrinfo);
-  const int fd = BindAndListen(*addresses);
-  if (fd < 0) return failed(std::strerror(errno));
+  return Addresses(found, freeaddrinfo);
+}
+
+// Returns the descriptor, or a negative number with errno set.
+int BindAndListen(const addrinfo& target) {
+  const int fd = socket(target.ai_family, target.ai_socktype | SOCK_CLOEXEC | SOCK_NONBLOCK, target.ai_protocol);
+  if (fd < 0) return fd;
+  const int on = 1;
+  setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);  // a restart need not wait for old connections to time out
+  // Connections inherit these.
+  setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+  setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &kUnacknowledgedMs, sizeof kUnacknowledgedMs);
+  if (bind(fd, target.ai_addr, target.ai_addrlen) == 0 && listen(fd, SOMAXCONN) == 0) return fd;
+  const int reason = errno;
+  close(fd);
+  errno = reason;
+  return -1;
+}
+
+uint16_t& PortIn(sockaddr& address) {
+  return address.sa_family == AF_INET6 ? reinterpret_cast<sockaddr_in6&>(address).sin6_port
+                                       : reinterpret_cast<sockaddr_in&>(address).sin_port;
+}
+
+uint16_t PortOf(int fd) {
+  sockaddr_storage bound{};
+  socklen_t size = sizeof bound;
+  getsockname(fd, reinterpret_cast<sockaddr*>(&bound), &size);
+  return ntohs(PortIn(reinterpret_cast<sockaddr&>(bound)));
+}
+
+}  // namespace
+
+absl::StatusOr<ListenSocket> ListenSocket::Open(const ListenAddress& address, absl::string_view flag) {
+  const absl::StatusOr<Addresses> addresses = Resolve(address, flag);
+  if (!addresses.ok()) return addresses.status();
+  const int fd = BindAndListen(**addresses);
+  if (fd < 0) return Failed(address, flag, std::strerror(errno));
   return ListenSocket(fd, PortOf(fd));
+}
+
+absl::StatusOr<std::vector<ListenSocket>> ListenSocket::OpenAll(const ListenAddress& address, absl::string_view flag) {
+  const absl::StatusOr<Addresses> addresses = Resolve(address, flag);
+  if (!addresses.ok()) return addresses.status();
+  std::vector<ListenSocket> sockets;
+  int reason = 0;
+  for (addrinfo* target = addresses->get(); target != nullptr; target = target->ai_next) {
+    if (!sockets.empty()) PortIn(*target->ai_addr) = htons(sockets[0].port());
+    const int fd = BindAndListen(*target);
+    if (fd >= 0) {
+      sockets.push_back(ListenSocket(fd, PortOf(fd)));
+      continue;
+    }
+    reason = errno;
+    // The machine may have no IPv6, though names say so.
+    if (reason != EADDRNOTAVAIL && reason != EAFNOSUPPORT) return Failed(address, flag, std::strerror(reason));
+  }
+  if (sockets.empty()) return Failed(address, flag, std::strerror(reason));
+  return sockets;
 }
 
 ListenSocket::~ListenSocket() {

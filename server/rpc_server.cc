@@ -9,10 +9,10 @@
 #include <grpcpp/server_builder.h>
 
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
-#include "server/listen_socket.h"
 
 namespace quire {
 namespace {
@@ -33,8 +33,6 @@ void Configure(const RpcLimits& limits, grpc::ServerBuilder& builder) {
     builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_AGE_MS,
                                static_cast<int>(absl::ToInt64Milliseconds(limits.max_connection_age)));
   }
-  // Two daemons on one port would share its connections in silence.
-  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
   // gRPC's defaults cut a client that pings every 10 s while its request queues ("too many pings"). Pings towards the
   // client find those that vanished behind a NAT, whose blocks would be held for ever.
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 5000);
@@ -55,32 +53,36 @@ void Configure(const RpcLimits& limits, grpc::ServerBuilder& builder) {
 
 absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(const RpcServerOptions& options,
                                                             absl::Span<grpc::Service* const> services) {
-  const ListenAddress& address = options.address;
-  if (address.port != 0) {  // gRPC does not say why a port cannot be had
-    const absl::StatusOr<ListenSocket> probe = ListenSocket::Open(address, options.flag);
-    if (!probe.ok()) return probe.status();
-  }
+  absl::StatusOr<std::vector<ListenSocket>> sockets = ListenSocket::OpenAll(options.address, options.flag);
+  if (!sockets.ok()) return sockets.status();
   grpc::EnableDefaultHealthCheckService(true);
   if (options.reflection) grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   grpc::ServerBuilder builder;
   Configure(options.limits, builder);
-  int port = 0;
-  builder.AddListeningPort(address.ToString(),
-                           options.credentials != nullptr ? options.credentials : grpc::InsecureServerCredentials(),
-                           &port);
+  auto credentials = options.credentials != nullptr ? options.credentials : grpc::InsecureServerCredentials();
+  std::unique_ptr<Connections> connections = builder.experimental().AddExternalConnectionAcceptor(
+      grpc::ServerBuilder::experimental_type::ExternalConnectionType::FROM_FD, std::move(credentials));
   for (grpc::Service* service : services) builder.RegisterService(service);
   std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
-  if (server == nullptr || port == 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(options.flag, " ", address.ToString(), ": gRPC cannot listen there"));
+  if (server == nullptr) {
+    return absl::InternalError(
+        absl::StrCat(options.flag, " ", options.address.ToString(), ": the gRPC server does not start"));
   }
-  std::unique_ptr<RpcServer> result(new RpcServer(std::move(server), static_cast<uint16_t>(port)));
+  std::unique_ptr<RpcServer> result(new RpcServer(std::move(server), std::move(connections), (*sockets)[0].port()));
   result->SetReady(false);
   result->SetLive(true);
+  result->acceptor_ = std::make_unique<Acceptor>(*std::move(sockets),
+                                                 [connections = result->connections_.get()](int listener_fd, int fd) {
+                                                   Connections::NewConnectionParameters connection;
+                                                   connection.listener_fd = listener_fd;
+                                                   connection.fd = fd;
+                                                   connections->HandleNewConnection(&connection);
+                                                 });
   return result;
 }
 
-RpcServer::RpcServer(std::unique_ptr<grpc::Server> server, uint16_t port) : server_(std::move(server)), port_(port) {}
+RpcServer::RpcServer(std::unique_ptr<grpc::Server> server, std::unique_ptr<Connections> connections, uint16_t port)
+    : server_(std::move(server)), connections_(std::move(connections)), port_(port) {}
 
 RpcServer::~RpcServer() { Shutdown(absl::ZeroDuration()); }
 
@@ -94,6 +96,7 @@ void RpcServer::SetLive(bool live) { server_->GetHealthCheckService()->SetServin
 
 void RpcServer::Shutdown(absl::Duration grace) {
   if (std::exchange(shut_down_, true)) return;
+  acceptor_.reset();
   server_->Shutdown(absl::ToChronoTime(absl::Now() + grace));
   server_->Wait();
 }

@@ -1,4 +1,4 @@
-// RpcServer: the gRPC listener with its settings, health and reflection.
+// RpcServer: the gRPC listener with its settings, health and reflection. Connections come from an Acceptor.
 
 #ifndef QUIRE_SERVER_RPC_SERVER_H_
 #define QUIRE_SERVER_RPC_SERVER_H_
@@ -10,12 +10,16 @@
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
+#include "server/acceptor.h"
 #include "server/flag_values.h"
 
 namespace grpc {
 class Server;
 class ServerCredentials;
 class Service;
+namespace experimental {
+class ExternalConnectionAcceptor;
+}  // namespace experimental
 }  // namespace grpc
 
 namespace quire {
@@ -56,9 +60,13 @@ class RpcServer {
   void Shutdown(absl::Duration grace);
 
  private:
-  RpcServer(std::unique_ptr<grpc::Server> server, uint16_t port);
+  using Connections = grpc::experimental::ExternalConnectionAcceptor;  // gRPC's name for what it gets them from
+
+  RpcServer(std::unique_ptr<grpc::Server> server, std::unique_ptr<Connections> connections, uint16_t port);
 
   std::unique_ptr<grpc::Server> server_;
+  std::unique_ptr<Connections> connections_;
+  std::unique_ptr<Acceptor> acceptor_;
   const uint16_t port_;
   bool shut_down_ = false;
 };

@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <chrono>
@@ -82,6 +83,20 @@ TEST(EndToEndTest, GeneratesTextAndJsonAndCountsThem) {
   EXPECT_EQ(quired.Metric("quire_requests_total{ending=\"finished\"}"), 2);
   EXPECT_EQ(quired.Metric("quire_tokens_delivered_total"), 48);
   EXPECT_EQ(quired.Metric("vllm:generation_tokens_total"), 48);
+}
+
+// gRPC's own listener would be closed for good.
+TEST(EndToEndTest, MoreConnectionsThanDescriptorsCloseItToNobodyForGood) {
+  Quired quired({}, "127.0.0.1:0", /*max_descriptors=*/64);
+  const auto port = static_cast<uint16_t>(std::stoi(quired.target().substr(quired.target().rfind(':') + 1)));
+  std::vector<int> connections;
+  for (int i = 0; i < 100; ++i) connections.push_back(ConnectTo(port));
+  char byte;
+  EXPECT_LE(recv(connections.back(), &byte, 1, 0), 0) << "was not refused";
+  EXPECT_THAT(quired.Get("/readyz"), StartsWith("HTTP/1.1 200"));
+  for (const int connection : connections) close(connection);
+  const Finished text = RunToEnd(quired.Client({"generate", "--prompt", kPrompt, "--max-tokens", "4"}));
+  EXPECT_EQ(text.code, 0) << text.errors;
 }
 
 TEST(EndToEndTest, ARefusedRequestSaysWhyAndTheDaemonServesOn) {

@@ -16,11 +16,13 @@
 
 namespace quire {
 
-// A running daemon on the bundled model; `listen`: for gRPC, else a free port.
+// A running daemon on the bundled model; `listen`: for gRPC, else a free port; `max_descriptors`: RLIMIT_NOFILE, else
+// the one of this process.
 class Quired {
  public:
-  explicit Quired(std::vector<std::string> flags = {}, const std::string& listen = "127.0.0.1:0")
-      : process_(Arguments(std::move(flags), listen)) {
+  explicit Quired(std::vector<std::string> flags = {}, const std::string& listen = "127.0.0.1:0",
+                  int max_descriptors = 0)
+      : process_(Limited(Arguments(std::move(flags), listen), max_descriptors)) {
     ready_line_ = process_.ReadLine();
     std::smatch match;
     static const std::regex kReady(R"(^quired ready grpc=(\S+) admin=127\.0\.0\.1:(\d+) model=(\S+)$)");
@@ -62,6 +64,13 @@ class Quired {
     flags.insert(flags.begin(), {QUIRED_PATH, "--model", MODEL_PATH, "--listen", listen, "--admin-listen",
                                  "127.0.0.1:0", "--kv-cache-memory", "64MiB"});
     return flags;
+  }
+
+  static std::vector<std::string> Limited(std::vector<std::string> arguments, int max_descriptors) {
+    if (max_descriptors == 0) return arguments;
+    const std::string script = "ulimit -n " + std::to_string(max_descriptors) + " && exec \"$0\" \"$@\"";
+    arguments.insert(arguments.begin(), {"/bin/sh", "-c", script});
+    return arguments;
   }
 
   Process process_;
