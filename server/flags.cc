@@ -290,7 +290,8 @@ constexpr Flag kFlags[] = {
     {"enforce-eager", "", "false", "cuda: launch every kernel by itself instead of one CUDA graph for each decode step",
      [](Options& o, absl::string_view v) { return Store(ParseSwitch(v), o.engine.enforce_eager); }},
     {"lazy-graphs", "", "false",
-     "cuda: make CUDA graphs and run kernels when a step first needs them, not before ready: sooner ready, first steps slower",
+     "cuda: make CUDA graphs and run kernels when a step first needs them, not before ready: sooner ready, first steps "
+     "slower",
      [](Options& o, absl::string_view v) { return Store(ParseSwitch(v), o.engine.lazy_graphs); }},
     {"max-num-seqs", "N", "128", "sequences in one step",
      [](Options& o, absl::string_view v) { return StoreInteger(v, 1, 65536, o.engine.max_num_seqs); }},

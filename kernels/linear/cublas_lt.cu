@@ -127,12 +127,17 @@ absl::StatusOr<const CublasLt::Plan*> CublasLt::PlanFor(const LinearArgs& args) 
                                               layouts.y.get(), preference, kCandidates, candidates, &num_found),
                "heuristics"));
   if (preference != nullptr) cublasLtMatmulPreferenceDestroy(preference);
-  const cublasLtMatmulHeuristicResult_t* best = nullptr;
+  const cublasLtMatmulHeuristicResult_t *best = nullptr, *next_best = nullptr;
   for (int c = 0; c < num_found && best == nullptr; ++c) {
-    const bool fits =
-        candidates[c].state == CUBLAS_STATUS_SUCCESS && TakesItsRows(candidates[c].algo, plan, args, rows);
-    if (fits && (!deterministic_ || SplitsOf(candidates[c].algo) <= 1)) best = &candidates[c];
+    const cublasLtMatmulHeuristicResult_t& candidate = candidates[c];
+    if (candidate.state != CUBLAS_STATUS_SUCCESS || (deterministic_ && SplitsOf(candidate.algo) > 1)) continue;
+    if (TakesItsRows(candidate.algo, plan, args, rows)) {
+      best = &candidate;
+    } else if (next_best == nullptr && !deterministic_) {
+      next_best = &candidate;  // serves the number of rows that it was found for
+    }
   }
+  if (best == nullptr) best = next_best;
   if (status.ok() && best == nullptr)
     status = absl::InternalError(absl::StrCat("cuBLASLt: no algorithm for [", args.x.rows, ", ", args.weight->k,
                                               "] x [", args.weight->n, ", ", args.weight->k, "]^T"));
