@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "client/parse.h"
@@ -24,6 +25,11 @@ absl::Status CheckTarget(const std::string& target) {
   if (colon == std::string::npos || colon == 0 || colon + 1 == target.size()) {
     return absl::InvalidArgumentError(
         absl::StrCat("--target '", target, "' is no address; allowed: HOST:PORT, e.g. 127.0.0.1:50051"));
+  }
+  // gRPC takes a port modulo 65536.
+  const absl::string_view port = absl::string_view(target).substr(colon + 1);
+  if (uint64_t number; absl::SimpleAtoi(port, &number) && number > 65535) {
+    return absl::InvalidArgumentError(absl::StrCat("--target '", target, "' has port ", port, "; allowed: to 65535"));
   }
   return absl::OkStatus();
 }

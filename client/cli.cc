@@ -75,8 +75,9 @@ void AddGenerate(CLI::App& cli, GenerateOptions& options) {
       "--request-id", [request](const std::string& v) { request->set_request_id(v); },
       "Name of the request, up to 128 characters (default: the server makes one)");
   app.add_option_function<uint64_t>(
-      "--seed", [request](uint64_t v) { request->mutable_sampling()->set_seed(v); },
-      "Seed of the draws; the summary shows the one in effect (default: drawn by the server)");
+         "--seed", [request](uint64_t v) { request->mutable_sampling()->set_seed(v); },
+         "Seed of the draws; the summary shows the one in effect (default: drawn by the server)")
+      ->check(CheckSeed);
   AddSamplingFlags(app, *request->mutable_sampling());
   AddStoppingFlags(app, *request->mutable_stopping());
   AddOutputFlags(app, *request);
@@ -90,8 +91,9 @@ void AddChat(CLI::App& cli, ChatOptions& options) {
   app.add_option("--system", options.system, "System message (default: none)");
   v1::GenerateRequest* request = &options.request;
   app.add_option_function<uint64_t>(
-      "--seed", [request](uint64_t v) { request->mutable_sampling()->set_seed(v); },
-      "Seed of the draws (default: drawn)");
+         "--seed", [request](uint64_t v) { request->mutable_sampling()->set_seed(v); },
+         "Seed of the draws (default: drawn)")
+      ->check(CheckSeed);
   AddSamplingFlags(app, *request->mutable_sampling());
   AddStoppingFlags(app, *request->mutable_stopping());
   AddSchedulingFlags(app, *request);
@@ -169,22 +171,30 @@ int RunCli(int argc, const char* const* argv, Io& io) {
            << '\n';
     return kExitUsage;
   }
-  if (cli.got_subcommand("generate")) {
-    return RunGenerate(generate, io);
+  const auto run = [&] {
+    if (cli.got_subcommand("generate")) {
+      return RunGenerate(generate, io);
+    }
+    if (cli.got_subcommand("chat")) {
+      return RunChat(chat, io);
+    }
+    if (cli.got_subcommand("tokenize")) {
+      return RunTokenize(tokenize, io);
+    }
+    if (cli.got_subcommand("detokenize")) {
+      return RunDetokenize(detokenize, io);
+    }
+    if (cli.got_subcommand("load")) {
+      return RunLoad(load, io);
+    }
+    return RunStatus(status, io);
+  };
+  const int code = run();
+  if (code == kExitOk && !io.out.flush()) {  // a full disk, say
+    io.err << "quire: cannot write to standard output\n";
+    return kExitUsage;
   }
-  if (cli.got_subcommand("chat")) {
-    return RunChat(chat, io);
-  }
-  if (cli.got_subcommand("tokenize")) {
-    return RunTokenize(tokenize, io);
-  }
-  if (cli.got_subcommand("detokenize")) {
-    return RunDetokenize(detokenize, io);
-  }
-  if (cli.got_subcommand("load")) {
-    return RunLoad(load, io);
-  }
-  return RunStatus(status, io);
+  return code;
 }
 
 }  // namespace quire::client

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "google/rpc/error_details.pb.h"
@@ -70,7 +71,10 @@ std::string Describe(const grpc::Status& status) {
   const google::rpc::Status details = DecodeDetails(status);
   for (const auto& detail : details.details()) {
     for (std::string& phrase : Phrases(detail)) {
-      phrases.push_back(std::move(phrase));
+      // The message of a single violation says it already.
+      if (!absl::StrContains(status.error_message(), phrase)) {
+        phrases.push_back(std::move(phrase));
+      }
     }
   }
   std::string line = absl::StrCat(CodeName(status.error_code()), ": ", status.error_message());

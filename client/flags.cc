@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
 #include "client/parse.h"
 
 namespace quire::client {
@@ -25,6 +27,14 @@ void SetDuration(const char* flag, const std::string& text, google::protobuf::Du
 }
 
 }  // namespace
+
+std::string CheckSeed(const std::string& text) {
+  uint64_t seed;
+  if (absl::SimpleAtoi(text, &seed)) {
+    return "";
+  }
+  return absl::StrCat("'", text, "' is no seed; allowed: a whole number from 0 to 18446744073709551615");
+}
 
 void AddConnectionFlags(CLI::App& app, ConnectionOptions& options) {
   app.add_option("--target", options.target, "Address of the daemon, HOST:PORT (default 127.0.0.1:50051)");

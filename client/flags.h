@@ -15,6 +15,10 @@ class App;
 
 namespace quire::client {
 
+// Whether `text` is a seed: what CLI11 shows if not, else empty. (Its own conversion takes -1 and cuts what is too
+// large.)
+std::string CheckSeed(const std::string& text);
+
 void AddConnectionFlags(CLI::App& app, ConnectionOptions& options);
 void AddSamplingFlags(CLI::App& app, v1::SamplingParams& sampling);
 void AddStoppingFlags(CLI::App& app, v1::StoppingCriteria& stopping);

@@ -37,6 +37,17 @@ std::pair<std::string, std::string> ParseAssignment(const char* flag, const std:
   return {parts[0], parts[1]};
 }
 
+// As CLI::PositiveNumber and CLI::NonNegativeNumber, which tell the largest double in full.
+std::string Positive(const std::string& text) {
+  double value;
+  const bool is_number = absl::SimpleAtod(text, &value) && std::isfinite(value);
+  return is_number && value > 0 ? "" : absl::StrCat("'", text, "'; allowed: a number above 0");
+}
+std::string NotNegative(const std::string& text) {
+  const std::string problem = Positive(text);
+  return text == "0" || problem.empty() ? "" : absl::StrCat(problem, ", or 0");
+}
+
 // CLI::PositiveNumber takes no infinity.
 std::string AboveZero(const std::string& text) {
   double value;
@@ -72,7 +83,7 @@ void AddServerFlags(CLI::App& app, LoadOptions& options) {
                  "{\"continuous_usage_stats\": true}}'");
   app.add_option("--ready-check-timeout-sec", options.ready_check_timeout_s,
                  "Wait this long for the server to answer before the test, in seconds (default 0)")
-      ->check(CLI::NonNegativeNumber);
+      ->check(NotNegative);
   app.add_option("--connections", options.connections,
                  "gRPC connections to the server, used in turn (default 1); over HTTP each stream has its own")
       ->check(CLI::Range(1, 1024));
@@ -94,21 +105,21 @@ void AddDatasetFlags(CLI::App& app, LoadOptions& options) {
   app.add_option("--dataset-path", dataset.path, "File of the dataset");
   app.add_option("--random-input-len,--input-len", dataset.input_len,
                  "Tokens of each prompt, of random and corpus (default 1024)")
-      ->check(CLI::PositiveNumber);
+      ->check(Positive);
   app.add_option("--random-output-len,--output-len", dataset.output_len, "Tokens to generate for each (default 128)")
-      ->check(CLI::PositiveNumber);
+      ->check(Positive);
   app.add_option("--random-range-ratio", dataset.range_ratio,
                  "Lengths are drawn evenly from len * (1 - R) to len * (1 + R), R from 0 to below 1 (default 0)");
   app.add_option("--random-prefix-len", dataset.prefix_len,
                  "Tokens that all random prompts share, before their own (default 0)");
   app.add_option("--trace-speedup", dataset.trace_speedup, "Replay a trace so many times as fast (default 1)")
-      ->check(CLI::PositiveNumber);
+      ->check(Positive);
   app.add_option("--vocab-size", options.vocab_size,
                  "Random ids are below it (default: as the server tells; if it does not, random prompts are words)")
-      ->check(CLI::PositiveNumber);
-  app.add_option("--num-prompts", options.num_prompts, "Requests (default 1000)")->check(CLI::PositiveNumber);
+      ->check(Positive);
+  app.add_option("--num-prompts", options.num_prompts, "Requests (default 1000)")->check(Positive);
   app.add_option("--num-warmups", options.num_warmups, "Requests before them that are not measured (default 0)");
-  app.add_option("--seed", options.seed, "Seed of prompts, arrivals and draws (default 0)");
+  app.add_option("--seed", options.seed, "Seed of prompts, arrivals and draws (default 0)")->check(CheckSeed);
 }
 
 void AddArrivalFlags(CLI::App& app, LoadOptions& options) {
@@ -137,13 +148,13 @@ void AddArrivalFlags(CLI::App& app, LoadOptions& options) {
   CLI::Option* end = app.add_option_function<double>(
       "--ramp-up-end-rps", [the_ramp](double rps) { the_ramp().end_rps = rps; }, "Requests a second at its end");
   strategy->needs(start, end);
-  start->needs(strategy, end)->check(CLI::PositiveNumber);
-  end->needs(strategy, start)->check(CLI::PositiveNumber);
+  start->needs(strategy, end)->check(Positive);
+  end->needs(strategy, start)->check(Positive);
   app.add_option("--max-concurrency", options.max_concurrency, "Requests under way at most (default: any number)")
-      ->check(CLI::PositiveNumber);
+      ->check(Positive);
   app.add_option("--max-seconds", options.max_seconds,
                  "Send nothing later than so many seconds after the start; what is under way ends (default: no limit)")
-      ->check(CLI::PositiveNumber);
+      ->check(Positive);
   app.add_option("--max-errors", options.max_errors,
                  "More failed requests end the run: nothing more is sent, the rest is cancelled (default: any number)");
 }
@@ -166,12 +177,12 @@ void AddSweepFlags(CLI::App& app, LoadOptions& options) {
   app.add_option_function<double>(
          "--sweep-start-rps", [the_sweep](double v) { the_sweep().start_rps = v; },
          "Requests a second of the first stage (default 1)")
-      ->check(CLI::PositiveNumber)
+      ->check(Positive)
       ->needs(profile);
   app.add_option_function<double>(
          "--sweep-stage-seconds", [the_sweep](double v) { the_sweep().stage_seconds = v; },
          "How long a stage sends, in seconds; at least 20 requests (default 30)")
-      ->check(CLI::PositiveNumber)
+      ->check(Positive)
       ->needs(profile);
   app.add_option_function<double>(
          "--sweep-attainment", [the_sweep](double v) { the_sweep().attainment = v; },

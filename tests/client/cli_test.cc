@@ -109,6 +109,34 @@ TEST_F(CliTest, AStreamThatBreaksKeepsItsTextAndFails) {
   EXPECT_EQ(outcome.err, "quire: UNAVAILABLE: draining\n");
 }
 
+TEST_F(CliTest, ASeedIsNeitherNegativeNorCut) {
+  for (const char* seed : {"-1", "18446744073709551616", "1.5", "x"}) {
+    for (const std::string command : {"generate --prompt x", "chat", "load"}) {
+      const Outcome outcome = RunQuire(command + " --target " + daemon_.target() + " --seed " + seed);
+      EXPECT_EQ(outcome.code, 1) << command << " " << seed;
+      EXPECT_THAT(outcome.err, HasSubstr("is no seed; allowed: a whole number from 0 to 18446744073709551615"));
+    }
+  }
+  EXPECT_EQ(Run("generate", "--prompt x --seed 18446744073709551615").code, 0);
+  EXPECT_EQ(daemon_.requests()[0].sampling().seed(), UINT64_MAX);
+}
+
+TEST_F(CliTest, AnOutputThatCannotBeWrittenIsAnError) {
+  std::istringstream in;
+  std::ostringstream err;
+  std::ofstream full("/dev/full");
+  Io io{in, full, err};
+  const std::vector<const char*> argv = {"quire", "generate", "--target", daemon_.target().c_str(), "--prompt", "x"};
+  EXPECT_EQ(RunCli(static_cast<int>(argv.size()), argv.data(), io), 1);
+  EXPECT_THAT(err.str(), HasSubstr("quire: cannot write to standard output\n"));
+}
+
+TEST(Cli, APortBeyond65535IsRefusedRatherThanWrapped) {
+  const Outcome outcome = RunQuire("status --target 127.0.0.1:99999");
+  EXPECT_EQ(outcome.code, 1);
+  EXPECT_EQ(outcome.err, "quire: --target '127.0.0.1:99999' has port 99999; allowed: to 65535\n");
+}
+
 TEST_F(CliTest, TheTimeoutIsTheDeadlineOfTheCall) {
   daemon_.SetGenerate([](grpc::ServerContext* context, const auto&, auto*) {
     while (!context->IsCancelled()) {

@@ -29,6 +29,14 @@ TEST(Describe, NamesEachFieldThatIsWrong) {
             "INVALID_ARGUMENT: refused (sampling.temperature: is -1, must be in [0, 100]; stopping.stop[1]: is empty)");
 }
 
+TEST(Describe, DoesNotRepeatWhatTheMessageSays) {
+  google::rpc::BadRequest bad;
+  auto* violation = bad.add_field_violations();
+  violation->set_field("n");
+  violation->set_description("is 0");
+  EXPECT_EQ(Describe(WithDetail(grpc::StatusCode::INVALID_ARGUMENT, "n: is 0", bad)), "INVALID_ARGUMENT: n: is 0");
+}
+
 TEST(Describe, SaysWhenToComeAgain) {
   google::rpc::RetryInfo retry;
   retry.mutable_retry_delay()->set_nanos(250'000'000);

@@ -87,6 +87,17 @@ TEST(LoadFlags, AreRefusedByNameWhenNotBuilt) {
   EXPECT_THAT(Refusal("--ramp-up-strategy linear --ramp-up-start-rps 1"), HasSubstr("--ramp-up-end-rps"));
 }
 
+TEST(LoadFlags, AreRefusedInAFewWordsWhenOutOfRange) {
+  for (const std::string flag : {"--num-prompts", "--max-concurrency", "--random-input-len", "--trace-speedup"}) {
+    for (const std::string value : {"0", "-1", "x", "inf", "nan"}) {
+      EXPECT_EQ(Refusal(flag + " " + value), flag + ": '" + value + "'; allowed: a number above 0");
+    }
+  }
+  EXPECT_EQ(Refusal("--ready-check-timeout-sec -1"),
+            "--ready-check-timeout-sec: '-1'; allowed: a number above 0, or 0");
+  EXPECT_EQ(Refusal("--ready-check-timeout-sec 0"), "");
+}
+
 TEST(LoadFlags, AreCheckedTogether) {
   EXPECT_TRUE(CheckLoadOptions(Parse("")).ok());
   EXPECT_THAT(CheckLoadOptions(Parse("--random-range-ratio 1")).message(), HasSubstr("--random-range-ratio 1;"));
