@@ -23,10 +23,6 @@ constexpr absl::Duration kFarewell = absl::Milliseconds(500);
 // Events of the prefix cache that wait for the thread that tells subscribers of them.
 constexpr size_t kMaxKvEvents = 65536;
 
-std::string ServedName(const Options& options) {
-  return options.served_model_name.empty() ? LastPathPart(options.engine.model) : options.served_model_name;
-}
-
 // Says once a second how far loading has come. A signal ends the process then and there: nothing is served yet that
 // could be drained, and the rest of a large model takes minutes.
 LoadModelProgress WatchProgress(ShutdownSignal& signal) {
@@ -85,6 +81,8 @@ absl::StatusOr<std::unique_ptr<Daemon>> Daemon::Start(const Options& options, Sh
   // What is cheap to read is read first: a mistake shows before the weights are loaded.
   const absl::StatusOr<ModelConfig> config = LoadModelConfig(options.engine.model);
   if (!config.ok()) return config.status();
+  absl::StatusOr<std::string> name = ServedName(options.served_model_name, options.engine.model);
+  if (!name.ok()) return name.status();
   const auto vocab_size = static_cast<uint32_t>(config->vocab_size);
   absl::StatusOr<GenerationConfig> generation =
       LoadGenerationConfig(options.engine.model, options.use_generation_config, vocab_size);
@@ -107,7 +105,7 @@ absl::StatusOr<std::unique_ptr<Daemon>> Daemon::Start(const Options& options, Sh
   if (!model.ok()) return model.status();
 
   RequestLimits limits;
-  limits.model_name = ServedName(options);
+  limits.model_name = *std::move(name);
   limits.vocab_size = vocab_size;
   limits.max_model_len = static_cast<uint32_t>(model->plan.max_model_len);
   limits.max_text_bytes = size_t{limits.max_model_len} * (*tokenizer)->max_token_bytes();

@@ -68,9 +68,9 @@ int Plan(const Options& options) {
   if (!backend.ok()) return Fail(backend.status());
   const absl::StatusOr<MemoryPlan> plan = MakeMemoryPlan(*config, options.engine, **backend);
   if (!plan.ok()) return Fail(plan.status());
-  const std::string name =
-      options.served_model_name.empty() ? LastPathPart(options.engine.model) : options.served_model_name;
-  const v1::GetModelResponse model = DescribeModel(name, *config, *plan, (*backend)->Description());
+  const absl::StatusOr<std::string> name = ServedName(options.served_model_name, options.engine.model);
+  if (!name.ok()) return Fail(name.status());
+  const v1::GetModelResponse model = DescribeModel(*name, *config, *plan, (*backend)->Description());
   std::cout << (options.json ? PlanJson(model, *plan) : PlanText(model, *plan)) << std::flush;
   return 0;
 }

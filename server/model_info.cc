@@ -5,8 +5,11 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
+#include "absl/strings/ascii.h"
+#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "server/tokenizer/unicode.h"
 
 namespace quire {
 namespace {
@@ -115,9 +118,20 @@ v1::GetModelResponse DescribeModel(absl::string_view name, const ModelConfig& co
   return model;
 }
 
-std::string LastPathPart(const std::string& path) {
-  const std::filesystem::path whole = (std::filesystem::absolute(path) / "").lexically_normal();
-  return whole.parent_path().filename().string();
+absl::StatusOr<std::string> ServedName(const std::string& given, const std::string& path) {
+  std::string name = given;
+  if (name.empty()) {
+    const std::filesystem::path whole = (std::filesystem::absolute(path) / "").lexically_normal();
+    name = whole.parent_path().filename().string();
+  }
+  std::string valid;  // with U+FFFD where `name` is not
+  AppendUtf8(name, /*at_end=*/true, valid);
+  const bool has_control =
+      std::any_of(name.begin(), name.end(), [](unsigned char c) { return absl::ascii_iscntrl(c); });
+  if (!name.empty() && name == valid && !has_control) return name;
+  return absl::InvalidArgumentError(
+      absl::StrCat("--served-model-name: ", given.empty() ? "the last part of --model is \"" : "found \"",
+                   absl::CHexEscape(name), "\", allowed: UTF-8 without control characters"));
 }
 
 std::string PlanText(const v1::GetModelResponse& model, const MemoryPlan& plan) {

@@ -5,6 +5,7 @@
 
 #include <string>
 
+#include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "engine/memory_plan.h"
 #include "engine/model_config.h"
@@ -15,8 +16,10 @@ namespace quire {
 v1::GetModelResponse DescribeModel(absl::string_view name, const ModelConfig& config, const MemoryPlan& plan,
                                    absl::string_view backend);
 
-// The last part of a path, "." and "x/.." resolved: what a model is called unless --served-model-name says otherwise.
-std::string LastPathPart(const std::string& path);
+// What the model at `path` is called: `given`, of --served-model-name, or if that is empty the last part of the path,
+// "." and "x/.." resolved. INVALID_ARGUMENT if no message, label or line could hold it: it must be UTF-8 without
+// control characters.
+absl::StatusOr<std::string> ServedName(const std::string& given, const std::string& path);
 
 // The plan as lines for people.
 std::string PlanText(const v1::GetModelResponse& model, const MemoryPlan& plan);

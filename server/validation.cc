@@ -1,6 +1,7 @@
 #include "server/validation.h"
 
 #include <algorithm>
+#include <type_traits>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -31,7 +32,8 @@ class Violations {
   }
 
   // A number in [min, max]; NaN never is.
-  void RequireRange(absl::string_view field, double value, double min, double max) {
+  template <typename T>
+  void RequireRange(absl::string_view field, T value, std::type_identity_t<T> min, std::type_identity_t<T> max) {
     if (!(value >= min && value <= max)) Add(field, absl::StrCat("is ", value, "; allowed: ", min, " to ", max));
   }
   // A number in (min, max].

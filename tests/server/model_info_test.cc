@@ -102,5 +102,20 @@ TEST(ModelInfo, GivesTheGroupsToMachines) {
   EXPECT_EQ(json["longest_sequence_bytes"], uint64_t{4096} * (2 * 8192 + 10 * 1024));
 }
 
+TEST(ServedName, IsTheGivenOneOrTheLastPartOfThePath) {
+  EXPECT_EQ(*ServedName("given name", "/models/tales"), "given name");
+  EXPECT_EQ(*ServedName("", "/models/tales/"), "tales");
+  EXPECT_EQ(*ServedName("", "/models/tales/x/.."), "tales");
+  EXPECT_EQ(*ServedName("", "/models/Fr\xc3\xa4nzchen"), "Fr\xc3\xa4nzchen");
+}
+
+// It stands in the ready line, in labels of metrics and in protobuf strings.
+TEST(ServedName, HasNoControlCharactersAndIsUtf8) {
+  EXPECT_EQ(ServedName("a\nb", "m").status().message(),
+            "--served-model-name: found \"a\\nb\", allowed: UTF-8 without control characters");
+  EXPECT_EQ(ServedName("", "/models/x\xff").status().message(),
+            "--served-model-name: the last part of --model is \"x\\xff\", allowed: UTF-8 without control characters");
+}
+
 }  // namespace
 }  // namespace quire

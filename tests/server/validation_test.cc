@@ -65,6 +65,11 @@ std::string Repeated(const std::string& text, int times) {
   return all;
 }
 
+TEST(ValidationTest, WholeNumbersAreToldInFull) {
+  EXPECT_EQ(ValidateGenerate(Parse("text: 'a' n: 4294967295"), Limits()).status().message(),
+            "n: is 4294967295; allowed: 1 to 16");
+}
+
 TEST(ValidationTest, EveryFieldOutOfRangeIsNamedByItsPath) {
   const std::vector<std::pair<std::string, std::string>> cases = {
       {"", "prompt"},
