@@ -30,7 +30,8 @@ class CudaThread {
 
   // ---- the CTA ----
   __device__ void Sync() const { __syncthreads(); }
-  // What this thread wrote to global memory is seen by whoever sees what it writes afterwards.
+  // What this thread wrote to global memory, or saw of what others of its CTA wrote, is seen by whoever sees what it
+  // writes afterwards.
   __device__ void Fence() const { __threadfence(); }
   __device__ int AtomicAdd(int* address, int value) const { return atomicAdd(address, value); }
   __device__ int AtomicAddShared(int* address, int value) const { return atomicAdd(address, value); }

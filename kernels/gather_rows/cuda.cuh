@@ -27,7 +27,20 @@ struct GatherRowsKernel {
   static QUIRE_DEVICE void Run(const Thread& thread, const Params& p) {
     const int64_t col = int64_t{thread.cta()} * kThreads + thread.thread();
     if (col >= p.cols) return;
-    for (int64_t i = 0; i < p.num_kept; ++i) p.x[i * p.stride + col] = p.x[p.rows[i] * p.stride + col];
+    // Rows move to the front: what is read has not been written yet, be several read before the first is written. One
+    // after another each would wait for the memory.
+    constexpr int kAtOnce = 8;
+    for (int64_t first = 0; first < p.num_kept; first += kAtOnce) {
+      T kept[kAtOnce];
+      QUIRE_UNROLL
+      for (int i = 0; i < kAtOnce; ++i) {
+        if (first + i < p.num_kept) kept[i] = p.x[p.rows[first + i] * p.stride + col];
+      }
+      QUIRE_UNROLL
+      for (int i = 0; i < kAtOnce; ++i) {
+        if (first + i < p.num_kept) p.x[(first + i) * p.stride + col] = kept[i];
+      }
+    }
   }
 };
 

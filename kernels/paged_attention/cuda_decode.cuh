@@ -318,19 +318,20 @@ struct DecodeKernel {
   }
 
   // Whether all splits of the row have arrived, for these heads: true in one CTA, which then sees what the others
-  // wrote.
+  // wrote. One thread's fences do for all: before it counts, it has met the others at the barrier; after it has
+  // counted, they meet it.
   template <typename Thread>
   static QUIRE_DEVICE bool IsLast(const Thread& thread, const Params& p, const DecodeItem& item, int32_t q_head) {
     auto* shared_is_last = reinterpret_cast<int32_t*>(thread.shared() + kItemOffset) + 1;
-    thread.Fence();
     thread.Sync();
     if (thread.thread() == 0) {
       int32_t* num_arrived = p.plan.num_arrived + int64_t{item.first_item} * p.q_heads + q_head;
+      thread.Fence();
       *shared_is_last = thread.AtomicAdd(num_arrived, 1) == item.num_splits - 1;
+      thread.Fence();
       if (*shared_is_last) *num_arrived = 0;
     }
     thread.Sync();
-    thread.Fence();
     return *shared_is_last != 0;
   }
 

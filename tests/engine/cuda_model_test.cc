@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "kvcache/block_hash.h"
 #include "tests/engine/engine_testing.h"
 #include "tests/engine/soak.h"
 #include "tests/kernels/cuda/emulated_backend.h"
@@ -78,12 +79,13 @@ INSTANTIATE_TEST_SUITE_P(Where, CudaModelTest, testing::Values(Where::kEmulated,
 
 // Without a run-ahead: that of the backend.
 std::map<RequestId, Output> RunOn(std::unique_ptr<Backend> backend, const EngineOptions& options,
-                                  const Requests& requests, std::optional<int32_t> run_ahead = std::nullopt) {
+                                  const Requests& requests, std::optional<int32_t> run_ahead = std::nullopt,
+                                  SchedulerStats* stats = nullptr) {
   absl::StatusOr<LoadedModel> model = LoadModel(options, std::move(backend));
   EXPECT_TRUE(model.ok()) << model.status();
   if (!model.ok()) return {};
   model->plan.scheduler.run_ahead = run_ahead.value_or(model->plan.scheduler.run_ahead);
-  return RunAll(model->plan.scheduler, std::move(model->runner), requests);
+  return RunAll(model->plan.scheduler, std::move(model->runner), requests, stats);
 }
 
 // Compares up to the first token at which the two best of `expected` are so close that rounding decides.
@@ -240,7 +242,7 @@ TEST_P(CudaModelTest, PenaltiesCountTheTokenThatIsUnderWay) {
   for (const auto& [id, output] : waits) EXPECT_TRUE(ahead.at(id) == output) << id;
 }
 
-// Laws 4 to 7 of the device's kernels: chunks, company, preemptions and running ahead change no bit.
+// Of the device's kernels, law 4: chunk borders, law 5: company, and running ahead, change no bit.
 TEST_P(CudaModelTest, DeterministicOutputsDoNotDependOnTheSchedule) {
   const std::map<RequestId, Output> whole =
       RunOn(Cuda(true, {.reversed = true}), Soon(Options()), Mixed(), /*run_ahead=*/0);
@@ -254,6 +256,47 @@ TEST_P(CudaModelTest, DeterministicOutputsDoNotDependOnTheSchedule) {
   for (const auto& [id, output] : whole) EXPECT_TRUE(parts.at(id) == output) << id;
 }
 
+// Law 6: what is computed again after a preemption has the same bits.
+TEST_P(CudaModelTest, DeterministicOutputsDoNotDependOnPreemptions) {
+  Requests growing;
+  for (const size_t length : {1, 8, 15}) {
+    const RequestId id = growing.size();
+    auto request = MakeRequest(id, RandomPrompt(id + 1, length, kVocab), 40);
+    if (id == 1) request->sampling = {.temperature = 0.8f, .top_k = 50, .seed = 1000 + id};
+    request->num_logprobs = 2;
+    growing.push_back(std::move(request));
+  }
+  EngineOptions options = Options();
+  options.lazy_graphs = true;
+  options.block_size = 8;
+  const std::map<RequestId, Output> free = RunOn(Cuda(true), options, growing);
+  options.max_model_len = 64;
+  options.kv_cache_bytes = 1536 * 64;  // of one sequence: 1536 bytes per token in bfloat16
+  SchedulerStats stats;
+  const std::map<RequestId, Output> tight = RunOn(Cuda(true, {.lazy = true}), options, growing, std::nullopt, &stats);
+  EXPECT_GT(stats.preemptions, 0);
+  for (const auto& [id, output] : free) EXPECT_TRUE(tight.at(id) == output) << id;
+}
+
+// Law 7: what is found in the prefix cache has the bits that would be computed.
+TEST_P(CudaModelTest, DeterministicOutputsDoNotDependOnPrefixHits) {
+  EngineOptions options = Options();
+  options.max_num_seqs = 1;  // one after another
+  Requests requests;
+  for (RequestId id = 0; id < 2; ++id) {
+    auto request = MakeRequest(id, RandomPrompt(99, 70, kVocab), 6);
+    request->use_prefix_cache = true;
+    request->root_hash = RootHash("");
+    request->prompt_hashes = HashBlocks("", request->prompt, options.block_size);
+    request->num_logprobs = 2;
+    requests.push_back(std::move(request));
+  }
+  const std::map<RequestId, Output> outputs = RunOn(Cuda(true, {.lazy = true}), options, requests);
+  EXPECT_EQ(outputs.at(0).cached_tokens, 0u);
+  EXPECT_EQ(outputs.at(1).cached_tokens, 64u);
+  EXPECT_TRUE(outputs.at(0) == outputs.at(1));
+}
+
 // Laws 3 to 8 at once, with prefix hits, cancels and pauses, and no block held in the end: a thousand requests on a
 // device.
 TEST_P(CudaModelTest, MixedTrafficIsWhatEachRequestIsAlone) {
@@ -265,6 +308,67 @@ TEST_P(CudaModelTest, MixedTrafficIsWhatEachRequestIsAlone) {
     soak::Soak(load, soak::kLarge, 1000);
   } else {
     soak::Soak(load, soak::kSmall, 4);
+  }
+}
+
+// What the backend asks for before ready is what was planned, within a hundredth, with and without graphs, of elements
+// and of records; afterwards it asks for nothing more.
+TEST(CudaMemoryTest, EveryByteIsAskedForBeforeReadyAsPlanned) {
+  for (const bool eager : {false, true}) {
+    EngineOptions options = Options();
+    options.kv_quantization = eager ? KvQuantization::kFp8E4M3 : KvQuantization::kNone;
+    options.enforce_eager = eager;
+    cuda::EmulatedDevice* device = nullptr;
+    absl::StatusOr<LoadedModel> model = LoadModel(options, MakeEmulatedCudaBackend({}, false, &device));
+    ASSERT_TRUE(model.ok()) << model.status();
+    const MemoryPlan& plan = model->plan;
+    const auto planned = static_cast<double>(plan.weight_bytes + plan.kv_bytes + plan.workspace_bytes);
+    EXPECT_NEAR(static_cast<double>(device->allocated_bytes()), planned, 0.01 * planned);
+    const int before_ready = device->num_allocations();
+    CollectingSink sink;
+    Engine engine(plan.scheduler, 100, 100'000, std::move(model->runner), &sink);
+    const Requests requests = Mixed();
+    for (const auto& request : requests) ASSERT_TRUE(engine.Submit(request).ok());
+    for (const auto& request : requests) sink.Wait(request->id);
+    engine.Shutdown();
+    EXPECT_EQ(device->num_allocations(), before_ready);
+  }
+}
+
+// Looks, whenever a step is launched, whether the device still has the one before to do.
+class OverlapRunner : public ModelRunner {
+ public:
+  OverlapRunner(std::unique_ptr<ModelRunner> runner, const cuda::EmulatedDevice* device, int* num_steps,
+                int* num_overlapped)
+      : runner_(std::move(runner)), device_(device), num_steps_(num_steps), num_overlapped_(num_overlapped) {}
+
+  absl::Status Launch(const Batch& batch) override {
+    ++*num_steps_;
+    if (!device_->is_idle()) ++*num_overlapped_;
+    return runner_->Launch(batch);
+  }
+  absl::StatusOr<const StepResult*> Collect() override { return runner_->Collect(); }
+
+ private:
+  std::unique_ptr<ModelRunner> runner_;
+  const cuda::EmulatedDevice* device_;
+  int *num_steps_, *num_overlapped_;
+};
+
+TEST(CudaOverlapTest, TheNextStepIsLaunchedBeforeTheDeviceHasDoneTheLast) {
+  for (const bool eager : {false, true}) {
+    EngineOptions options = Options();
+    (eager ? options.enforce_eager : options.lazy_graphs) = true;
+    cuda::EmulatedDevice* device = nullptr;
+    absl::StatusOr<LoadedModel> model = LoadModel(options, MakeEmulatedCudaBackend({.lazy = true}, false, &device));
+    ASSERT_TRUE(model.ok()) << model.status();
+    int num_steps = 0, num_overlapped = 0;
+    auto request = MakeRequest(0, RandomPrompt(1, 200, kVocab), 12);  // three chunks, then decodes
+    request->sampling.frequency_penalty = 0.5f;
+    RunAll(model->plan.scheduler,
+           std::make_unique<OverlapRunner>(std::move(model->runner), device, &num_steps, &num_overlapped), {request});
+    EXPECT_EQ(num_steps, 3 + 11);
+    EXPECT_EQ(num_overlapped, num_steps - 1);
   }
 }
 

@@ -66,15 +66,20 @@ TEST(ElementwiseCudaTest, EmbeddingReadsTheRowsThatIdsName) {
 
 TEST(ElementwiseCudaTest, GatherRowsKeepsThemInPlace) {
   cuda::EmulatedDevice device;
-  const int32_t rows[] = {0, 1, 4, 5, 8};
+  constexpr int64_t kNumRows = 30;
+  std::vector<int32_t> rows = {0, 1, 4, 5, 8};
+  for (int32_t row = 9; row < kNumRows; row += 2) rows.push_back(row);
   for (DType dtype : kAllDTypes) {
     for (int64_t cols : {1, 63, 64, 200}) {
-      Matrix got(dtype, 9, cols, 3), want(dtype, 9, cols, 3);
-      got.FillRandom(1);
-      want.FillRandom(1);
-      cuda::GatherRows({got.tensor(), rows, 5}, device);
-      HostGatherRows({want.tensor(), rows, 5});
-      for (int64_t r = 0; r < 5; ++r) ASSERT_EQ(got.Row(r), want.Row(r)) << DTypeName(dtype) << " cols " << cols;
+      for (const int64_t num_kept : {int64_t{0}, int64_t{1}, int64_t{5}, static_cast<int64_t>(rows.size())}) {
+        Matrix got(dtype, kNumRows, cols, 3), want(dtype, kNumRows, cols, 3);
+        got.FillRandom(1);
+        want.FillRandom(1);
+        cuda::GatherRows({got.tensor(), rows.data(), num_kept}, device);
+        HostGatherRows({want.tensor(), rows.data(), num_kept});
+        for (int64_t r = 0; r < num_kept; ++r)
+          ASSERT_EQ(got.Row(r), want.Row(r)) << DTypeName(dtype) << " cols " << cols << " of " << num_kept;
+      }
     }
   }
 }

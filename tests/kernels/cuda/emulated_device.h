@@ -42,8 +42,18 @@ class EmulatedDevice {
 
   const DeviceInfo& info() const { return info_; }
   absl::Status status() const { return status_; }
-  absl::StatusOr<Buffer> Allocate(size_t bytes) { return AllocateHostMemory(bytes); }
-  absl::StatusOr<Buffer> AllocatePinned(size_t bytes) { return AllocateHostMemory(bytes); }
+  absl::StatusOr<Buffer> Allocate(size_t bytes) {
+    allocated_bytes_ += bytes;
+    ++num_allocations_;
+    return AllocateHostMemory(bytes);
+  }
+  absl::StatusOr<Buffer> AllocatePinned(size_t bytes) {
+    ++num_allocations_;
+    return AllocateHostMemory(bytes);
+  }
+  // What Allocate was ever asked for; how often it, or AllocatePinned, was asked.
+  uint64_t allocated_bytes() const { return allocated_bytes_; }
+  int num_allocations() const { return num_allocations_; }
   void CopyToDevice(void* to, const void* from, size_t bytes) { Copy(to, from, bytes); }
   void CopyToHost(void* to, const void* from, size_t bytes) { Copy(to, from, bytes); }
   void CopyOnDevice(void* to, const void* from, size_t bytes) { Copy(to, from, bytes); }
@@ -65,6 +75,8 @@ class EmulatedDevice {
   int num_replays() const { return num_replays_; }
   // How often somebody waited for all that the device was asked for, and not for a mark.
   int num_waits() const { return num_waits_; }
+  // Whether all that it was asked for is done.
+  bool is_idle() const { return queue_.empty(); }
   // Kernels, and linears for which a library chooses an algorithm, that were launched at least once.
   size_t num_seen() const { return seen_.size(); }
   void Record(int mark) { marks_[mark] = num_asked_; }
@@ -130,7 +142,8 @@ class EmulatedDevice {
   const bool lazy_;
   std::deque<std::function<void()>> queue_;  // asked for and not done
   std::optional<Graph> captured_;
-  int num_replays_ = 0, num_waits_ = 0;
+  int num_replays_ = 0, num_waits_ = 0, num_allocations_ = 0;
+  uint64_t allocated_bytes_ = 0;
   std::set<std::variant<std::type_index, std::array<uint64_t, 3>>>
       seen_;  // kernels; n, k and rows of linears, rounded up
   uint64_t num_asked_ = 0;
