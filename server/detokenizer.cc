@@ -118,8 +118,8 @@ void Detokenizer::HandleContained(const TokenEvent& event) {
 
 void Detokenizer::Handle(const TokenEvent& event) {
   const auto found = live_.find(event.request_id);
-  const bool late =
-      found == live_.end() || (event.kind == EventKind::kToken && found->second.output.IsOver(event.index));
+  const bool is_of_output = event.kind == EventKind::kToken || event.kind == EventKind::kStopped;
+  const bool late = found == live_.end() || (is_of_output && found->second.output.IsOver(event.index));
   if (late) {  // ended by a stop string
     metrics_.LateEvent();
     if (event.kind == EventKind::kToken) metrics_.Discarded(1);

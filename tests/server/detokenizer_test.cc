@@ -375,6 +375,29 @@ TEST_F(DetokenizerTest, ATimeLimitEndsWithWhatThereIsAndStatusOk) {
   }
 }
 
+// The engine learns of a stop string later than of a time limit that comes at the same moment.
+TEST_F(DetokenizerTest, ATimeLimitDoesNotEndAnOutputThatAStopStringHasEnded) {
+  const auto request = MakeRequest(1);
+  request->num_outputs = 2;
+  OutputSpec spec;
+  spec.text.stop = {"b"};
+  const auto sink = Open(request, std::move(spec));
+  TokenEvent stopped;
+  stopped.request_id = 1;
+  stopped.kind = EventKind::kStopped;
+  stopped.finish = FinishReason::kTimeLimit;
+  stopped.time = kArrival + absl::Milliseconds(5);
+  TokenEvent other = stopped;
+  other.index = 1;
+  Send({Started(1, 1), Token(1, 2, 'b'), stopped, other});
+  EXPECT_TRUE(sink->Wait().ok());
+  std::vector<std::pair<uint32_t, v1::FinishReason>> endings;
+  for (const v1::GenerateResponse& response : sink->all()) {
+    if (response.has_finished()) endings.emplace_back(response.finished().index(), response.finished().reason());
+  }
+  EXPECT_THAT(endings, ElementsAre(std::pair(0u, v1::FINISH_REASON_STOP), std::pair(1u, v1::FINISH_REASON_TIME_LIMIT)));
+}
+
 TEST_F(DetokenizerTest, AnAbandonedRequestIsForgotten) {
   const auto sink = Open(MakeRequest(1));
   detokenizer_.Abandon(1);
