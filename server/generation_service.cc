@@ -22,6 +22,8 @@ namespace {
 // Longest inputs of the two small RPCs: they hold a worker of the pool for a fraction of a second.
 constexpr size_t kMaxTokenizeBytes = size_t{4} << 20;
 constexpr int kMaxDetokenizeIds = 1 << 20;
+// Looked up on gRPC's thread, one after another.
+constexpr int kMaxCancelIds = 16384;
 
 std::string NewRequestId() {
   return absl::StrCat(absl::Hex(RandomNumber(), absl::kZeroPad16), absl::Hex(RandomNumber(), absl::kZeroPad16));
@@ -216,6 +218,10 @@ grpc::ServerUnaryReactor* GenerationService::Cancel(grpc::CallbackServerContext*
           if (!caller.ok()) return caller.status();
           v1::CancelRequest request;
           if (absl::Status status = ParseMessage(*bytes, request); !status.ok()) return status;
+          if (request.request_ids_size() > kMaxCancelIds) {
+            return InvalidField("request_ids", absl::StrCat("has ", request.request_ids_size(),
+                                                            " ids; allowed: at most ", kMaxCancelIds));
+          }
           for (const std::string& id : request.request_ids()) parts_.live.Cancel(ScopedRequestId(*caller, id));
           *reply = SerializeMessage(v1::CancelResponse());
           return absl::OkStatus();

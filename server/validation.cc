@@ -111,7 +111,13 @@ void CheckSampling(const v1::SamplingParams& sampling, const RequestLimits& limi
       }
     }
   }
-  violations.RequireIds("sampling.allowed_token_ids", sampling.allowed_token_ids(), limits.vocab_size);
+  if (sampling.allowed_token_ids_size() > static_cast<int64_t>(limits.vocab_size)) {
+    violations.Add("sampling.allowed_token_ids",
+                   absl::StrCat("has ", sampling.allowed_token_ids_size(), " ids; allowed: at most the vocabulary's ",
+                                limits.vocab_size));
+  } else {
+    violations.RequireIds("sampling.allowed_token_ids", sampling.allowed_token_ids(), limits.vocab_size);
+  }
 }
 
 void CheckStopping(const v1::StoppingCriteria& stopping, const RequestLimits& limits, Violations& violations) {

@@ -323,6 +323,19 @@ TEST_F(GenerationServiceTest, ANameIsTakenUntilItsCallEnds) {
   ExpectBooksBalance();
 }
 
+TEST_F(GenerationServiceTest, ACancelOfTooManyNamesIsRefused) {
+  v1::CancelRequest cancel;
+  for (int i = 0; i < 16384; ++i) cancel.add_request_ids("nobody");
+  v1::CancelResponse response;
+  grpc::ClientContext context;
+  EXPECT_TRUE(stub_->Cancel(&context, cancel, &response).ok());
+  cancel.add_request_ids("one more");
+  grpc::ClientContext again;
+  const grpc::Status status = stub_->Cancel(&again, cancel, &response);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_EQ(status.error_message(), "request_ids: has 16385 ids; allowed: at most 16384");
+}
+
 // Where no credential says whose a call is, its tenant is the one that it names; a Cancel names none.
 TEST_F(GenerationServiceTest, EachTenantHasRequestIdsOfItsOwn) {
   v1::GenerateRequest red = Request("xyz", 4000);

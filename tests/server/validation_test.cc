@@ -93,6 +93,7 @@ TEST(ValidationTest, EveryFieldOutOfRangeIsNamedByItsPath) {
       {"text: 'a' sampling { logit_bias { key: 5 value: 101 } }", "sampling.logit_bias[5]"},
       {"text: 'a' sampling { logit_bias { key: 100 value: 1 } }", "sampling.logit_bias[100]"},
       {"text: 'a' sampling { allowed_token_ids: [3, 100] }", "sampling.allowed_token_ids[1]"},
+      {"text: 'a' sampling { allowed_token_ids: [" + Repeated("1,", 100) + "1] }", "sampling.allowed_token_ids"},
       {"text: 'a' sampling { allowed_token_ids: [7, 1, 7] } stopping { min_tokens: 2 }", "sampling.allowed_token_ids"},
       {"text: 'a' stopping { max_tokens: 0 }", "stopping.max_tokens"},
       {"text: 'a' stopping { max_tokens: 4 min_tokens: 5 }", "stopping.min_tokens"},
