@@ -28,7 +28,7 @@ part() {
   if [ $left -lt 10 ]; then
     say "- $name: skipped, out of time"
     parts+=("{\"part\": \"$name\", \"result\": \"skipped\", \"seconds\": 0}")
-    return 124
+    return 125
   fi
   timeout -k 5 $((limit < left ? limit : left)) "$@" >"$out/$name.log" 2>&1
   status=$?
@@ -68,8 +68,10 @@ options=(-DCMAKE_BUILD_TYPE=Release -DQUIRE_CUDA=ON -DQUIRE_ENGINE_ONLY=ON)
 command -v ninja >/dev/null && options+=(-G Ninja)
 if [ -d gpu_bundle ]; then
   prefix=$PWD/gpu_bundle/usr
-  options+=(-DCMAKE_PREFIX_PATH="$prefix" -DOPENSSL_ROOT_DIR="$prefix" -DOPENSSL_USE_STATIC_LIBS=ON -DCMAKE_LIBRARY_ARCHITECTURE="$(gcc -print-multiarch)")
   libraries=$prefix/lib/$(gcc -print-multiarch)
+  # OpenSSL's file by file: versions of cmake differ in where they look.
+  options+=(-DCMAKE_PREFIX_PATH="$prefix" -DCMAKE_LIBRARY_ARCHITECTURE="$(gcc -print-multiarch)" -DOPENSSL_INCLUDE_DIR="$prefix/include"
+    -DOPENSSL_CRYPTO_LIBRARY="$libraries/libcrypto.a" -DOPENSSL_SSL_LIBRARY="$libraries/libssl.a")
   export LD_LIBRARY_PATH=$libraries${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
 fi
 # The device's own machine code alone: the build is a third as long.
@@ -102,7 +104,7 @@ if HAS=$(nvidia-smi -L 2>/dev/null) && [ -n "$HAS" ]; then
     if [ $status -ne 0 ] && grep -qiE "not supported|unable to|internal error" "$out/$tool.log"; then
       say "  which refuses this device, no failure: $(grep -iE 'not supported|unable to|internal error' "$out/$tool.log" | head -1)"
       failed=$before
-    elif [ $status -eq 124 ]; then
+    elif [ $status -eq 124 ] || [ $status -eq 137 ]; then
       say "  no error until then"
       failed=$before
     fi

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The image's file system: small, without a shell, and quired serves in it as an unprivileged user with a read-only root.
+# The image's file system: small (but for cuBLASLt, where it has the CUDA backend), without a shell, and quired serves in it as an unprivileged user with a read-only root.
 #   container_test.sh SOURCE BUILD QUIRE
 # Exit code 77 (skipped) where this user may not make namespaces.
 set -euo pipefail
@@ -9,7 +9,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 "$source/deploy/container/rootfs.sh" "$build" "$work/root"
 
-bytes=$(awk '{sum += $1} END {print sum}' "$work/root.contents")
+bytes=$(awk '$2 !~ /libcublasLt/ {sum += $1} END {print sum}' "$work/root.contents")
 [ "$bytes" -lt $((150 << 20)) ] || { echo "the image has $bytes bytes; allowed: below 150 MiB"; exit 1; }
 if grep -E '/(sh|bash|dash|busybox|apt|dpkg|perl|python[0-9.]*)$' "$work/root.contents"; then
   echo "the image has a shell, an interpreter or a package manager"
