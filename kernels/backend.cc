@@ -1,6 +1,7 @@
 #include "kernels/backend.h"
 
 #include <cstring>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -324,19 +325,21 @@ void Backend::Score(const ScoreArgs& args) {
   DoScore(args);
 }
 
-absl::Status CheckCpuOptions(const BackendOptions& options, BackendKind kind) {
-  if (kind == BackendKind::kCpu) return absl::OkStatus();
+absl::Status CheckOptionsOf(BackendKind kind, const BackendOptions& options) {
+  constexpr BackendKind kCpu = BackendKind::kCpu, kCuda = BackendKind::kCuda;
   const BackendOptions unset;
-  const std::pair<bool, absl::string_view> was_set[] = {
-      {options.num_threads != unset.num_threads, "threads"},
-      {options.cpu_bind != unset.cpu_bind, "cpu-bind"},
-      {options.cpu_isa != unset.cpu_isa, "cpu-isa"},
-      {options.prefault != unset.prefault, "prefault"},
+  const std::tuple<bool, absl::string_view, BackendKind> was_set[] = {
+      {options.num_threads != unset.num_threads, "threads", kCpu},
+      {options.cpu_bind != unset.cpu_bind, "cpu-bind", kCpu},
+      {options.cpu_isa != unset.cpu_isa, "cpu-isa", kCpu},
+      {options.prefault != unset.prefault, "prefault", kCpu},
+      {options.prefill_attention != unset.prefill_attention, "prefill-attention", kCuda},
   };
-  for (const auto& [set, flag] : was_set) {
-    if (!set) continue;
+  const auto name = [](BackendKind of) { return of == kCpu ? "cpu" : of == kCuda ? "cuda" : "ref"; };
+  for (const auto& [set, flag, of] : was_set) {
+    if (!set || of == kind) continue;
     return absl::InvalidArgumentError(
-        absl::StrCat("--", flag, ": is for backend cpu; in use is ", kind == BackendKind::kCuda ? "cuda" : "ref"));
+        absl::StrCat("--", flag, ": is for backend ", name(of), "; in use is ", name(kind)));
   }
   return absl::OkStatus();
 }
@@ -345,7 +348,7 @@ absl::StatusOr<std::unique_ptr<Backend>> CreateBackend(const BackendOptions& opt
   const BackendKind kind = options.kind != BackendKind::kAuto ? options.kind
                            : HasCudaDevice()                  ? BackendKind::kCuda
                                                               : BackendKind::kCpu;
-  if (absl::Status status = CheckCpuOptions(options, kind); !status.ok()) return status;
+  if (absl::Status status = CheckOptionsOf(kind, options); !status.ok()) return status;
   if (kind == BackendKind::kCuda) return CreateCudaBackend(options);
   if (!options.deterministic.value_or(true))
     return absl::InvalidArgumentError("--deterministic: found false, allowed true: backends cpu and ref always are");

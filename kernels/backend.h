@@ -50,6 +50,10 @@ enum class BackendKind { kAuto, kRef, kCpu, kCuda };
 // When the pages of what Allocate gives come: when they are first written, in the background meanwhile, or at once.
 enum class Prefault { kOff, kBackground, kStart };
 
+// How `cuda` multiplies in prefill attention: mma.sync, on every device; wgmma, on those of compute capability 9.x.
+// kAuto is kMma until wgmma has been measured on hardware.
+enum class PrefillAttention { kAuto, kMma, kWgmma };
+
 struct BackendOptions {
   BackendKind kind = BackendKind::kAuto;
   // `cpu` only. 0: as many as the affinity mask and the cgroup's CPU quota allow (one for less than a whole CPU).
@@ -64,6 +68,8 @@ struct BackendOptions {
   Prefault prefault = Prefault::kOff;
   // Company, chunks, preemption and prefix hits change no bit: always so on `cpu` and `ref`, on `cuda` if true.
   std::optional<bool> deterministic = {};
+  // `cuda` only.
+  PrefillAttention prefill_attention = PrefillAttention::kAuto;
 };
 
 class Backend {
@@ -111,8 +117,9 @@ class Backend {
 
   // Does `operations`; or, where the backend has graphs, what they did when it first saw `key`, without calling them,
   // on what the host arrays hold now that they named then. These stay where they are and as long as they are; of
-  // attention's chunks only the last ones may be without rows (they fill up: their row's slot is kNoSlot), and the others
-  // have one. Neither Sample nor Score is among them; it is the first in its step but for blocks copied and scrubbed.
+  // attention's chunks only the last ones may be without rows (they fill up: their row's slot is kNoSlot), and the
+  // others have one. Neither Sample nor Score is among them; it is the first in its step but for blocks copied and
+  // scrubbed.
   virtual void Replay(int64_t key, absl::FunctionRef<void()> operations) { operations(); }
   virtual bool has_graphs() const { return false; }
 
@@ -163,8 +170,8 @@ class Backend {
 // for the backends.
 LinearWeight PackedShape(absl::Span<const MatrixSource> parts, WeightFormat format);
 
-// INVALID_ARGUMENT names an option that is of `cpu` only and was set, where `kind` (not kAuto) is another.
-absl::Status CheckCpuOptions(const BackendOptions& options, BackendKind kind);
+// INVALID_ARGUMENT names an option that is of `cpu` or of `cuda` only and was set, where `kind` (not kAuto) is another.
+absl::Status CheckOptionsOf(BackendKind kind, const BackendOptions& options);
 
 // INVALID_ARGUMENT names the option, what was found and what is allowed.
 absl::StatusOr<std::unique_ptr<Backend>> CreateBackend(const BackendOptions& options);

@@ -9,9 +9,12 @@
 namespace quire {
 
 absl::StatusOr<std::unique_ptr<Backend>> CreateCudaBackend(const BackendOptions& options) {
-  absl::StatusOr<std::unique_ptr<cuda::CudaDevice>> device = cuda::CudaDevice::Create(options.deterministic.value_or(false));
+  const bool deterministic = options.deterministic.value_or(false);
+  absl::StatusOr<std::unique_ptr<cuda::CudaDevice>> device = cuda::CudaDevice::Create(deterministic);
   if (!device.ok()) return device.status();
-  return std::make_unique<cuda::CudaBackend<cuda::CudaDevice>>(*std::move(device), options.deterministic.value_or(false));
+  const absl::StatusOr<bool> by_wgmma = cuda::PrefillsByWgmma((*device)->info(), options.prefill_attention);
+  if (!by_wgmma.ok()) return by_wgmma.status();
+  return std::make_unique<cuda::CudaBackend<cuda::CudaDevice>>(*std::move(device), deterministic, *by_wgmma);
 }
 
 bool HasCudaDevice() {

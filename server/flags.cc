@@ -120,6 +120,13 @@ absl::Status SetPrefault(Options& o, absl::string_view value) {
                           o.engine.backend.prefault);
 }
 
+absl::Status SetPrefillAttention(Options& o, absl::string_view value) {
+  return Choose<PrefillAttention>(
+      value,
+      {{"auto", PrefillAttention::kAuto}, {"mma", PrefillAttention::kMma}, {"wgmma", PrefillAttention::kWgmma}},
+      o.engine.backend.prefill_attention);
+}
+
 absl::Status SetDeterministic(Options& o, absl::string_view value) {
   return Store(ParseSwitch(value), o.engine.backend.deterministic);
 }
@@ -293,6 +300,10 @@ constexpr Flag kFlags[] = {
      "cuda: make CUDA graphs and run kernels when a step first needs them, not before ready: sooner ready, first steps "
      "slower",
      [](Options& o, absl::string_view v) { return Store(ParseSwitch(v), o.engine.lazy_graphs); }},
+    {"prefill-attention", "HOW", "auto",
+     "cuda: mma (mma.sync, every device), wgmma (compute capability 9.x; has never run on hardware); auto: mma, until "
+     "wgmma has",
+     SetPrefillAttention},
     {"max-num-seqs", "N", "128", "sequences in one step",
      [](Options& o, absl::string_view v) { return StoreInteger(v, 1, 65536, o.engine.max_num_seqs); }},
     {"max-num-batched-tokens", "TOKENS", "2048",

@@ -52,7 +52,7 @@ int Serve(const Options& options) {
 // The machine's, or one of a device that is elsewhere.
 absl::StatusOr<std::unique_ptr<Backend>> BackendToPlanFor(const Options& options) {
   if (options.device_memory.has_value()) {
-    if (absl::Status status = CheckCpuOptions(options.engine.backend, BackendKind::kCuda); !status.ok()) return status;
+    if (absl::Status status = CheckOptionsOf(BackendKind::kCuda, options.engine.backend); !status.ok()) return status;
     return CreatePlannedCudaBackend(*options.device_memory);
   }
   absl::StatusOr<std::unique_ptr<Backend>> backend = CreateBackend(options.engine.backend);

@@ -45,14 +45,14 @@ namespace quire::cuda {
 template <typename Device>
 class CudaBackend final : public Backend {
  public:
-  CudaBackend(std::unique_ptr<Device> device, bool deterministic)
-      : device_(std::move(device)), deterministic_(deterministic) {}
+  CudaBackend(std::unique_ptr<Device> device, bool deterministic, bool prefills_by_wgmma)
+      : device_(std::move(device)), deterministic_(deterministic), prefills_by_wgmma_(prefills_by_wgmma) {}
 
   BackendKind kind() const override { return BackendKind::kCuda; }
   std::string Description() const override {
     const DeviceInfo& info = device_->info();
-    return absl::StrFormat("cuda %s, compute capability %d.%d%s", info.name, info.major, info.minor,
-                           deterministic_ ? ", deterministic" : "");
+    return absl::StrFormat("cuda %s, compute capability %d.%d%s%s", info.name, info.major, info.minor,
+                           prefills_by_wgmma_ ? ", prefill by wgmma" : "", deterministic_ ? ", deterministic" : "");
   }
   KeyLayout key_layout() const override { return KeyLayout::kRows; }
 
@@ -188,7 +188,7 @@ class CudaBackend final : public Backend {
   }
 
   const std::unique_ptr<Device> device_;
-  const bool deterministic_;
+  const bool deterministic_, prefills_by_wgmma_;
   Buffer linear_workspace_, attention_workspace_;
   AttentionPlan attention_plan_;
   // Of the step: arrays whose length its shape tells; block tables; the sampler's rows.
@@ -268,11 +268,9 @@ absl::StatusOr<LinearWeight> CudaBackend<Device>::PackLinear(absl::Span<const Ma
 template <typename Device>
 absl::Status CudaBackend<Device>::AllocateWorkspace(const WorkspaceShape& shape) {
   const int32_t group = shape.q_heads / shape.kv_heads;
-  if (absl::Status status =
-          CheckSharedMemory(device_->info(), AttentionSharedBytes(shape.head_dim, group), group, shape.head_dim);
-      !status.ok()) {
+  const size_t shared_bytes = AttentionSharedBytes(shape.head_dim, group, prefills_by_wgmma_);
+  if (absl::Status status = CheckSharedMemory(device_->info(), shared_bytes, group, shape.head_dim); !status.ok())
     return status;
-  }
   const auto allocate = [&](size_t bytes, Buffer& buffer) {
     absl::StatusOr<Buffer> allocated = device_->Allocate(bytes);
     if (allocated.ok()) buffer = *std::move(allocated);
@@ -348,14 +346,15 @@ void CudaBackend<Device>::DoPagedAttention(const PagedAttentionArgs& args) {
   AttentionContext context;
   context.plan = attention_plan_;
   context.deterministic = deterministic_;
+  context.prefills_by_wgmma = prefills_by_wgmma_;
   context.has_plan = planned_ == &step;
   context.has_decodes = step.has_decodes;
   context.has_prefills = step.has_prefills;
+  const int32_t rows_per_tile = PrefillRows(prefills_by_wgmma_) * args.kv.kv_heads / args.q_heads;
   // A graph's rows are decodes, whose number changes: each has a tile, and those of filling rows find nothing to do.
-  context.num_prefill_items =
-      makes_graph_ && deterministic_
-          ? args.num_chunks
-          : NumPrefillItems(args.chunks, args.num_chunks, args.q_heads / args.kv.kv_heads, deterministic_);
+  context.num_prefill_items = makes_graph_ && deterministic_
+                                  ? args.num_chunks
+                                  : NumPrefillItems(args.chunks, args.num_chunks, rows_per_tile, deterministic_);
   cuda::PagedAttention(on_device, context, *device_);
   planned_ = &step;
 }

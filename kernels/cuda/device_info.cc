@@ -6,7 +6,8 @@
 namespace quire::cuda {
 namespace {
 
-constexpr int32_t kMinMajor = 8;  // mma of bfloat16, cp.async
+constexpr int32_t kMinMajor = 8;    // mma of bfloat16, cp.async
+constexpr int32_t kWgmmaMajor = 9;  // and no other: later ones have no wgmma
 
 }  // namespace
 
@@ -28,6 +29,14 @@ absl::Status CheckSharedMemory(const DeviceInfo& info, size_t needed, int32_t gr
       "backend cuda: found %s, whose CTAs have %d bytes of shared memory; attention with %d query heads for a KV head "
       "and heads of %d dims takes %d",
       info.name, info.max_shared_bytes, group, head_dim, needed));
+}
+
+absl::StatusOr<bool> PrefillsByWgmma(const DeviceInfo& info, PrefillAttention chosen) {
+  if (chosen != PrefillAttention::kWgmma) return false;
+  if (info.major == kWgmmaMajor) return true;
+  return absl::UnimplementedError(absl::StrFormat(
+      "--prefill-attention: found wgmma, allowed auto and mma: %s is of compute capability %d.%d, and wgmma needs %d.0",
+      info.name, info.major, info.minor, kWgmmaMajor));
 }
 
 absl::Status OutOfDeviceMemory(size_t needed, size_t free_bytes, size_t total_bytes) {

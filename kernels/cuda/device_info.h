@@ -9,7 +9,9 @@
 #include <string>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "kernels/backend.h"
 
 namespace quire::cuda {
 
@@ -28,6 +30,9 @@ absl::Status NoDevice(absl::string_view why);
 // UNIMPLEMENTED: a compute capability below 8.0; CTAs with less than `needed` bytes of shared memory.
 absl::Status CheckCapability(const DeviceInfo& info);
 absl::Status CheckSharedMemory(const DeviceInfo& info, size_t needed, int32_t group, int32_t head_dim);
+
+// Whether prefill attention takes wgmma. UNIMPLEMENTED: it was asked for, and the device has none.
+absl::StatusOr<bool> PrefillsByWgmma(const DeviceInfo& info, PrefillAttention chosen);
 
 // RESOURCE_EXHAUSTED: what was asked for, what is free, and the flags that fit it in.
 absl::Status OutOfDeviceMemory(size_t needed, size_t free_bytes, size_t total_bytes);

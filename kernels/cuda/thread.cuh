@@ -10,6 +10,7 @@
 #include <type_traits>
 
 #include "kernels/cuda/numbers.h"
+#include "kernels/cuda/shared_matrix.h"
 
 namespace quire::cuda {
 
@@ -22,9 +23,9 @@ class CudaThread {
   __device__ int num_threads() const { return static_cast<int>(blockDim.x); }
   __device__ int cta() const { return static_cast<int>(blockIdx.x); }
   __device__ int num_ctas() const { return static_cast<int>(gridDim.x); }
-  // The CTA's shared memory, aligned to 128 bytes.
+  // The CTA's shared memory, aligned to 1024 bytes.
   __device__ char* shared() const {
-    extern __shared__ __align__(128) char memory[];
+    extern __shared__ __align__(1024) char memory[];
     return memory;
   }
 
@@ -113,6 +114,70 @@ class CudaThread {
           : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
           : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
     }
+  }
+
+  // ---- products of warpgroups (four warps, the first a multiple of four): sm_90a alone ----
+  // They run beside the threads, a group of them at a time: Fence, products, Commit; from Fence to the Wait for the
+  // group the registers that it was given belong to it. They read shared memory as another proxy: of what was written
+  // they see what each thread wrote, or waited for, before its FenceAsyncProxy and a Sync after that.
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+  static constexpr bool kHasWarpgroups = true;
+#else
+  static constexpr bool kHasWarpgroups = false;
+#endif
+  // `shared` is aligned to an atom.
+  __device__ SharedMatrix Matrix(const void* shared) const {
+    return SharedMatrix::At(static_cast<uint32_t>(__cvta_generic_to_shared(shared)));
+  }
+  // All threads of the CTA, as Sync.
+  __device__ void FenceAsyncProxy() const { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+  template <typename... Registers>
+  __device__ void WarpgroupFence(Registers&... registers) const {
+    (Pin(registers), ...);
+    asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+  }
+  __device__ void WarpgroupCommit() const { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+  // Until all but the last kPending committed groups are done; `registers` are those of the groups that are.
+  template <int kPending, typename... Registers>
+  __device__ void WarpgroupWait(Registers&... registers) const {
+    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
+    (Pin(registers), ...);
+  }
+  // D[64, 64] = A[64, 16] B[16, 64] (+ D, if `accumulates`), float32 sums. Each warp has 16 rows of A and D: `a` as
+  // above, d[n] as above of the columns [8 n, 8 n + 8). B's columns are the rows of `b` or, transposed, its rows are.
+  template <typename T, bool kTransposed>
+  __device__ void MultiplyAdd(float (*d)[4], const uint32_t (&a)[4], SharedMatrix b, bool accumulates) const {
+    static_assert(std::is_same_v<T, BFloat16> || std::is_same_v<T, Float16>);
+#define QUIRE_WGMMA(type)                                                                                          \
+  asm volatile(                                                                                                    \
+      "{.reg .pred p; setp.ne.b32 p, %37, 0; wgmma.mma_async.sync.aligned.m64n64k16.f32." type "." type            \
+      " "                                                                                                          \
+      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, " \
+      "%23, %24, %25, %26, %27, %28, %29, %30, %31}, {%32, %33, %34, %35}, %36, p, 1, 1, %38;}"                    \
+      : QUIRE_FOUR(0), QUIRE_FOUR(1), QUIRE_FOUR(2), QUIRE_FOUR(3), QUIRE_FOUR(4), QUIRE_FOUR(5), QUIRE_FOUR(6),   \
+        QUIRE_FOUR(7)                                                                                              \
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b.bits), "r"(int{accumulates}), "n"(int{kTransposed}))
+#define QUIRE_FOUR(n) "+f"(d[n][0]), "+f"(d[n][1]), "+f"(d[n][2]), "+f"(d[n][3])
+    if constexpr (std::is_same_v<T, BFloat16>) {
+      QUIRE_WGMMA("bf16");
+    } else {
+      QUIRE_WGMMA("f16");
+    }
+#undef QUIRE_FOUR
+#undef QUIRE_WGMMA
+  }
+
+ private:
+  // The compiler knows of a product only what its statement says: what uses its registers stays on its side of this.
+  template <int kCount>
+  static __device__ void Pin(float (&registers)[kCount][4]) {
+    QUIRE_UNROLL
+    for (int i = 0; i < 4 * kCount; ++i) asm volatile("" : "+f"(registers[i / 4][i % 4])::"memory");
+  }
+  template <int kCount>
+  static __device__ void Pin(uint32_t (&registers)[kCount][4]) {
+    QUIRE_UNROLL
+    for (int i = 0; i < 4 * kCount; ++i) asm volatile("" : "+r"(registers[i / 4][i % 4])::"memory");
   }
 };
 

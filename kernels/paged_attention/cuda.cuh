@@ -12,6 +12,8 @@
 #include "kernels/paged_attention/cuda_plain.cuh"
 #include "kernels/paged_attention/cuda_plan.cuh"
 #include "kernels/paged_attention/cuda_prefill.cuh"
+#include "kernels/paged_attention/cuda_prefill_mma.cuh"
+#include "kernels/paged_attention/cuda_prefill_wgmma.cuh"
 
 namespace quire::cuda {
 
@@ -38,7 +40,7 @@ void RunDecode(const PagedAttentionArgs& args, const AttentionContext& context, 
   if (!context.has_plan) {
     device.template Run<AttentionPlanKernel>(
         1, {args.chunks, args.num_chunks, static_cast<int32_t>(num_ctas), args.kv.kv_heads * num_slices, args.window,
-            kPrefillRows / group, context.deterministic, context.plan});
+            PrefillRows(context.prefills_by_wgmma) / group, context.deterministic, context.plan});
   }
   if (!context.has_decodes || context.deterministic) return;
   device.template Run<Kernel>(
@@ -65,10 +67,12 @@ void RunPrefillOf(const PagedAttentionArgs& args, const AttentionContext& contex
        args.q_heads / args.kv.kv_heads, RuleOf(args), args.kv, context.plan.prefill_items, context.plan.counters});
 }
 
-template <typename DecodeTiles, typename PrefillTiles, typename Device>
+template <typename DecodeTiles, typename MmaTiles, typename WgmmaTiles, typename Device>
 void RunTiles(const PagedAttentionArgs& args, const AttentionContext& context, Device& device) {
   RunDecodeOf<DecodeTiles>(args, context, device);
-  if (context.has_prefills || context.deterministic) RunPrefillOf<PrefillTiles>(args, context, device);
+  if (!context.has_prefills && !context.deterministic) return;
+  if (context.prefills_by_wgmma) return RunPrefillOf<WgmmaTiles>(args, context, device);
+  RunPrefillOf<MmaTiles>(args, context, device);
 }
 
 template <typename Elements, typename Device>
@@ -83,7 +87,8 @@ template <typename E, typename Device>
 void RunAttention(const PagedAttentionArgs& args, const AttentionContext& context, Device& device) {
   if constexpr (!std::is_same_v<E, float>) {
     const auto run = [&]<int kDim>(std::integral_constant<int, kDim>) {
-      RunTiles<ElementTiles<E, kDim>, ElementChunkTiles<E, kDim>>(args, context, device);
+      RunTiles<ElementTiles<E, kDim>, ElementChunkTiles<MmaProducts<E, kDim>>,
+               ElementChunkTiles<WgmmaProducts<E, kDim>>>(args, context, device);
     };
     if (args.kv.head_dim % 8 == 0) return WithDim(args.kv.head_dim, run);
   }
@@ -94,7 +99,8 @@ void RunAttention(const PagedAttentionArgs& args, const AttentionContext& contex
 template <KvQuantization kQuantization, typename Device>
 void RunRecordAttention(const PagedAttentionArgs& args, const AttentionContext& context, Device& device) {
   const auto run = [&]<int kDim>(std::integral_constant<int, kDim>) {
-    RunTiles<CodeTiles<kQuantization, kDim>, CodeChunkTiles<kQuantization, kDim>>(args, context, device);
+    RunTiles<CodeTiles<kQuantization, kDim>, CodeChunkTiles<kQuantization, MmaProducts<BFloat16, kDim>>,
+             CodeChunkTiles<kQuantization, WgmmaProducts<BFloat16, kDim>>>(args, context, device);
   };
   if (args.kv.head_dim % CodeTiles<kQuantization, 64>::kDimMultiple == 0) return WithDim(args.kv.head_dim, run);
   RunPlain<PlainRecords<kQuantization>>(args, context, device);

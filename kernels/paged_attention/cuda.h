@@ -1,11 +1,11 @@
 // PagedAttention on CUDA: the work list that the device builds, the scratch memory, and the launch. All pointers are
 // the device's. Device is CudaDevice, or the emulation's in tests.
 //
-// Three kernels: `decode` for chunks of one row (cuda_decode.cuh), `prefill` for longer ones (cuda_prefill.cuh), both
-// on tensor cores, in bfloat16 and float16 with head_dim a multiple of 8, of fp8 and int8 of 32, of int4 of 64; `plain`
-// for the rest (cuda_plain.cuh).
-// In `prefill` and `plain` the order of summation is a function of a row's position alone; `decode` splits contexts by
-// what runs beside them, so --deterministic takes `prefill` for every row.
+// Three kernels: `decode` for chunks of one row (cuda_decode.cuh), `prefill` for longer ones (cuda_prefill.cuh: by
+// mma.sync or, on Hopper, by wgmma), both on tensor cores, in bfloat16 and float16 with head_dim a multiple of 8, of
+// fp8 and int8 of 32, of int4 of 64; `plain` for the rest (cuda_plain.cuh). In `prefill` and `plain` the order of
+// summation is a function of a row's position alone; `decode` splits contexts by what runs beside them, so
+// --deterministic takes `prefill` for every row.
 
 #ifndef QUIRE_KERNELS_PAGED_ATTENTION_CUDA_H_
 #define QUIRE_KERNELS_PAGED_ATTENTION_CUDA_H_
@@ -19,10 +19,12 @@
 
 namespace quire::cuda {
 
-constexpr int32_t kTileTokens = 64;   // positions of a KV tile, in every kernel
-constexpr int32_t kPrefillRows = 64;  // packed rows (row, head of the group) of a tile of the prefill kernel
-constexpr int32_t kMaxGroup = 64;     // q_heads / kv_heads
+constexpr int32_t kTileTokens = 64;  // positions of a KV tile, in every kernel
+constexpr int32_t kMaxGroup = 64;    // q_heads / kv_heads
 constexpr int32_t kMaxDecodeCtasPerSm = 4;
+
+// Packed rows (row, head of the group) of a tile of the prefill kernel.
+constexpr int32_t PrefillRows(bool by_wgmma) { return by_wgmma ? 128 : 64; }
 
 // Positions [begin, end) of the context of one row, for one CTA and each head; its tiles are counted from
 // tile_begin <= begin, a multiple of kTileTokens.
@@ -60,7 +62,7 @@ struct AttentionPlan {
 };
 
 // The most shared memory that a CTA of these kernels takes.
-size_t AttentionSharedBytes(int32_t head_dim, int32_t group);
+size_t AttentionSharedBytes(int32_t head_dim, int32_t group, bool prefills_by_wgmma);
 
 // Bytes of scratch memory, zeroed at start, that PagedAttention needs for calls within `shape`.
 size_t AttentionWorkspaceBytes(const WorkspaceShape& shape, int32_t num_sms);
@@ -69,13 +71,14 @@ AttentionPlan PlaceAttentionPlan(const WorkspaceShape& shape, int32_t num_sms, v
 struct AttentionContext {
   AttentionPlan plan;
   bool deterministic = false;
+  bool prefills_by_wgmma = false;
   bool has_plan = false;                         // the plan is of these chunks already: a later layer of the same step
   bool has_decodes = true, has_prefills = true;  // chunks of one row; of more
   int32_t num_prefill_items = 0;                 // NumPrefillItems of the chunks, or more
 };
 
-// Tiles that the chunks give the prefill kernel. `chunks` are in host memory.
-int32_t NumPrefillItems(const AttentionChunk* chunks, int32_t num_chunks, int32_t group, bool deterministic);
+// Tiles of `rows_per_tile` rows that the chunks give the prefill kernel. `chunks` are in host memory.
+int32_t NumPrefillItems(const AttentionChunk* chunks, int32_t num_chunks, int32_t rows_per_tile, bool deterministic);
 
 // REQUIRES: q_heads / kv_heads <= kMaxGroup; keys in KeyLayout::kRows.
 template <typename Device>

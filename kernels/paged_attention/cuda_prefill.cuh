@@ -1,10 +1,10 @@
 // Paged attention of chunks: a tile of packed rows against the whole context before it.
 //
 // A row of the tile is (row of the chunk, query head of the group), heads fastest, so that a KV head's keys are read
-// once for its whole group; four warps take 16 rows each (FlashAttention-2: Dao 2023, §3.2), or
-// eight, two of which score the same rows and sum up one half of the dims each. KV tiles of kTileTokens
-// positions, counted from position 0, go through a ring of two stages. A row's arithmetic does not depend on which rows
-// share its tile, nor on where its chunk began: tiles that it does not see change nothing of it.
+// once for its whole group; a warp takes 16 rows (FlashAttention-2: Dao 2023, §3.2), or two warps do, which score the
+// same rows and sum up one half of the dims each. KV tiles of kTileTokens positions, counted from position 0, go
+// through a ring of two stages. A row's arithmetic does not depend on which rows share its tile, nor on where its chunk
+// began: tiles that it does not see change nothing of it.
 //
 // What lies beyond a row's position must not influence it, be it NaN: its score is minus infinity, but its value would
 // still be multiplied by the weight 0. In the tiles where some rows see a position and others do not, values that are
@@ -33,27 +33,29 @@ struct PrefillParams {
   const AttentionCounters* counters;  // num_prefill
 };
 
-// Tiles: how the cache keeps its elements (cuda_prefill_tiles.cuh).
+// Tiles: how the cache keeps its elements (cuda_prefill_tiles.cuh), and of them Products: how matrices are multiplied
+// (cuda_prefill_mma.cuh, cuda_prefill_wgmma.cuh), with which tiles of rows and how many threads.
 template <typename Tiles>
 struct PrefillKernel {
   using Params = PrefillParams;
-  using E = typename Tiles::Operand;
-  using Tile = typename Tiles::Tile;
-  static constexpr int kDim = Tiles::kDims;  // head_dim, rounded up
-  static constexpr int kThreads = Tiles::kThreads;
-  static constexpr int kMinCtas = kDim == 256 ? 1 : 2;
+  using Products = typename Tiles::Products;
+  using E = typename Products::Element;
+  using QueryTile = KvTile<E, Products::kDims>;
+  static constexpr int kDim = Products::kDims;  // head_dim, rounded up
+  static constexpr int kThreads = Products::kThreads;
+  static constexpr int kMinCtas = Products::kMinCtas;
   static constexpr int kStages = 2;
-  static constexpr int kDimSteps = kDim / 16;
-  static constexpr int kTokenSteps = kTileTokens / 16;
-  static constexpr int kRowWarps = kPrefillRows / 16;
+  static constexpr int kTokenSteps = Products::kTokenSteps;
+  static constexpr int kOutSteps = Products::kOutSteps;  // of a warp, 16 dims each
+  static constexpr int kRowWarps = Products::kRows / 16;
   static constexpr int kParts = kThreads / kWarpSize / kRowWarps;  // of the dims
-  static constexpr int kOutSteps = kDimSteps / kParts;             // of a warp
-  static_assert(kThreads == kRowWarps * kParts * kWarpSize);
+  static_assert(kThreads == kRowWarps * kParts * kWarpSize && kOutSteps * kParts * 16 == kDim);
 
-  // Shared memory: the queries, the stages, the tile made of one of them, its marks.
-  static constexpr int kStagesOffset = kPrefillRows * Tile::kRowBytes;
-  static constexpr int kPreparedOffset = kStagesOffset + kStages * Tiles::kStageBytes;
-  static constexpr int kMarksOffset = kPreparedOffset + Tiles::kPreparedBytes;
+  // Shared memory: the queries, the tile made of one of the stages, which is thus as aligned as wgmma wants it, the
+  // stages, the tile's marks.
+  static constexpr int kPreparedOffset = Products::kRows * QueryTile::kRowBytes;
+  static constexpr int kStagesOffset = kPreparedOffset + Tiles::kPreparedBytes;
+  static constexpr int kMarksOffset = kStagesOffset + kStages * Tiles::kStageBytes;
   static constexpr int kSharedBytes = kMarksOffset + static_cast<int>(sizeof(TileMarks));
   static_assert(kMinCtas * (kSharedBytes + kReservedSharedBytes) <= kHopperSharedBytes);
 
@@ -62,12 +64,18 @@ struct PrefillKernel {
     float out[2 * kOutSteps][4];  // fragments: rows by dims of the warp's part, eight of them each
     float max[2], sum[2];         // max is the same in the four lanes of a row, sum is this lane's part
     int32_t position[2];          // of the rows; -1: no row
-    int32_t first_visible[2];     // positions before it are outside the row's window
     int32_t q_head[2];            // of the rows
+    typename Products::Queries queries;
   };
 
   template <typename Thread>
   static QUIRE_DEVICE void Run(const Thread& thread, const Params& p) {
+    // Machine code for a device without these products is never run (CheckPrefillAttention), and empty.
+    if constexpr (Products::template IsOn<Thread>()) Attend(thread, p);
+  }
+
+  template <typename Thread>
+  static QUIRE_DEVICE void Attend(const Thread& thread, const Params& p) {
     if (thread.cta() / p.kv.kv_heads >= p.counters->num_prefill) return;
     const PrefillItem item = p.items[thread.cta() / p.kv.kv_heads];
     const int32_t kv_head = thread.cta() % p.kv.kv_heads;
@@ -80,7 +88,6 @@ struct PrefillKernel {
       state.sum[r] = 0;
       const int32_t m = FirstRow(thread) + thread.lane() / 4 + r * 8, row = m / p.group;
       state.position[r] = row < item.num_rows ? item.first_position + row : -1;
-      state.first_visible[r] = FirstVisible(item.first_position + row, p.rule.window);
       state.q_head[r] = kv_head * p.group + m % p.group;
     }
     QUIRE_UNROLL
@@ -99,14 +106,21 @@ struct PrefillKernel {
     };
     Tiles::Copy(thread, p.kv, item.block_table, tile_of(begin / kTileTokens), Stage(thread, begin / kTileTokens));
     thread.CommitCopies();
+    Products::Hold(thread, thread.shared(), FirstRow(thread), state.queries);
     for (int32_t tile = begin / kTileTokens; tile < num_tiles; ++tile) {
       if (tile + 1 < num_tiles) Tiles::Copy(thread, p.kv, item.block_table, tile_of(tile + 1), Stage(thread, tile + 1));
       thread.CommitCopies();  // of nothing after the last tile: there is always one group that need not have arrived
       thread.template WaitForCopies<1>();
+      Products::MakeVisible(thread);
       thread.Sync();
-      const char* keys = Tiles::Prepare(thread, p.kv, tile_of(tile), Stage(thread, tile),
-                                        thread.shared() + kPreparedOffset, Marks(thread));
-      AttendTile(thread, p, keys, tile * kTileTokens, tile_of(tile).is_edge, state);
+      char* const stage = Stage(thread, tile);
+      char* const prepared = thread.shared() + kPreparedOffset;
+      if (Tiles::Prepares(tile_of(tile))) {
+        Tiles::Prepare(thread, p.kv, tile_of(tile), stage, prepared, Marks(thread));
+        Products::MakeVisible(thread);
+        thread.Sync();
+      }
+      AttendTile(thread, p, Tiles::Operands(stage, prepared), tile * kTileTokens, tile_of(tile).is_edge, state);
       thread.Sync();  // before the stage is written again
     }
     StoreRows(thread, p, item, state);
@@ -134,12 +148,13 @@ struct PrefillKernel {
   template <typename Thread>
   static QUIRE_DEVICE void LoadQueries(const Thread& thread, const Params& p, const PrefillItem& item,
                                        int32_t kv_head) {
-    for (int i = thread.thread(); i < kPrefillRows * kDim; i += kThreads) {
+    for (int i = thread.thread(); i < Products::kRows * kDim; i += kThreads) {
       const int m = i / kDim, d = i % kDim;
       const int32_t row = m / p.group, q_head = kv_head * p.group + m % p.group;
       const bool valid = row < item.num_rows && d < p.kv.head_dim;
-      Tile::StoreElement(thread.shared(), m, d,
-                         valid ? p.q[(item.first_row + row) * p.q_stride + int64_t{q_head} * p.kv.head_dim + d] : 0.0f);
+      QueryTile::StoreElement(
+          thread.shared(), m, d,
+          valid ? p.q[(item.first_row + row) * p.q_stride + int64_t{q_head} * p.kv.head_dim + d] : 0.0f);
     }
   }
 
@@ -148,41 +163,11 @@ struct PrefillKernel {
   static QUIRE_DEVICE void AttendTile(const Thread& thread, const Params& p, const char* keys_tile, int32_t begin,
                                       bool is_edge, State& state) {
     float scores[2 * kTokenSteps][4];  // rows by positions, eight of them each
-    QUIRE_UNROLL
-    for (int n = 0; n < 2 * kTokenSteps; ++n) {
-      QUIRE_UNROLL
-      for (int e = 0; e < 4; ++e) scores[n][e] = 0;
-    }
-    QUIRE_UNROLL
-    for (int pair = 0; pair < kDimSteps / 2; ++pair) {
-      uint32_t queries[2][4];
-      Tile::LoadRows(thread, thread.shared(), FirstRow(thread), 2 * pair, queries[0]);
-      Tile::LoadRows(thread, thread.shared(), FirstRow(thread), 2 * pair + 1, queries[1]);
-      QUIRE_UNROLL
-      for (int n = 0; n < 2 * kTokenSteps; ++n) {
-        uint32_t keys[4];
-        Tile::LoadColumns(thread, keys_tile, 8 * n, pair, keys);
-        thread.template MultiplyAdd<E>(scores[n], queries[0], keys[0], keys[1]);
-        thread.template MultiplyAdd<E>(scores[n], queries[1], keys[2], keys[3]);
-      }
-    }
+    Products::Score(thread, thread.shared(), FirstRow(thread), state.queries, keys_tile, scores);
     Scale(thread, p, begin, is_edge, state, scores);
-
     uint32_t weights[kTokenSteps][4];  // A fragments: rows by positions
     Softmax(thread, scores, state, weights);
-    // Units are permuted within eight of them: a part of the dims is found where it would be alone.
-    static_assert(kParts == 1 || kDim / kParts % (8 * Tile::kUnitElements) == 0);
-    const char* values_tile = keys_tile + Tiles::kTileBytes + FirstDim(thread) * sizeof(E);
-    QUIRE_UNROLL
-    for (int d = 0; d < kOutSteps; ++d) {
-      QUIRE_UNROLL
-      for (int t = 0; t < kTokenSteps; ++t) {
-        uint32_t values[4];
-        Tile::LoadValues(thread, values_tile, 16 * t, d, values);
-        thread.template MultiplyAdd<E>(state.out[2 * d], weights[t], values[0], values[1]);
-        thread.template MultiplyAdd<E>(state.out[2 * d + 1], weights[t], values[2], values[3]);
-      }
-    }
+    Products::AddValues(thread, weights, keys_tile + Products::kTileBytes, FirstDim(thread), state.out);
   }
 
   template <typename Thread>
@@ -198,7 +183,7 @@ struct PrefillKernel {
         if constexpr (Tiles::kHasScales) score *= marks.key_scale[t];
         score = p.rule(score, begin + t, state.q_head[e / 2]);
         if (!is_edge) continue;
-        if (begin + t > state.position[e / 2] || begin + t < state.first_visible[e / 2]) {
+        if (begin + t > state.position[e / 2] || begin + t < FirstVisible(state.position[e / 2], p.rule.window)) {
           score = kNegativeInfinity;
         } else if (marks.not_finite[t] != 0) {
           score = kNaN;

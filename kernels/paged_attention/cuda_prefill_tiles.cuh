@@ -2,10 +2,13 @@
 // of a quantised cache. Both say how all threads of a CTA
 //
 //   Copy       bring the positions of a tile that are in a range into a stage of shared memory
-//   Prepare    make of the stage two KvTiles of Operand, K and then V, in which nothing outside the range counts
+//   Prepare    where Prepares() says so, make of the stage what Operands() names: two tiles of Products::Element as
+//              Products::Tile lays them out, K and then V, in which nothing outside the range counts
 
 #ifndef QUIRE_KERNELS_PAGED_ATTENTION_CUDA_PREFILL_TILES_CUH_
 #define QUIRE_KERNELS_PAGED_ATTENTION_CUDA_PREFILL_TILES_CUH_
+
+#include <type_traits>
 
 #include "kernels/cuda/numbers.h"
 #include "kernels/paged_attention/cuda.h"
@@ -13,10 +16,6 @@
 #include "kernels/paged_attention/cuda_tile.cuh"
 
 namespace quire::cuda {
-
-// Threads of a CTA: four warps; of the widest heads eight, each with half of the dims, for a lane has not the registers
-// to sum up more.
-constexpr int PrefillThreads(int dim) { return dim == 256 ? 256 : 128; }
 
 // The positions of a tile of one KV head, the first a multiple of kTileTokens, and which of them rows may see.
 struct ChunkTile {
@@ -33,16 +32,20 @@ struct TileMarks {
   float key_scale[kTileTokens], value_scale[kTileTokens];  // of records
 };
 
-template <typename E, int kDim>
+struct alignas(kUnitBytes) TileUnit {
+  uint32_t pairs[4];
+};
+
+// ProductsOfChunks: MmaProducts or WgmmaProducts, of the cache's elements.
+template <typename ProductsOfChunks>
 struct ElementChunkTiles {
-  using Operand = E;
-  using Tile = KvTile<E, kDim>;
-  static constexpr int kDims = kDim;
+  using Products = ProductsOfChunks;
+  using E = typename Products::Element;
+  using Tile = typename Products::Tile;
   static constexpr bool kHasScales = false;
-  static constexpr int kTileBytes = kTileTokens * Tile::kRowBytes;
-  static constexpr int kStageBytes = 2 * kTileBytes;
+  static constexpr int kStageBytes = 2 * Products::kTileBytes;
   static constexpr int kPreparedBytes = 0;  // tiles are made in place
-  static constexpr int kThreads = PrefillThreads(kDim), kThreadsOfRow = kThreads / kTileTokens;
+  static constexpr int kThreads = Products::kThreads, kThreadsOfRow = kThreads / kTileTokens;
 
   template <typename Thread>
   static QUIRE_DEVICE void Copy(const Thread& thread, const PagedKv& kv, const BlockId* block_table,
@@ -60,45 +63,52 @@ struct ElementChunkTiles {
       const bool valid = position >= tile.begin && position < tile.end && has_unit;
       char* to = stage + Tile::UnitOffset(row, unit);
       thread.CopyAsync16(to, static_cast<const E*>(kv.k) + element, valid);
-      thread.CopyAsync16(to + kTileBytes, static_cast<const E*>(kv.v) + element, valid);
+      thread.CopyAsync16(to + Products::kTileBytes, static_cast<const E*>(kv.v) + element, valid);
     }
   }
 
-  // Of an edge: sets to zero the values of positions that have one that is not finite, and marks them.
+  static QUIRE_DEVICE bool Prepares(const ChunkTile& tile) { return tile.is_edge; }
+  static QUIRE_DEVICE const char* Operands(const char* stage, const char* prepared) { return stage; }
+
+  // Sets to zero the values of positions that have one that is not finite, and marks them.
   template <typename Thread>
-  static QUIRE_DEVICE const char* Prepare(const Thread& thread, const PagedKv& kv, const ChunkTile& tile, char* stage,
-                                          char* prepared, TileMarks* marks) {
-    if (!tile.is_edge) return stage;
-    constexpr int kPairs = kDim / 2 / kThreadsOfRow;  // of a thread
+  static QUIRE_DEVICE void Prepare(const Thread& thread, const PagedKv& kv, const ChunkTile& tile, char* stage,
+                                   char* prepared, TileMarks* marks) {
+    constexpr int kUnits = Tile::kUnits / kThreadsOfRow;  // of a thread
     const int row = thread.thread() / kThreadsOfRow, part = thread.thread() % kThreadsOfRow;
-    auto* pairs = reinterpret_cast<uint32_t*>(stage + kTileBytes + row * Tile::kRowBytes) + part * kPairs;
+    const auto unit = [&](int i) {
+      return reinterpret_cast<TileUnit*>(stage + Products::kTileBytes + Tile::UnitOffset(row, part * kUnits + i));
+    };
     int found = 0;
-    for (int i = 0; i < kPairs; ++i) found |= AnyNotFinite<E>(pairs[i]) ? 1 : 0;
+    QUIRE_NO_UNROLL  // the accumulators need the registers
+        for (int i = 0; i < kUnits; ++i) {
+      const TileUnit elements = *unit(i);
+      QUIRE_UNROLL
+      for (int j = 0; j < 4; ++j) found |= AnyNotFinite<E>(elements.pairs[j]) ? 1 : 0;
+    }
     QUIRE_UNROLL
     for (int mask = 1; mask < kThreadsOfRow; mask *= 2) found |= thread.ShuffleXor(found, mask);
     if (found != 0) {
-      for (int i = 0; i < kPairs; ++i) pairs[i] = 0;
+      QUIRE_NO_UNROLL
+      for (int i = 0; i < kUnits; ++i) *unit(i) = {};
     }
     if (part == 0) marks->not_finite[row] = found;
-    thread.Sync();
-    return stage;
   }
 };
 
 // Records come as they lie in the cache, odd ones two bytes beside a word, and become bfloat16 once for all warps;
 // their scales stay apart.
-template <KvQuantization kQuantization, int kDim>
+template <KvQuantization kQuantization, typename ProductsOfChunks>
 struct CodeChunkTiles {
-  using Operand = BFloat16;
-  using Tile = KvTile<BFloat16, kDim>;
+  using Products = ProductsOfChunks;
+  using Tile = typename Products::Tile;
   using C = Codes<kQuantization>;
-  static constexpr int kDims = kDim;
+  static_assert(std::is_same_v<typename Products::Element, BFloat16>);
   static constexpr bool kHasScales = true;
-  static constexpr int kTileBytes = kTileTokens * Tile::kRowBytes;
-  static constexpr int kRecordsBytes = kTileTokens * C::RecordBytes(kDim);
+  static constexpr int kRecordsBytes = kTileTokens * C::RecordBytes(Products::kDims);
   static constexpr int kStageBytes = 2 * kRecordsBytes;
-  static constexpr int kPreparedBytes = 2 * kTileBytes;
-  static constexpr int kThreads = PrefillThreads(kDim), kParts = kThreads / kTileTokens;
+  static constexpr int kPreparedBytes = 2 * Products::kTileBytes;
+  static constexpr int kThreads = Products::kThreads, kParts = kThreads / kTileTokens;
 
   // A warp takes runs of eight records, of K and then of V. Of eight positions that no row sees, nothing is read.
   template <typename Thread>
@@ -119,17 +129,20 @@ struct CodeChunkTiles {
     }
   }
 
+  static QUIRE_DEVICE bool Prepares(const ChunkTile& tile) { return true; }
+  static QUIRE_DEVICE const char* Operands(const char* stage, const char* prepared) { return prepared; }
+
   // Several threads for a position, each for a part of its dims.
   template <typename Thread>
-  static QUIRE_DEVICE const char* Prepare(const Thread& thread, const PagedKv& kv, const ChunkTile& tile, char* stage,
-                                          char* prepared, TileMarks* marks) {
+  static QUIRE_DEVICE void Prepare(const Thread& thread, const PagedKv& kv, const ChunkTile& tile, char* stage,
+                                   char* prepared, TileMarks* marks) {
     const int row = thread.thread() % kTileTokens, part = thread.thread() / kTileTokens;
     const int32_t position = tile.position + row;
     const bool counts = position >= tile.begin && position < tile.end;
     const char* key = stage + row * C::RecordBytes(kv.head_dim);
     const char* value = key + kRecordsBytes;
     Expand(kv, key, row, part, prepared);
-    Expand(kv, value, row, part, prepared + kTileBytes);
+    Expand(kv, value, row, part, prepared + Products::kTileBytes);
     if (part == 0) {
       marks->key_scale[row] = counts ? ScaleAt(key + C::CodeBytes(kv.head_dim)) : 0;
     } else if (part == 1) {
@@ -138,16 +151,11 @@ struct CodeChunkTiles {
       marks->value_scale[row] = found ? 0 : scale;
       marks->not_finite[row] = found ? 1 : 0;
     }
-    thread.Sync();
-    return prepared;
   }
 
  private:
   // A part of the codes of a record, in units of the tile; what is beyond head_dim becomes zero.
   static QUIRE_DEVICE void Expand(const PagedKv& kv, const char* record, int row, int part, char* to) {
-    struct alignas(16) Unit {
-      uint32_t pairs[4];
-    };
     constexpr int kWords = Tile::kUnitElements / C::kOfWord;  // of a unit
     const int beside = row % 2 * 2;
     const uint32_t selector = beside == 0 ? 0x3210 : 0x5432;
@@ -155,7 +163,7 @@ struct CodeChunkTiles {
     QUIRE_NO_UNROLL  // the accumulators need the registers
         for (int i = 0; i < Tile::kUnits / kParts; ++i) {
       const int unit = part * (Tile::kUnits / kParts) + i;
-      Unit elements = {};
+      TileUnit elements = {};
       if (unit * Tile::kUnitElements < kv.head_dim) {
         QUIRE_UNROLL
         for (int w = 0; w < kWords; ++w) {
@@ -169,7 +177,7 @@ struct CodeChunkTiles {
           }
         }
       }
-      *reinterpret_cast<Unit*>(to + Tile::UnitOffset(row, unit)) = elements;
+      *reinterpret_cast<TileUnit*>(to + Tile::UnitOffset(row, unit)) = elements;
     }
   }
 };

@@ -5,6 +5,8 @@
 #include "kernels/paged_attention/cuda.h"
 #include "kernels/paged_attention/cuda_decode.cuh"
 #include "kernels/paged_attention/cuda_prefill.cuh"
+#include "kernels/paged_attention/cuda_prefill_mma.cuh"
+#include "kernels/paged_attention/cuda_prefill_wgmma.cuh"
 
 namespace quire::cuda {
 namespace {
@@ -19,7 +21,7 @@ int64_t MaxDecodeItems(const WorkspaceShape& shape, int32_t num_sms) {
 
 int64_t MaxPrefillItems(const WorkspaceShape& shape) {
   const int64_t group = std::max(1, shape.q_heads / shape.kv_heads);
-  const int64_t rows_per_tile = std::max<int64_t>(1, kPrefillRows / group);
+  const int64_t rows_per_tile = std::max<int64_t>(1, std::min(PrefillRows(false), PrefillRows(true)) / group);
   return shape.max_sequences + shape.max_rows / rows_per_tile + 1;
 }
 
@@ -54,21 +56,28 @@ size_t Place(const WorkspaceShape& shape, int32_t num_sms, void* base, Attention
 }
 
 // Of a cache of two bytes an element, which takes more than one of codes; the code's prefill has its tile beside.
+template <template <typename, int> typename Products, int kDim>
+constexpr int PrefillSharedBytes() {
+  using P = Products<BFloat16, kDim>;
+  return Max(PrefillKernel<ElementChunkTiles<P>>::kSharedBytes,
+             PrefillKernel<CodeChunkTiles<KvQuantization::kInt8, P>>::kSharedBytes);
+}
+
 template <int kDim>
-size_t SharedBytes(int32_t group) {
+size_t SharedBytes(int32_t group, bool prefills_by_wgmma) {
   using Tiles = ElementTiles<BFloat16, kDim>;
   constexpr int kWidest = kDim == 256 ? 2 : 4;
   const int decode = group <= 8 ? DecodeKernel<Tiles, 1>::kSharedBytes : DecodeKernel<Tiles, kWidest>::kSharedBytes;
-  const int prefill = Max(PrefillKernel<ElementChunkTiles<BFloat16, kDim>>::kSharedBytes,
-                          PrefillKernel<CodeChunkTiles<KvQuantization::kInt8, kDim>>::kSharedBytes);
+  const int prefill =
+      prefills_by_wgmma ? PrefillSharedBytes<WgmmaProducts, kDim>() : PrefillSharedBytes<MmaProducts, kDim>();
   return static_cast<size_t>(Max(decode, prefill));
 }
 
 }  // namespace
 
-size_t AttentionSharedBytes(int32_t head_dim, int32_t group) {
-  if (head_dim <= 64) return SharedBytes<64>(group);
-  return head_dim <= 128 ? SharedBytes<128>(group) : SharedBytes<256>(group);
+size_t AttentionSharedBytes(int32_t head_dim, int32_t group, bool prefills_by_wgmma) {
+  if (head_dim <= 64) return SharedBytes<64>(group, prefills_by_wgmma);
+  return head_dim <= 128 ? SharedBytes<128>(group, prefills_by_wgmma) : SharedBytes<256>(group, prefills_by_wgmma);
 }
 
 size_t AttentionWorkspaceBytes(const WorkspaceShape& shape, int32_t num_sms) {
@@ -82,8 +91,7 @@ AttentionPlan PlaceAttentionPlan(const WorkspaceShape& shape, int32_t num_sms, v
   return plan;
 }
 
-int32_t NumPrefillItems(const AttentionChunk* chunks, int32_t num_chunks, int32_t group, bool deterministic) {
-  const int32_t rows_per_tile = std::max(1, kPrefillRows / group);
+int32_t NumPrefillItems(const AttentionChunk* chunks, int32_t num_chunks, int32_t rows_per_tile, bool deterministic) {
   int32_t items = 0;
   for (int32_t c = 0; c < num_chunks; ++c) {
     if (chunks[c].num_rows > 1 || deterministic) items += CeilDiv(chunks[c].num_rows, rows_per_tile);

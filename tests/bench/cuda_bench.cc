@@ -52,13 +52,17 @@ class Bench {
   Bench(bool emulated, double seconds) : emulated_(emulated), seconds_(emulated ? 0 : seconds) {
     if (emulated) {
       backend_ = MakeEmulatedCudaBackend({}, false);
+      wgmma_ = MakeEmulatedCudaBackend({}, false, nullptr, /*prefills_by_wgmma=*/true);
     } else {
-      absl::StatusOr<std::unique_ptr<Backend>> backend = CreateBackend(CudaOptions());
+      BackendOptions options = CudaOptions();
+      absl::StatusOr<std::unique_ptr<Backend>> backend = CreateBackend(options);
       if (!backend.ok()) {
         std::fprintf(stderr, "%s\n", std::string(backend.status().message()).c_str());
         std::exit(1);
       }
       backend_ = *std::move(backend);
+      options.prefill_attention = PrefillAttention::kWgmma;
+      if ((backend = CreateBackend(options)).ok()) wgmma_ = *std::move(backend);
     }
     WorkspaceShape shape;
     shape.max_rows = emulated ? 64 : 8192;
@@ -69,6 +73,7 @@ class Bench {
     shape.head_dim = 256;
     shape.max_context = emulated ? 512 : 131072;
     Check(backend_->AllocateWorkspace(shape).ok(), "workspace");
+    Check(wgmma_ == nullptr || wgmma_->AllocateWorkspace(shape).ok(), "workspace");
   }
 
   void Run() {
@@ -173,7 +178,7 @@ class Bench {
 
   // `sequences` rows at the end of contexts of `context` tokens (decode), or one chunk of `rows` behind it.
   void AttentionOf(int32_t sequences, int32_t context, int32_t rows, int32_t q_heads, int32_t kv_heads,
-                   int32_t block_size, KvQuantization quantization = KvQuantization::kNone) {
+                   int32_t block_size, KvQuantization quantization = KvQuantization::kNone, const char* note = "") {
     constexpr int32_t kHeadDim = 128;
     const int32_t blocks = (context + rows + block_size - 1) / block_size;
     // Copies of the cache, used in turn, so that together they are larger than any L2.
@@ -204,7 +209,7 @@ class Bench {
                  std::to_string(rows == 1 ? context + 1 : rows) +
                  (rows == 1 ? "" : " after " + std::to_string(context)) + ", " + std::to_string(q_heads) + "/" +
                  std::to_string(kv_heads) + " heads, block " + std::to_string(block_size) + ", " +
-                 std::string(KvTypeName(kv.dtype, quantization)),
+                 std::string(KvTypeName(kv.dtype, quantization)) + note,
          .bytes = double(sequences) * (context + rows) * kv_heads * double(head_bytes) * 2.0,
          .flops = 4.0 * double(num_rows) * seen * double(cols)},
         [&] {
@@ -220,11 +225,15 @@ class Bench {
   }
 
   void Attention() {
+    Prefill("");
+    if (wgmma_ != nullptr) {
+      std::swap(backend_, wgmma_);
+      Prefill(", wgmma");
+      std::swap(backend_, wgmma_);
+    }
     if (emulated_) {
       AttentionOf(2, 99, 1, 8, 2, 16);
-      AttentionOf(1, 10, 6, 8, 2, 16);
       AttentionOf(2, 99, 1, 8, 2, 16, KvQuantization::kFp8E4M3);
-      AttentionOf(1, 10, 6, 8, 2, 16, KvQuantization::kInt8);
       return;
     }
     for (const int32_t block_size : {16, 64}) {
@@ -239,9 +248,18 @@ class Bench {
       for (const auto& [sequences, context] : {std::pair{1, 32768}, {8, 4096}, {8, 16384}, {8, 32768}, {64, 1024}})
         AttentionOf(sequences, context - 1, 1, 32, 8, 16, quantization);
     }
-    AttentionOf(1, 0, 8192, 32, 8, 16, KvQuantization::kFp8E4M3);
-    for (const int32_t rows : {1024, 2048, 8192}) AttentionOf(1, 0, rows, 32, 8, 16);
-    AttentionOf(1, 8192, 2048, 32, 8, 16);
+  }
+
+  void Prefill(const char* note) {
+    constexpr KvQuantization kNone = KvQuantization::kNone, kFp8 = KvQuantization::kFp8E4M3;
+    if (emulated_) {
+      AttentionOf(1, 10, 6, 8, 2, 16, kNone, note);
+      AttentionOf(1, 10, 6, 8, 2, 16, kFp8, note);
+      return;
+    }
+    for (const int32_t rows : {1024, 2048, 8192}) AttentionOf(1, 0, rows, 32, 8, 16, kNone, note);
+    AttentionOf(1, 8192, 2048, 32, 8, 16, kNone, note);
+    AttentionOf(1, 0, 8192, 32, 8, 16, kFp8, note);
   }
 
   void Sampling() {
@@ -272,7 +290,7 @@ class Bench {
 
   const bool emulated_;
   const double seconds_;
-  std::unique_ptr<Backend> backend_;
+  std::unique_ptr<Backend> backend_, wgmma_;  // the second with prefill by wgmma, where the device has it
   std::vector<Result> results_;
   std::vector<uint16_t> noise_;  // bfloat16 in [-1, 1)
   double bandwidth_ = 0, rate_ = 0;

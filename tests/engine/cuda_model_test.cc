@@ -63,15 +63,19 @@ class CudaModelTest : public testing::TestWithParam<Where> {
     return options;
   }
 
-  std::unique_ptr<Backend> Cuda(bool deterministic, const cuda::EmulationOptions& emulation = {}) const {
-    if (!is_device()) return MakeEmulatedCudaBackend(emulation, deterministic);
+  std::unique_ptr<Backend> Cuda(bool deterministic, const cuda::EmulationOptions& emulation = {},
+                                bool by_wgmma = false) const {
+    if (!is_device()) return MakeEmulatedCudaBackend(emulation, deterministic, nullptr, by_wgmma);
     BackendOptions options;
     options.kind = BackendKind::kCuda;
     options.deterministic = deterministic;
+    options.prefill_attention = by_wgmma ? PrefillAttention::kWgmma : PrefillAttention::kMma;
     absl::StatusOr<std::unique_ptr<Backend>> backend = CreateBackend(options);
     EXPECT_TRUE(backend.ok()) << backend.status();
     return *std::move(backend);
   }
+
+  void ExpectSameOutputsOfAnySchedule(bool by_wgmma) const;
 };
 
 INSTANTIATE_TEST_SUITE_P(Where, CudaModelTest, testing::Values(Where::kEmulated, Where::kDevice),
@@ -242,18 +246,27 @@ TEST_P(CudaModelTest, PenaltiesCountTheTokenThatIsUnderWay) {
   for (const auto& [id, output] : waits) EXPECT_TRUE(ahead.at(id) == output) << id;
 }
 
-// Of the device's kernels, law 4: chunk borders, law 5: company, and running ahead, change no bit.
-TEST_P(CudaModelTest, DeterministicOutputsDoNotDependOnTheSchedule) {
+void CudaModelTest::ExpectSameOutputsOfAnySchedule(bool by_wgmma) const {
   const std::map<RequestId, Output> whole =
-      RunOn(Cuda(true, {.reversed = true}), Soon(Options()), Mixed(), /*run_ahead=*/0);
+      RunOn(Cuda(true, {.reversed = true}, by_wgmma), Soon(Options()), Mixed(), /*run_ahead=*/0);
   EngineOptions tight = Options();
   tight.max_num_batched_tokens = 24;
   tight.max_num_seqs = 3;
   tight.block_size = 8;
   tight.max_model_len = 80;
   tight.kv_cache_bytes = 1536 * 96;  // 1536 bytes per token in bfloat16
-  const std::map<RequestId, Output> parts = RunOn(Cuda(true, {.lazy = true}), Soon(tight), Mixed());
+  const std::map<RequestId, Output> parts = RunOn(Cuda(true, {.lazy = true}, by_wgmma), Soon(tight), Mixed());
   for (const auto& [id, output] : whole) EXPECT_TRUE(parts.at(id) == output) << id;
+}
+
+// Of the device's kernels, law 4: chunk borders, law 5: company, and running ahead, change no bit.
+TEST_P(CudaModelTest, DeterministicOutputsDoNotDependOnTheSchedule) {
+  ExpectSameOutputsOfAnySchedule(/*by_wgmma=*/false);
+}
+
+TEST_P(CudaModelTest, DeterministicOutputsByWgmmaDoNotDependOnTheSchedule) {
+  if (is_device() && !DeviceHasWgmma()) GTEST_SKIP() << "the device has no wgmma";
+  ExpectSameOutputsOfAnySchedule(/*by_wgmma=*/true);
 }
 
 // Law 6: what is computed again after a preemption has the same bits.

@@ -70,6 +70,9 @@ TEST(CreateBackendTest, RefusesWhatIsForAnotherBackendByName) {
     EXPECT_EQ(refusal({.prefault = Prefault::kStart}), "--prefault: is for backend cpu; in use is " + in_use);
   }
   for (const BackendKind kind : {BackendKind::kRef, BackendKind::kCpu}) {
+    EXPECT_EQ(CreateBackend({.kind = kind, .prefill_attention = PrefillAttention::kMma}).status().message(),
+              std::string("--prefill-attention: is for backend cuda; in use is ") +
+                  (kind == BackendKind::kRef ? "ref" : "cpu"));
     EXPECT_THAT(std::string(CreateBackend({.kind = kind, .deterministic = false}).status().message()),
                 HasSubstr("--deterministic: found false, allowed true"));
   }
@@ -93,6 +96,16 @@ TEST(CudaDeviceInfoTest, DevicesThatDoNotDoSayWhatIsAllowed) {
             "device");
   info.major = 8;
   EXPECT_TRUE(cuda::CheckCapability(info).ok());
+  EXPECT_FALSE(*cuda::PrefillsByWgmma(info, PrefillAttention::kMma));
+  EXPECT_EQ(
+      cuda::PrefillsByWgmma(info, PrefillAttention::kWgmma).status().message(),
+      "--prefill-attention: found wgmma, allowed auto and mma: Tesla V100 is of compute capability 8.0, and wgmma "
+      "needs 9.0");
+  for (const int32_t major : {9, 10, 12}) {
+    info.major = major;
+    EXPECT_EQ(cuda::PrefillsByWgmma(info, PrefillAttention::kWgmma).ok(), major == 9) << major;
+    EXPECT_FALSE(*cuda::PrefillsByWgmma(info, PrefillAttention::kAuto));
+  }
   EXPECT_TRUE(cuda::CheckSharedMemory(info, 98304, 8, 128).ok());
   EXPECT_THAT(std::string(cuda::CheckSharedMemory(info, 98305, 8, 256).message()),
               testing::AllOf(HasSubstr("98304 bytes"), HasSubstr("heads of 256 dims takes 98305")));

@@ -28,26 +28,29 @@ enum class Where { kEmulated, kDevice };
 class CudaDeviceTest : public testing::TestWithParam<Where> {
  protected:
   void SetUp() override {
-    if (is_device()) QUIRE_NEEDS_CUDA_DEVICE();
+    if (!is_device()) return;
+    QUIRE_NEEDS_CUDA_DEVICE();
+    has_wgmma_ = DeviceHasWgmma();
   }
 
   // Made once for a test.
-  Backend& BackendOf(bool deterministic) {
-    std::unique_ptr<Backend>& backend = backends_[deterministic ? 1 : 0];
-    if (backend == nullptr) backend = MakeBackend(deterministic);
+  Backend& BackendOf(bool deterministic, bool by_wgmma = false) {
+    std::unique_ptr<Backend>& backend = backends_[by_wgmma ? 1 : 0][deterministic ? 1 : 0];
+    if (backend == nullptr) backend = MakeBackend(deterministic, by_wgmma);
     return *backend;
   }
-  std::unique_ptr<Backend> MakeBackend(bool deterministic) {
+  std::unique_ptr<Backend> MakeBackend(bool deterministic, bool by_wgmma) {
     std::unique_ptr<Backend> backend;
     if (is_device()) {
       BackendOptions options;
       options.kind = BackendKind::kCuda;
       options.deterministic = deterministic;
+      options.prefill_attention = by_wgmma ? PrefillAttention::kWgmma : PrefillAttention::kMma;
       absl::StatusOr<std::unique_ptr<Backend>> made = CreateBackend(options);
       EXPECT_TRUE(made.ok()) << made.status();
       backend = *std::move(made);
     } else {
-      backend = MakeEmulatedCudaBackend({}, deterministic);
+      backend = MakeEmulatedCudaBackend({}, deterministic, nullptr, by_wgmma);
     }
     WorkspaceShape shape;
     shape.max_rows = 4096;
@@ -106,8 +109,10 @@ class CudaDeviceTest : public testing::TestWithParam<Where> {
     PagedAttentionProblem problem(shape, chunks);
     const std::vector<float> expected = problem.Ref();
     const float tolerance = shape.dtype == DType::kFloat32 ? 2e-5f : shape.dtype == DType::kFloat16 ? 2e-3f : 8e-3f;
-    for (const bool deterministic : {false, true}) {
-      const std::vector<float> found = Attend(BackendOf(deterministic), problem);
+    for (const auto& [deterministic, by_wgmma] :
+         {std::pair{false, false}, {true, false}, {false, true}, {true, true}}) {
+      if (by_wgmma && !has_wgmma_) continue;
+      const std::vector<float> found = Attend(BackendOf(deterministic, by_wgmma), problem);
       ASSERT_EQ(found.size(), expected.size());
       float worst = 0;
       for (size_t i = 0; i < found.size(); ++i) {
@@ -116,8 +121,8 @@ class CudaDeviceTest : public testing::TestWithParam<Where> {
         worst = std::max(worst, difference);
       }
       EXPECT_LE(worst, tolerance) << shape.q_heads << "/" << shape.kv_heads << " heads of " << shape.head_dim
-                                  << ", block " << shape.block_size << ", deterministic " << deterministic << " "
-                                  << KvTypeName(shape.dtype, shape.quantization);
+                                  << ", block " << shape.block_size << ", deterministic " << deterministic << ", wgmma "
+                                  << by_wgmma << " " << KvTypeName(shape.dtype, shape.quantization);
     }
   }
 
@@ -165,7 +170,8 @@ class CudaDeviceTest : public testing::TestWithParam<Where> {
   }
 
   const std::unique_ptr<Backend> ref_ = CreateRefBackend();
-  std::unique_ptr<Backend> backends_[2];
+  bool has_wgmma_ = true;
+  std::unique_ptr<Backend> backends_[2][2];
 };
 
 INSTANTIATE_TEST_SUITE_P(Where, CudaDeviceTest, testing::Values(Where::kEmulated, Where::kDevice),

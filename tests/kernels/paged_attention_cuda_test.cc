@@ -23,10 +23,18 @@ using cuda::EmulationOptions;
 
 constexpr EmulationOptions kAllOptions[] = {{true, false}, {true, true}, {false, false}, {false, true}};
 
+// How the backend was told to go about it.
+struct Choice {
+  bool deterministic = false;
+  bool by_wgmma = false;
+};
+constexpr Choice kDefault, kWgmma = {.by_wgmma = true};
+constexpr Choice kAllChoices[] = {{false, false}, {true, false}, {false, true}, {true, true}};
+
 class PagedAttentionCudaTest : public testing::TestWithParam<EmulationOptions> {
  protected:
   // `num_empty`: chunks of no rows behind the problem's, as fill up a graph.
-  std::vector<float> Cuda(PagedAttentionProblem& problem, bool deterministic = false, int32_t num_empty = 0) {
+  std::vector<float> Cuda(PagedAttentionProblem& problem, const Choice& choice = kDefault, int32_t num_empty = 0) {
     return problem.Call([&](PagedAttentionArgs args) {
       std::vector<AttentionChunk> chunks(args.chunks, args.chunks + args.num_chunks);
       for (int32_t i = 0; i < num_empty; ++i) chunks.push_back({nullptr, static_cast<int32_t>(args.q.rows) + i, 0, 0});
@@ -41,10 +49,11 @@ class PagedAttentionCudaTest : public testing::TestWithParam<EmulationOptions> {
       std::vector<char> workspace(cuda::AttentionWorkspaceBytes(shape, EmulatedDevice::kNumSms));
       cuda::AttentionContext context;
       context.plan = cuda::PlaceAttentionPlan(shape, EmulatedDevice::kNumSms, workspace.data());
-      context.deterministic = deterministic;
+      context.deterministic = choice.deterministic;
+      context.prefills_by_wgmma = choice.by_wgmma;
+      const int32_t rows_per_tile = cuda::PrefillRows(choice.by_wgmma) * args.kv.kv_heads / args.q_heads;
       context.num_prefill_items =
-          cuda::NumPrefillItems(args.chunks, args.num_chunks, args.q_heads / args.kv.kv_heads, deterministic) +
-          num_empty;
+          cuda::NumPrefillItems(args.chunks, args.num_chunks, rows_per_tile, choice.deterministic) + num_empty;
       cuda::PagedAttention(args, context, device_);
       // Another layer of the same step: the counters must be as they were.
       context.has_plan = true;
@@ -73,10 +82,11 @@ class PagedAttentionCudaTest : public testing::TestWithParam<EmulationOptions> {
     const std::vector<float> expected = problem.Ref();
     const float tolerance = shape.dtype == DType::kFloat32 ? 1e-5f : shape.dtype == DType::kFloat16 ? 1e-3f : 4e-3f;
     const std::string_view type = KvTypeName(shape.dtype, shape.quantization);
-    for (const bool deterministic : {false, true}) {
-      EXPECT_LE(MaxDifference(Cuda(problem, deterministic), expected), tolerance)
+    for (const Choice& choice : kAllChoices) {
+      EXPECT_LE(MaxDifference(Cuda(problem, choice), expected), tolerance)
           << shape.q_heads << " over " << shape.kv_heads << " heads of " << shape.head_dim << ", block "
-          << shape.block_size << " " << type << " deterministic " << deterministic;
+          << shape.block_size << " " << type << " deterministic " << choice.deterministic << " wgmma "
+          << choice.by_wgmma;
     }
   }
 
@@ -129,8 +139,7 @@ TEST_P(PagedAttentionCudaTest, EmptyChunksAreNobodys) {
   for (const int32_t head_dim : {64, 36}) {
     const AttentionShape shape{.head_dim = head_dim, .dtype = DType::kBFloat16, .key_layout = KeyLayout::kRows};
     PagedAttentionProblem problem(shape, {{0, 200, 1}, {1, 7, 1}});
-    for (const bool deterministic : {false, true})
-      EXPECT_EQ(Cuda(problem, deterministic, 300), Cuda(problem, deterministic)) << head_dim;
+    for (const Choice& choice : kAllChoices) EXPECT_EQ(Cuda(problem, choice, 300), Cuda(problem, choice)) << head_dim;
   }
 }
 
@@ -205,11 +214,13 @@ TEST_P(PagedAttentionCudaTest, LaterRecordsOfTheSameChunkDoNotTouchEarlierRows) 
       const std::vector<float> nan(head_dim, NAN), one(head_dim, 1), infinite(head_dim, INFINITY);
       poisoned.SetHeads(0, 11, 0, nan, infinite);
       poisoned.SetHeads(0, 12, 1, one, nan);
-      const std::vector<float> expected = Cuda(clean), found = Cuda(poisoned);
-      EXPECT_TRUE(std::equal(found.begin(), found.begin() + 11 * clean.RowElements(), expected.begin()));
-      for (int32_t row = 12; row < 20; ++row) {
-        EXPECT_FALSE(std::isfinite(found[row * clean.RowElements()])) << row;
-        EXPECT_FALSE(std::isfinite(found[row * clean.RowElements() + head_dim])) << row;
+      for (const Choice& choice : {kDefault, kWgmma}) {
+        const std::vector<float> expected = Cuda(clean, choice), found = Cuda(poisoned, choice);
+        EXPECT_TRUE(std::equal(found.begin(), found.begin() + 11 * clean.RowElements(), expected.begin()));
+        for (int32_t row = 12; row < 20; ++row) {
+          EXPECT_FALSE(std::isfinite(found[row * clean.RowElements()])) << row;
+          EXPECT_FALSE(std::isfinite(found[row * clean.RowElements() + head_dim])) << row;
+        }
       }
     }
   }
@@ -223,42 +234,49 @@ TEST_P(PagedAttentionCudaTest, LaterRowsOfTheSameChunkDoNotTouchEarlierOnes) {
     poisoned.SetV(0, 11, 0, d, NAN);
   }
   poisoned.SetV(0, 12, 1, 63, INFINITY);
-  const std::vector<float> expected = Cuda(clean), found = Cuda(poisoned);
-  const int64_t before = 11 * clean.RowElements();
-  EXPECT_TRUE(std::equal(found.begin(), found.begin() + before, expected.begin()));
-  // And the rows that see them are not finite.
-  for (int32_t row = 12; row < 20; ++row) {
-    EXPECT_FALSE(std::isfinite(found[row * clean.RowElements()])) << row;
-    EXPECT_FALSE(std::isfinite(found[row * clean.RowElements() + 64])) << row;
+  for (const Choice& choice : {kDefault, kWgmma}) {
+    const std::vector<float> expected = Cuda(clean, choice), found = Cuda(poisoned, choice);
+    const int64_t before = 11 * clean.RowElements();
+    EXPECT_TRUE(std::equal(found.begin(), found.begin() + before, expected.begin()));
+    // And the rows that see them are not finite.
+    for (int32_t row = 12; row < 20; ++row) {
+      EXPECT_FALSE(std::isfinite(found[row * clean.RowElements()])) << row;
+      EXPECT_FALSE(std::isfinite(found[row * clean.RowElements() + 64])) << row;
+    }
   }
 }
 
 // Laws 4, 5 and 7 on the device: under --deterministic a row has the same bits in every company, chunk and block size.
 TEST_P(PagedAttentionCudaTest, DeterministicRowsHaveTheSameBitsInAnyCompany) {
-  for (const KvQuantization quantization : {KvQuantization::kNone, KvQuantization::kFp8E4M3, KvQuantization::kInt8}) {
-    AttentionShape shape{
-        .q_heads = 8, .dtype = DType::kBFloat16, .key_layout = KeyLayout::kRows, .quantization = quantization};
-    PagedAttentionProblem together(shape, {{0, 90, 50}, {1, 300, 1}, {2, 0, 3}});
-    const std::vector<float> rows = Cuda(together, true);
-    shape.block_size = 40;
-    for (int32_t i : {0, 1, 37, 38, 49}) {
-      PagedAttentionProblem alone(shape, {{0, 90 + i, 1}}, 5);
-      const std::vector<float> row = Cuda(alone, true);
-      EXPECT_TRUE(std::equal(row.begin(), row.end(), rows.begin() + i * together.RowElements())) << i;
+  for (const Choice& choice : {Choice{true, false}, Choice{true, true}}) {
+    for (const KvQuantization quantization : {KvQuantization::kNone, KvQuantization::kFp8E4M3, KvQuantization::kInt8}) {
+      AttentionShape shape{
+          .q_heads = 8, .dtype = DType::kBFloat16, .key_layout = KeyLayout::kRows, .quantization = quantization};
+      PagedAttentionProblem together(shape, {{0, 90, 50}, {1, 300, 1}, {2, 0, 3}});
+      const std::vector<float> rows = Cuda(together, choice);
+      shape.block_size = 40;
+      for (int32_t i : {0, 1, 37, 38, 49}) {
+        PagedAttentionProblem alone(shape, {{0, 90 + i, 1}}, 5);
+        const std::vector<float> row = Cuda(alone, choice);
+        EXPECT_TRUE(std::equal(row.begin(), row.end(), rows.begin() + i * together.RowElements())) << i;
+      }
+      PagedAttentionProblem split(shape, {{0, 90, 17}, {9, 5, 1}, {1, 300, 1}}, 7);
+      const std::vector<float> parts = Cuda(split, choice);
+      EXPECT_TRUE(std::equal(parts.begin(), parts.begin() + 17 * together.RowElements(), rows.begin()));
+      EXPECT_TRUE(std::equal(parts.begin() + 18 * together.RowElements(), parts.end(),
+                             rows.begin() + 50 * together.RowElements()));
     }
-    PagedAttentionProblem split(shape, {{0, 90, 17}, {9, 5, 1}, {1, 300, 1}}, 7);
-    const std::vector<float> parts = Cuda(split, true);
-    EXPECT_TRUE(std::equal(parts.begin(), parts.begin() + 17 * together.RowElements(), rows.begin()));
-    EXPECT_TRUE(std::equal(parts.begin() + 18 * together.RowElements(), parts.end(),
-                           rows.begin() + 50 * together.RowElements()));
   }
 }
 
 TEST(AttentionSharedBytesTest, FitsAnA100AndUsualModelsFitSmallerDevices) {
   for (const int32_t head_dim : {32, 64, 128, 256}) {
-    for (const int32_t group : {1, 8, 16, 64}) EXPECT_LE(cuda::AttentionSharedBytes(head_dim, group), 163u << 10);
+    for (const int32_t group : {1, 8, 16, 64}) {
+      EXPECT_LE(cuda::AttentionSharedBytes(head_dim, group, false), 163u << 10);
+      EXPECT_LE(cuda::AttentionSharedBytes(head_dim, group, true), 227u << 10);  // 9.0, the only one that has it
+    }
   }
-  EXPECT_LE(cuda::AttentionSharedBytes(128, 8), 99u << 10);  // compute capability 8.6, 8.9, 12
+  EXPECT_LE(cuda::AttentionSharedBytes(128, 8, false), 99u << 10);  // compute capability 8.6, 8.9, 12
 }
 
 }  // namespace

@@ -142,6 +142,7 @@ TEST(FlagsTest, EveryWrongValueIsRefusedByTheOptionsName) {
       {"kv-cache-dtype", "int3"},
       {"quantization", "int3"},
       {"deterministic", "perhaps"},
+      {"prefill-attention", "tma"},
       {"default-timeout", "0s"},
       {"max-message-bytes", "2GiB"},
       {"max-metadata-bytes", "10"},

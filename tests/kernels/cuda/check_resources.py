@@ -29,6 +29,8 @@ def compile_one(root, nvcc, source, out):
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
         sys.exit(f"{source}: does not compile\n{done.stdout}{done.stderr}")
+    if "C7510" in done.stdout + done.stderr:
+        sys.exit(f"{source}: ptxas waits after every wgmma\n{done.stdout}{done.stderr}")
     return done.stdout + done.stderr
 
 

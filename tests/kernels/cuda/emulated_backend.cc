@@ -16,10 +16,10 @@
 namespace quire {
 
 std::unique_ptr<Backend> MakeEmulatedCudaBackend(const cuda::EmulationOptions& options, bool deterministic,
-                                                 cuda::EmulatedDevice** device) {
+                                                 cuda::EmulatedDevice** device, bool prefills_by_wgmma) {
   auto made = std::make_unique<cuda::EmulatedDevice>(options);
   if (device != nullptr) *device = made.get();
-  return std::make_unique<cuda::CudaBackend<cuda::EmulatedDevice>>(std::move(made), deterministic);
+  return std::make_unique<cuda::CudaBackend<cuda::EmulatedDevice>>(std::move(made), deterministic, prefills_by_wgmma);
 }
 
 }  // namespace quire

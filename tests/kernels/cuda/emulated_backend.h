@@ -12,7 +12,8 @@ namespace quire {
 
 // `device`, if given, is set to the backend's, which lives as long.
 std::unique_ptr<Backend> MakeEmulatedCudaBackend(const cuda::EmulationOptions& options, bool deterministic,
-                                                 cuda::EmulatedDevice** device = nullptr);
+                                                 cuda::EmulatedDevice** device = nullptr,
+                                                 bool prefills_by_wgmma = false);
 
 }  // namespace quire
 

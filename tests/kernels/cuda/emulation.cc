@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "kernels/check.h"
+#include "tests/kernels/cuda/warpgroup_products.h"
 
 #ifdef __SANITIZE_ADDRESS__
 #include <sanitizer/common_interface_defs.h>
@@ -23,8 +24,8 @@ constexpr size_t kStackBytes = size_t{256} << 10;
 constexpr size_t kStackBytes = size_t{64} << 10;
 #endif
 
-constexpr size_t kSharedAlignment = 128;  // of a CTA's shared memory: CudaThread's
-constexpr char kPoison = '\xff';          // four of them are a NaN
+constexpr size_t kSharedAlignment = 1024;  // of a CTA's shared memory: CudaThread's
+constexpr char kPoison = '\xff';           // four of them are a NaN
 
 }  // namespace
 
@@ -104,6 +105,8 @@ struct Context {
 
 #endif
 
+constexpr uint32_t kSharedAddress = 1024;  // where an emulated CTA's shared memory begins
+
 // The CTA that runs: its fibers and whom they wait for. A fiber that waits names a generation; it can go on when that
 // has moved.
 class EmulatedCta {
@@ -124,6 +127,9 @@ class EmulatedCta {
     MakeStacks(num_threads);
     fibers_.assign(num_threads, {});
     warps_.assign(num_threads / kWarpSize, {});
+    warpgroups_.assign(num_threads / kWarpgroupSize, {});
+    visible_.clear();
+    num_fenced_ = 0;
     barrier_ = {};
     num_live_ = num_threads;
     for (int t = 0; t < num_threads; ++t) {
@@ -135,6 +141,8 @@ class EmulatedCta {
     SwitchFrom(host_, nullptr, fibers_[current_]);
     Check(num_live_ == 0, "emulation: threads wait for a barrier that others have passed by");
     CheckPoison();
+    Check(std::all_of(warpgroups_.begin(), warpgroups_.end(), [](const auto& w) { return w.products.idle(); }),
+          "emulation: nobody waited for a warpgroup's products");
   }
 
  private:
@@ -153,6 +161,12 @@ class EmulatedCta {
     Meeting meeting;
     EmulatedThread::WarpFunction function = nullptr;
     void* lanes[kWarpSize];
+  };
+  struct Warpgroup {
+    Meeting meeting;
+    int operation = 0;
+    WarpgroupProducts::Lanes lanes;
+    WarpgroupProducts products;
   };
   struct Fiber {
     Context context;
@@ -205,6 +219,15 @@ class EmulatedCta {
     const auto* at = static_cast<const char*>(address);
     Check(reinterpret_cast<uintptr_t>(at) % 16 == 0, "emulation: 16 bytes of shared memory are not aligned");
     Check(shared() <= at && at + 16 <= shared() + shared_bytes_, "emulation: 16 bytes outside the CTA's shared memory");
+  }
+  // The same bytes for products of warpgroups: what the last fence made visible, and what must lie there still.
+  const char* Visible16(uint32_t address) {
+    const size_t at = address - kSharedAddress;
+    Check(address >= kSharedAddress && at + 16 <= shared_bytes_,
+          "emulation: a product reads outside the shared memory");
+    Check(!visible_.empty() && std::memcmp(shared() + at, &visible_[at], 16) == 0,
+          "emulation: a product reads what was written without FenceAsyncProxy, or too soon");
+    return &visible_[at];
   }
   // At least an alignment's worth of bytes lies behind the CTA's shared memory; some may lie before it.
   void CheckPoison() {
@@ -280,6 +303,9 @@ class EmulatedCta {
   int num_stacks_ = 0;
   std::vector<Fiber> fibers_;
   std::vector<Warp> warps_;
+  std::vector<Warpgroup> warpgroups_;
+  std::vector<char> visible_;  // the shared memory as all threads' last FenceAsyncProxy found it
+  int num_fenced_ = 0;
   Meeting barrier_;
   int num_live_ = 0;
   int current_ = 0;
@@ -421,6 +447,48 @@ uint32_t EmulatedThread::Transpose(uint32_t pair) const {
     }
   });
   return mine.taken;
+}
+
+SharedMatrix EmulatedThread::Matrix(const void* shared) const {
+  cta_->CheckShared16(shared);
+  const auto at = static_cast<const char*>(shared) - cta_->shared();
+  Check(at % SharedMatrix::kAtomBytes == 0, "emulation: a product's matrix is not aligned");
+  return SharedMatrix::At(kSharedAddress + static_cast<uint32_t>(at));
+}
+
+// Bytes that the last thread writes after its fence are not seen: the others' might be, which is as bad.
+void EmulatedThread::FenceAsyncProxy() const {
+  if (++cta_->num_fenced_ < num_threads()) return;
+  cta_->num_fenced_ = 0;
+  cta_->visible_.assign(cta_->shared(), cta_->shared() + cta_->shared_bytes_);
+}
+
+// When all threads of the warpgroup have come: `work`, over what each of them gave.
+template <typename Work>
+void EmulatedThread::WarpgroupTogether(int operation, const Work& work) const {
+  Check(thread_ / kWarpgroupSize < static_cast<int>(cta_->warpgroups_.size()), "emulation: whole warpgroups only");
+  EmulatedCta::Warpgroup& warpgroup = cta_->warpgroups_[thread_ / kWarpgroupSize];
+  if (warpgroup.meeting.num_arrived == 0) warpgroup.operation = operation;
+  Check(warpgroup.operation == operation, "emulation: the threads of a warpgroup call different functions");
+  cta_->Meet(warpgroup.meeting, kWarpgroupSize, [&] { work(warpgroup); });
+}
+
+void EmulatedThread::WarpgroupFence() const {
+  WarpgroupTogether(-1, [](auto& warpgroup) { warpgroup.products.Fence(); });
+}
+void EmulatedThread::Issue(const WarpgroupLane& lane) const {
+  cta_->warpgroups_[thread_ / kWarpgroupSize].lanes[thread_ % kWarpgroupSize] = lane;
+  WarpgroupTogether(-2, [&](auto& warpgroup) {
+    warpgroup.products.Issue(warpgroup.lanes, [&](uint32_t address) { return cta_->Visible16(address); });
+  });
+}
+void EmulatedThread::WarpgroupCommit() const {
+  WarpgroupTogether(-3, [](auto& warpgroup) { warpgroup.products.Commit(); });
+}
+void EmulatedThread::WarpgroupWait(int num_pending) const {
+  WarpgroupTogether(num_pending, [&](auto& warpgroup) {
+    warpgroup.products.Wait(num_pending, [&](uint32_t address) { return cta_->Visible16(address); });
+  });
 }
 
 EmulatedGrid::EmulatedGrid(const EmulationOptions& options)

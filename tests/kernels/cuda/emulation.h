@@ -3,10 +3,14 @@
 //
 // EmulatedThread means, function by function, what CudaThread (kernels/cuda/thread.cuh) does on a device, and checks
 // what a device leaves undefined: lanes that do not call a warp's function together, barriers that not all threads
-// reach, 16 bytes that are not aligned or not the CTA's, and bytes written beyond its shared memory abort. Shared memory
-// begins as NaN. Copies to shared memory arrive as late as they may (or, in another run, as early), so that a missing
-// wait or a stage overwritten too soon shows in the result; threads and CTAs run in rising or falling order, so that a
-// missing barrier does too.
+// reach, 16 bytes that are not aligned or not the CTA's, and bytes written beyond its shared memory abort. Shared
+// memory begins as NaN. Copies to shared memory arrive as late as they may (or, in another run, as early), so that a
+// missing wait or a stage overwritten too soon shows in the result; threads and CTAs run in rising or falling order, so
+// that a missing barrier does too.
+//
+// A product of a warpgroup is done when somebody waits for it, its accumulators are NaN until then, and it aborts where
+// the bytes that it reads, found by decoding the descriptor, are not those that the last FenceAsyncProxy made visible:
+// when it was asked for, and when it is done.
 
 #ifndef QUIRE_TESTS_KERNELS_CUDA_EMULATION_H_
 #define QUIRE_TESTS_KERNELS_CUDA_EMULATION_H_
@@ -21,6 +25,7 @@
 #include <vector>
 
 #include "kernels/cuda/numbers.h"
+#include "kernels/cuda/shared_matrix.h"
 
 namespace quire::cuda {
 
@@ -92,6 +97,33 @@ class EmulatedThread {
     Together(&mine, &MultiplyAddWarp<T>);
   }
 
+  static constexpr bool kHasWarpgroups = true;
+  SharedMatrix Matrix(const void* shared) const;
+  void FenceAsyncProxy() const;
+  template <typename... Registers>
+  void WarpgroupFence(Registers&...) const {
+    WarpgroupFence();
+  }
+  void WarpgroupFence() const;
+  void WarpgroupCommit() const;
+  template <int kPending, typename... Registers>
+  void WarpgroupWait(Registers&...) const {
+    WarpgroupWait(kPending);
+  }
+  template <typename T, bool kTransposed>
+  void MultiplyAdd(float (*d)[4], const uint32_t (&a)[4], SharedMatrix b, bool accumulates) const {
+    Issue({&d[0][0], a, b.bits, kTransposed, accumulates, [](uint16_t bits) { return UnpackLow<T>(bits); }});
+  }
+
+  // What a lane gives to a product of its warpgroup.
+  struct WarpgroupLane {
+    float* d;  // [8][4]
+    const uint32_t* a;
+    uint64_t b;
+    bool transposed, accumulates;
+    float (*to_float)(uint16_t bits);
+  };
+
  private:
   struct MultiplyAddLane {
     float* d;
@@ -102,6 +134,10 @@ class EmulatedThread {
   void Together(void* mine, WarpFunction function) const;
   uint64_t ShuffleBits(uint64_t bits, int from_lane) const;
   void WaitForCopies(int num_pending) const;
+  void Issue(const WarpgroupLane& lane) const;
+  void WarpgroupWait(int num_pending) const;
+  template <typename Work>
+  void WarpgroupTogether(int operation, const Work& work) const;
 
   template <typename T>
   static void MultiplyAddWarp(void* const lanes[kWarpSize]) {

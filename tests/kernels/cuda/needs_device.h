@@ -18,4 +18,11 @@
     GTEST_SKIP() << "no CUDA device: this ran emulated only";                                                     \
   } while (false)
 
+namespace quire {
+
+// Whether the device has wgmma. REQUIRES: a device.
+inline bool DeviceHasWgmma() { return CreateCudaBackend({.prefill_attention = PrefillAttention::kWgmma}).ok(); }
+
+}  // namespace quire
+
 #endif  // QUIRE_TESTS_KERNELS_CUDA_NEEDS_DEVICE_H_
