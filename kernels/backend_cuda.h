@@ -12,7 +12,8 @@
 
 namespace quire {
 
-// UNIMPLEMENTED: built without CUDA, a device that is too old or lacks what was asked for; UNAVAILABLE: no device. One line each.
+// UNIMPLEMENTED: built without CUDA, a device that is too old or lacks what was asked for; UNAVAILABLE: no device. One
+// line each.
 absl::StatusOr<std::unique_ptr<Backend>> CreateCudaBackend(const BackendOptions& options);
 
 // A backend of which only sizes can be asked, for a device with `device_bytes` of free memory that need not be there:

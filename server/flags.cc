@@ -122,8 +122,7 @@ absl::Status SetPrefault(Options& o, absl::string_view value) {
 
 absl::Status SetPrefillAttention(Options& o, absl::string_view value) {
   return Choose<PrefillAttention>(
-      value,
-      {{"auto", PrefillAttention::kAuto}, {"mma", PrefillAttention::kMma}, {"wgmma", PrefillAttention::kWgmma}},
+      value, {{"auto", PrefillAttention::kAuto}, {"mma", PrefillAttention::kMma}, {"wgmma", PrefillAttention::kWgmma}},
       o.engine.backend.prefill_attention);
 }
 
