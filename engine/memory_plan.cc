@@ -14,6 +14,7 @@
 #include "engine/gguf_model.h"
 #include "engine/model.h"
 #include "engine/weights.h"
+#include "kvcache/block_pool.h"
 
 namespace quire {
 namespace {
@@ -259,7 +260,7 @@ absl::StatusOr<MemoryPlan> MakeMemoryPlan(const ModelConfig& config, const Engin
                      absl::StrCat("at least ", min_blocks * plan.kv.BytesPerBlock(), " bytes: one block of ",
                                   options.block_size, " tokens for each of ", min_blocks, " groups of layers"));
   }
-  plan.num_blocks = static_cast<int32_t>(std::min<uint64_t>(num_blocks, std::numeric_limits<BlockId>::max()));
+  plan.num_blocks = static_cast<int32_t>(std::min<uint64_t>(num_blocks, BlockPool::kMaxBlocks));
   plan.kv_bytes = plan.num_blocks * plan.kv.BytesPerBlock();
   absl::StatusOr<int32_t> max_model_len = ModelLen(config, options, plan);
   if (!max_model_len.ok()) return max_model_len.status();

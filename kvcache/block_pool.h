@@ -26,7 +26,10 @@ namespace quire {
 
 class BlockPool {
  public:
-  // REQUIRES: num_blocks >= 0.
+  // The prefix index numbers twice as many slots in 32 bits.
+  static constexpr int32_t kMaxBlocks = 1 << 30;
+
+  // REQUIRES: 0 <= num_blocks <= kMaxBlocks.
   explicit BlockPool(int32_t num_blocks);
 
   BlockPool(const BlockPool&) = delete;  // block tables point at it

@@ -12,6 +12,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "kernels/backend_cuda.h"
+#include "kvcache/block_pool.h"
 #include "tests/engine/engine_testing.h"
 
 namespace quire {
@@ -163,6 +164,13 @@ TEST_F(MemoryPlanTest, CutsTheContextToTheCacheUnlessItIsGiven) {
               HasSubstr("--max-model-len: found 8193, allowed: 2 to the model's max_position_embeddings = 8192"));
   options_.max_model_len = 1;
   EXPECT_THAT(Refusal(), HasSubstr("--max-model-len: found 1"));
+}
+
+TEST_F(MemoryPlanTest, HasNoMoreBlocksThanAPoolCanNumber) {
+  options_.kv_cache_bytes = uint64_t{1} << 62;
+  ASSERT_TRUE(Plan().ok()) << Plan().status();
+  EXPECT_EQ(Plan()->num_blocks, BlockPool::kMaxBlocks);
+  EXPECT_EQ(Plan()->kv_bytes, (uint64_t{1} << 30) * 16 * 131'072);
 }
 
 TEST_F(MemoryPlanTest, RefusesACacheWithoutABlock) {
