@@ -138,8 +138,9 @@ absl::StatusOr<std::vector<Setting>> FromFile(const std::string& path) {
   try {
     table = toml::parse_file(path);
   } catch (const toml::parse_error& error) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("--config ", path, ", line ", error.source().begin.line, ": ", std::string(error.description())));
+    const auto line = error.source().begin.line;  // 0: of no line, but of the file
+    return absl::InvalidArgumentError(absl::StrCat("--config ", path, line > 0 ? absl::StrCat(", line ", line) : "",
+                                                   ": ", std::string(error.description())));
   }
   std::vector<Setting> settings;
   for (const auto& [key, node] : table) {
