@@ -10,8 +10,10 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdint>
+#include <cstring>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "kernels/check.h"
 
@@ -76,9 +78,8 @@ bool Acceptor::AcceptFrom(int listener_fd) {
     if (fd < 0) {
       const int reason = errno;
       if (reason == EAGAIN || reason == EWOULDBLOCK) return true;
-      // Of the rest these say that the system lacks something; all others are about the one connection (accept(2)).
-      if (reason != EMFILE && reason != ENFILE && reason != ENOBUFS && reason != ENOMEM) continue;
-      Warn("no descriptor or memory is left for a connection");
+      if (reason == EINTR || reason == ECONNABORTED) continue;          // that one has left; the next may be there
+      Warn(absl::StrCat("connections wait: ", std::strerror(reason)));  // no descriptor or no memory, most likely
       return false;
     }
     if (fd >= FirstReservedDescriptor()) {
@@ -92,7 +93,7 @@ bool Acceptor::AcceptFrom(int listener_fd) {
   }
 }
 
-void Acceptor::Warn(const char* what) {
+void Acceptor::Warn(const std::string& what) {
   const absl::Time now = absl::Now();
   if (now < warned_at_ + kWarnEvery) return;
   warned_at_ = now;

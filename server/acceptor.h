@@ -11,6 +11,7 @@
 #define QUIRE_SERVER_ACCEPTOR_H_
 
 #include <functional>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -34,9 +35,9 @@ class Acceptor {
 
  private:
   void Run();
-  // Accepts what waits at a socket. False: the system has no room for more, for now.
+  // Accepts what waits at a socket. False: it is better tried again later.
   bool AcceptFrom(int listener_fd);
-  void Warn(const char* what);
+  void Warn(const std::string& what);
 
   std::vector<ListenSocket> sockets_;
   const Sink sink_;
