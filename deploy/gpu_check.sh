@@ -40,7 +40,7 @@ part() {
   say "- $name: $result, $((SECONDS - begin)) s$(text_of "$out/$name.log")"
   parts+=("{\"part\": \"$name\", \"result\": \"$result\", \"seconds\": $((SECONDS - begin))}")
   [ $status -eq 0 ] || grep -m 1 "no device:" "$out/$name.log" | tee -a "$summary" | grep . ||
-    grep -E "Failure|error:|difference|which is" "$out/$name.log" | sort | uniq -c | sort -rn | head -n 12 | tee -a "$summary"
+    grep -E "Failure|error:|difference|which is|^(backend )?(cuda|CUDA|cuBLASLt|quire_cuda_bench): " "$out/$name.log" | sort | uniq -c | sort -rn | head -n 12 | tee -a "$summary"
   return $status
 }
 
@@ -90,9 +90,14 @@ done
 
 if HAS=$(nvidia-smi -L 2>/dev/null) && [ -n "$HAS" ]; then
   part bench 180 "$build/bin/quire_cuda_bench" --seconds 0.1 --json "$out/bench.json"
-  before=$failed
-  part peers 75 python3 tests/bench/gpu_peers.py $([ -s "$out/bench.json" ] && echo --quire "$out/bench.json") --json "$out/peers.json"
-  failed=$before  # others' attention: no failure of ours
+  if python3 -c 'import torch' 2>/dev/null; then
+    before=$failed
+    # shellcheck disable=SC2046
+    part peers 75 python3 tests/bench/gpu_peers.py $([ -s "$out/bench.json" ] && echo --quire "$out/bench.json") --json "$out/peers.json"
+    failed=$before  # others' attention: no failure of ours
+  else
+    say "- peers: PyTorch is not installed"
+  fi
   for tool in memcheck racecheck; do
     if ! command -v compute-sanitizer >/dev/null; then
       say "- compute-sanitizer: not installed"

@@ -18,7 +18,11 @@ absl::Status ToStatus(cudaError_t error, const char* what) {
 absl::StatusOr<std::unique_ptr<CudaDevice>> CudaDevice::Create(bool deterministic) {
   int num_devices = 0;
   if (const cudaError_t error = cudaGetDeviceCount(&num_devices); error != cudaSuccess || num_devices == 0) {
-    return NoDevice(error == cudaSuccess ? "none is visible" : cudaGetErrorString(error));
+    int driver_version = 0;  // 0: none, which the error calls an insufficient one
+    (void)cudaDriverGetVersion(&driver_version);
+    return NoDevice(error == cudaSuccess  ? "none is visible"
+                    : driver_version == 0 ? "no driver is installed"
+                                          : cudaGetErrorString(error));
   }
   cudaDeviceProp properties;
   size_t free_bytes = 0, total_bytes = 0;

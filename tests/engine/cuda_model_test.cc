@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "kvcache/block_hash.h"
 #include "tests/engine/engine_testing.h"
 #include "tests/engine/soak.h"
@@ -458,6 +459,32 @@ TEST(CudaFailureTest, AnErrorOfTheDeviceEndsEveryLiveRequestOnce) {
     ASSERT_EQ(sink.failures().size(), 1u);
     EXPECT_EQ(sink.failures()[0].message(), "CUDA: a step: an illegal memory access");
   }
+}
+
+// Wherever in loading it is.
+TEST(CudaFailureTest, AtStartWhatTheDeviceRefusesIsOneLine) {
+  EngineOptions options = Options();
+  options.lazy_graphs = true;
+  uint64_t needed = 0;
+  const auto load = [&](uint64_t capacity, const absl::Status& failure) {
+    cuda::EmulatedDevice* device = nullptr;
+    std::unique_ptr<Backend> backend = MakeEmulatedCudaBackend({.lazy = true}, false, &device);
+    device->SetCapacity(capacity);
+    if (!failure.ok()) device->Fail(failure);
+    const absl::StatusOr<LoadedModel> model = LoadModel(options, std::move(backend));
+    if (model.ok()) needed = device->allocated_bytes();
+    return model.status();
+  };
+  ASSERT_TRUE(load(uint64_t{1} << 40, absl::OkStatus()).ok());
+  for (const uint64_t capacity : {uint64_t{0}, needed / 2, needed - needed / 8, needed - needed / 16, needed - 1}) {
+    const absl::Status status = load(capacity, absl::OkStatus());
+    EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted) << status;
+    for (const char* said : {"device memory: needed ", " free ", "a smaller --gpu-memory-utilization"})
+      EXPECT_TRUE(absl::StrContains(status.message(), said)) << status;
+    EXPECT_FALSE(absl::StrContains(status.message(), '\n')) << status;
+  }
+  const absl::Status failed = load(uint64_t{1} << 40, absl::InternalError("CUDA: a copy: unspecified launch failure"));
+  EXPECT_EQ(failed.message(), "CUDA: a copy: unspecified launch failure");
 }
 
 }  // namespace

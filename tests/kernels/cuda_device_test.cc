@@ -412,5 +412,67 @@ TEST_P(CudaDeviceTest, LinearsAreNearTheDefinition) {
   }
 }
 
+// Law 5: a row's bits do not depend on how many rows there are, nor on which of them is the first; of rows that are no
+// multiple of 16 bytes, too.
+TEST_P(CudaDeviceTest, DeterministicLinearsGiveARowTheSameBitsInAnyCompany) {
+  constexpr int64_t kRows = 130;
+  std::vector<std::pair<int64_t, int64_t>> shapes = {{64, 32}, {50, 36}};  // n, k
+  if (is_device()) shapes.insert(shapes.end(), {{4096, 4096}, {6144, 4096}, {28672, 512}, {512, 14336}});
+  Backend& backend = BackendOf(true);
+  for (const DType dtype : kAllDTypes) {
+    for (const auto& [n, k] : shapes) {
+      Matrix x(dtype, kRows, k), w(dtype, n, k);
+      x.FillRandom(1);
+      w.FillRandom(2);
+      const LinearWeight weight = *backend.PackLinear({w.tensor()}, dtype);
+      Copies copies(backend);
+      const Tensor x_copy = copies.Of(x.tensor());
+      Buffer y = *backend.Allocate(static_cast<size_t>(kRows * n) * sizeof(float));
+      const auto multiply = [&](int64_t first, int64_t count) {
+        const Tensor some = Tensor::Contiguous(y.data(), DType::kFloat32, count, n);
+        Check(backend.BeginStep().ok(), "step");
+        backend.Linear({x_copy.Rows(first, count), &weight, nullptr, false, some});
+        Check(backend.EndStep().ok() && backend.AwaitStep().ok(), "step");
+        return FromDevice(backend, some);
+      };
+      const std::vector<float> all = multiply(0, kRows);
+      for (const auto& [first, count] : {std::pair<int64_t, int64_t>{0, 1}, {1, 1}, {3, 2}, {7, 64}, {1, 129}}) {
+        const std::vector<float> some = multiply(first, count);
+        EXPECT_EQ(std::memcmp(some.data(), all.data() + first * n, some.size() * sizeof(float)), 0)
+            << DTypeName(dtype) << " [" << n << ", " << k << "] rows " << first << " and " << count - 1 << " more";
+      }
+    }
+  }
+}
+
+// Of every region those blocks and no others.
+TEST_P(CudaDeviceTest, BlocksAreCopiedAndScrubbed) {
+  Backend& backend = BackendOf(true);
+  constexpr int32_t kBlocks = 5;
+  std::vector<std::vector<char>> want;
+  std::vector<Buffer> buffers;
+  std::vector<BlockRegion> regions;
+  for (const size_t block_bytes : {size_t{1024}, size_t{272}}) {
+    std::vector<char>& bytes = want.emplace_back(kBlocks * block_bytes);
+    for (size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<char>(i * 7 + i / block_bytes + 1);
+    buffers.push_back(OnDevice(backend, bytes.data(), bytes.size()));
+    regions.push_back({buffers.back().data(), block_bytes, kBlocks});
+    std::copy_n(&bytes[3 * block_bytes], block_bytes, &bytes[0]);
+    std::copy_n(&bytes[2 * block_bytes], block_bytes, &bytes[4 * block_bytes]);
+    std::fill_n(&bytes[1 * block_bytes], block_bytes, '\0');
+  }
+  const BlockCopy copies[] = {{.from = 3, .to = 0}, {.from = 2, .to = 4}};
+  const BlockId scrubbed[] = {1};
+  ASSERT_TRUE(backend.BeginStep().ok());
+  backend.CopyBlocks({.regions = regions.data(), .num_regions = 2, .copies = copies, .num_copies = 2});
+  backend.ScrubBlocks({.regions = regions.data(), .num_regions = 2, .blocks = scrubbed, .num_blocks = 1});
+  ASSERT_TRUE(backend.EndStep().ok() && backend.AwaitStep().ok());
+  for (size_t r = 0; r < want.size(); ++r) {
+    std::vector<char> got(want[r].size());
+    ASSERT_TRUE(backend.CopyToHost(got.data(), buffers[r].data(), got.size()).ok());
+    EXPECT_EQ(got, want[r]) << "region " << r;
+  }
+}
+
 }  // namespace
 }  // namespace quire

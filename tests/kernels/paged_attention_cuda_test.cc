@@ -58,6 +58,7 @@ class PagedAttentionCudaTest : public testing::TestWithParam<EmulationOptions> {
       // Another layer of the same step: the counters must be as they were.
       context.has_plan = true;
       cuda::PagedAttention(args, context, device_);
+      num_items_ = context.plan.counters->num_decode;
       EXPECT_EQ(context.plan.counters->next, 0);
       EXPECT_EQ(context.plan.counters->num_done, 0);
       EXPECT_TRUE(std::all_of(context.plan.num_arrived, reinterpret_cast<int32_t*>(context.plan.partial_out),
@@ -91,6 +92,7 @@ class PagedAttentionCudaTest : public testing::TestWithParam<EmulationOptions> {
   }
 
   EmulatedDevice device_{GetParam()};
+  int32_t num_items_ = 0;  // of the decode kernel, in the last call
 };
 
 INSTANTIATE_TEST_SUITE_P(Order, PagedAttentionCudaTest, testing::ValuesIn(kAllOptions), [](const auto& info) {
@@ -128,6 +130,20 @@ TEST_P(PagedAttentionCudaTest, ContextsAroundTheEdgesOfBlocksTilesAndSplits) {
     ExpectNearRef({8, 1, 64, 16, DType::kBFloat16}, {{0, position, 1}});
     ExpectNearRef({4, 1, 64, 8, DType::kBFloat16}, {{0, std::max(0, position - 2), 3}});
   }
+}
+
+// By the list that the device makes: as many items as it holds at once, each of two tiles at least.
+TEST_P(PagedAttentionCudaTest, LongContextsAreSplitAndShortOnesAreNot) {
+  const AttentionShape shape{.q_heads = 8, .kv_heads = 1, .dtype = DType::kBFloat16, .key_layout = KeyLayout::kRows};
+  const auto items = [&](const std::vector<ChunkOf>& chunks) {
+    PagedAttentionProblem problem(shape, chunks);
+    Cuda(problem);
+    return num_items_;
+  };
+  EXPECT_EQ(items({{0, 127, 1}}), 1);
+  EXPECT_EQ(items({{0, 128, 1}}), 2);
+  EXPECT_EQ(items({{0, 3000, 1}}), EmulatedDevice::kNumSms * 2);  // CTAs at once
+  EXPECT_EQ(items({{0, 100, 1}, {1, 700, 1}, {2, 0, 1}}), EmulatedDevice::kNumSms * 2);
 }
 
 TEST_P(PagedAttentionCudaTest, DecodesAndChunksOfManyLengthsInOneCall) {

@@ -43,6 +43,8 @@ class EmulatedDevice {
   const DeviceInfo& info() const { return info_; }
   absl::Status status() const { return status_; }
   absl::StatusOr<Buffer> Allocate(size_t bytes) {
+    if (allocated_bytes_ + bytes > capacity_)
+      return OutOfDeviceMemory(bytes, capacity_ - allocated_bytes_, info_.total_bytes);
     allocated_bytes_ += bytes;
     ++num_allocations_;
     return AllocateHostMemory(bytes);
@@ -85,6 +87,8 @@ class EmulatedDevice {
     return status_;
   }
 
+  // As if others had taken all but so many bytes since it was asked what is free.
+  void SetCapacity(uint64_t bytes) { capacity_ = bytes; }
   // As if the device failed now.
   void Fail(absl::Status status) { status_ = std::move(status); }
 
@@ -143,7 +147,7 @@ class EmulatedDevice {
   std::deque<std::function<void()>> queue_;  // asked for and not done
   std::optional<Graph> captured_;
   int num_replays_ = 0, num_waits_ = 0, num_allocations_ = 0;
-  uint64_t allocated_bytes_ = 0;
+  uint64_t allocated_bytes_ = 0, capacity_ = info_.total_bytes;
   std::set<std::variant<std::type_index, std::array<uint64_t, 3>>>
       seen_;  // kernels; n, k and rows of linears, rounded up
   uint64_t num_asked_ = 0;
