@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <map>
 #include <optional>
 #include <set>
@@ -120,6 +121,10 @@ bool IsSystemHeader(std::string_view path) {
   return kSystemHeaders.contains(path) || path.find_first_of("/.") == std::string_view::npos;
 }
 
+// All that includes CUDA: kernels are written against kernels/cuda/thread.cuh, so that they can be emulated.
+constexpr std::string_view kCudaFiles[] = {"kernels/cuda/thread.cuh", "kernels/cuda/cuda_device.cuh",
+                                           "kernels/linear/cublas_lt.cuh", "kernels/backend_cuda.cu"};
+
 // Why a file of `room` may not include `path`; nothing if it may.
 std::optional<std::string> Objection(const Room& room, const std::string& file, const std::string& path) {
   if (const auto target = FindPrefix(kRoomOfPrefix, path)) {
@@ -128,7 +133,9 @@ std::optional<std::string> Objection(const Room& room, const std::string& file, 
   }
   if (const auto package = FindPrefix(kPackageOfPrefix, path)) {
     if (!Has(room.packages, *package)) return std::string(room.name) + " must not use " + std::string(*package);
-    if (*package == "cuda" && !file.ends_with(".cu") && !file.ends_with(".cuh")) return "CUDA belongs in .cu files";
+    const auto is_file = [&](std::string_view name) { return file.ends_with(name); };
+    if (*package == "cuda" && std::none_of(std::begin(kCudaFiles), std::end(kCudaFiles), is_file))
+      return "CUDA is for kernels/cuda/thread.cuh and what launches kernels";
     return std::nullopt;
   }
   if (!path.empty() && IsSystemHeader(path)) return std::nullopt;
@@ -236,8 +243,9 @@ TEST(LayeringChecker, HoldsThePackagesColumn) {
   EXPECT_THAT(Planted("kvcache", "#include <openssl/sha.h>\n"), IsEmpty());
   EXPECT_THAT(Planted("engine", "#include <google/protobuf/message.h>\n"),
               ElementsAre(HasSubstr("must not use protobuf")));
-  EXPECT_THAT(Planted("kernels", "#include <cuda_runtime.h>\n", "a.cu"), IsEmpty());
-  EXPECT_THAT(Planted("kernels", "#include <cuda_runtime.h>\n", "a.cc"), ElementsAre(HasSubstr("belongs in .cu")));
+  EXPECT_THAT(Planted("kernels", "#include <cuda_runtime.h>\n", "kernels/cuda/thread.cuh"), IsEmpty());
+  for (const char* file : {"a.cc", "a.cuh", "a.cu"})
+    EXPECT_THAT(Planted("kernels", "#include <cuda_runtime.h>\n", file), ElementsAre(HasSubstr("CUDA is for")));
   EXPECT_THAT(Planted("client", "#include <sqlite3.h>\n"), ElementsAre(HasSubstr("neither")));
 }
 
