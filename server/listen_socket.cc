@@ -39,25 +39,43 @@ absl::StatusOr<Addresses> Resolve(const ListenAddress& address, absl::string_vie
   return Addresses(found, freeaddrinfo);
 }
 
+uint16_t& PortIn(sockaddr& address) {
+  return address.sa_family == AF_INET6 ? reinterpret_cast<sockaddr_in6&>(address).sin6_port
+                                       : reinterpret_cast<sockaddr_in&>(address).sin_port;
+}
+
 // Returns the descriptor, or a negative number with errno set.
-int BindAndListen(const addrinfo& target) {
-  const int fd = socket(target.ai_family, target.ai_socktype | SOCK_CLOEXEC | SOCK_NONBLOCK, target.ai_protocol);
+int BindAndListenAt(const sockaddr& address, socklen_t size) {
+  const int fd = socket(address.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   if (fd < 0) return fd;
-  const int on = 1;
+  const int on = 1, off = 0;
   setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);  // a restart need not wait for old connections to time out
+  if (address.sa_family == AF_INET6) setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off);
   // Connections inherit these.
   setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
   setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &kUnacknowledgedMs, sizeof kUnacknowledgedMs);
-  if (bind(fd, target.ai_addr, target.ai_addrlen) == 0 && listen(fd, SOMAXCONN) == 0) return fd;
+  if (bind(fd, &address, size) == 0 && listen(fd, SOMAXCONN) == 0) return fd;
   const int reason = errno;
   close(fd);
   errno = reason;
   return -1;
 }
 
-uint16_t& PortIn(sockaddr& address) {
-  return address.sa_family == AF_INET6 ? reinterpret_cast<sockaddr_in6&>(address).sin6_port
-                                       : reinterpret_cast<sockaddr_in&>(address).sin_port;
+bool LacksFamily(int reason) { return reason == EADDRNOTAVAIL || reason == EAFNOSUPPORT; }
+
+// 0.0.0.0 is any address of either family, as [::] is: which of them a pod has is not known to who writes its manifest.
+int BindAndListen(const addrinfo& target) {
+  if (target.ai_family == AF_INET) {
+    const auto& ipv4 = reinterpret_cast<const sockaddr_in&>(*target.ai_addr);
+    if (ipv4.sin_addr.s_addr == htonl(INADDR_ANY)) {
+      sockaddr_in6 any{};
+      any.sin6_family = AF_INET6;
+      any.sin6_port = ipv4.sin_port;
+      const int fd = BindAndListenAt(reinterpret_cast<const sockaddr&>(any), sizeof any);
+      if (fd >= 0 || !LacksFamily(errno)) return fd;
+    }
+  }
+  return BindAndListenAt(*target.ai_addr, target.ai_addrlen);
 }
 
 uint16_t PortOf(int fd) {
@@ -91,7 +109,7 @@ absl::StatusOr<std::vector<ListenSocket>> ListenSocket::OpenAll(const ListenAddr
     }
     reason = errno;
     // The machine may have no IPv6, though names say so.
-    if (reason != EADDRNOTAVAIL && reason != EAFNOSUPPORT) return Failed(address, flag, std::strerror(reason));
+    if (!LacksFamily(reason)) return Failed(address, flag, std::strerror(reason));
   }
   if (sockets.empty()) return Failed(address, flag, std::strerror(reason));
   return sockets;

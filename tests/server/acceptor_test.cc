@@ -8,6 +8,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstdint>
 #include <memory>
 #include <utility>
@@ -95,6 +96,27 @@ TEST_F(AcceptorTest, ClosesItsSocketsWhenItStops) {
   acceptor_->Stop();
   acceptor_->Stop();
   EXPECT_TRUE(ListenSocket::Open({"127.0.0.1", port_}, "--listen").ok());
+}
+
+TEST(ListenSocketTest, AnyAddressIsThatOfBothFamilies) {
+  for (const char* any : {"0.0.0.0", "::"}) {
+    const auto listening = ListenSocket::Open({any, 0}, "--listen");
+    ASSERT_TRUE(listening.ok()) << listening.status();
+    const int ipv4 = NewSocket();
+    Connect(ipv4, listening->port());
+    close(ipv4);
+    const int ipv6 = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    sockaddr_in6 address{};
+    address.sin6_family = AF_INET6;
+    address.sin6_port = htons(listening->port());
+    address.sin6_addr = in6addr_loopback;
+    const bool connected = connect(ipv6, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0;
+    EXPECT_TRUE(connected || errno == EADDRNOTAVAIL || errno == EAFNOSUPPORT || errno == ENETUNREACH || errno == EBADF)
+        << errno;  // the machine may have no IPv6
+    if (ipv6 >= 0) close(ipv6);
+    EXPECT_FALSE(ListenSocket::Open({"0.0.0.0", listening->port()}, "--listen").ok());
+    EXPECT_FALSE(ListenSocket::Open({"127.0.0.1", listening->port()}, "--listen").ok());
+  }
 }
 
 TEST(ListenSocketTest, AllAddressesOfAHostHaveOnePort) {
