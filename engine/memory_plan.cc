@@ -221,14 +221,16 @@ absl::StatusOr<uint64_t> KvCacheBytes(const ModelConfig& config, const EngineOpt
   }
   plan.max_model_len = options.max_model_len.value_or(config.max_position_embeddings);  // the largest that it can get
   PlanWorkspaces(config, options, backend, plan);
-  const uint64_t weights = WeightBytes(config, plan.dtype, backend), needed = weights + plan.workspace_bytes + plan.graph_bytes;
+  const uint64_t weights = WeightBytes(config, plan.dtype, backend),
+                 needed = weights + plan.workspace_bytes + plan.graph_bytes;
   const auto usable =
       static_cast<uint64_t>(options.gpu_memory_utilization.value_or(kGpuMemoryUtilization) * double(*free_bytes));
   const uint64_t cache = options.kv_cache_bytes.value_or(usable > needed ? usable - needed : 0);
   if (needed + cache <= (options.kv_cache_bytes.has_value() ? *free_bytes : usable) && cache > 0) return cache;
   return absl::ResourceExhaustedError(absl::StrCat(
-      "device memory: needed ", needed + cache, " bytes (weights ", weights, ", workspaces ", plan.workspace_bytes, ", graphs ", plan.graph_bytes,
-      ", KV cache ", cache, "), free ", *free_bytes, ", of which --gpu-memory-utilization takes ", usable, "; ",
+      "device memory: needed ", needed + cache, " bytes (weights ", weights, ", workspaces ", plan.workspace_bytes,
+      ", graphs ", plan.graph_bytes, ", KV cache ", cache, "), free ", *free_bytes,
+      ", of which --gpu-memory-utilization takes ", usable, "; ",
       needed < usable
           ? absl::StrCat("--kv-cache-memory of at most ", usable - needed, " bytes fits")
           : std::string("a smaller --max-num-batched-tokens, --max-num-seqs, --max-model-len or model fits")));

@@ -11,8 +11,7 @@ namespace quire {
 [[noreturn]] void CheckFailed(const char* what, const char* file, int line);
 
 // Aborts with `what` and the caller's place unless `condition` holds.
-inline void Check(bool condition, const char* what, const char* file = __builtin_FILE(),
-                  int line = __builtin_LINE()) {
+inline void Check(bool condition, const char* what, const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
   if (!condition) [[unlikely]] {
     CheckFailed(what, file, line);
   }

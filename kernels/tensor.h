@@ -53,8 +53,7 @@ class Buffer {
   using Deleter = std::function<void(void*)>;
 
   Buffer() = default;
-  Buffer(void* data, size_t bytes, Deleter deleter)
-      : data_(data), bytes_(bytes), deleter_(std::move(deleter)) {}
+  Buffer(void* data, size_t bytes, Deleter deleter) : data_(data), bytes_(bytes), deleter_(std::move(deleter)) {}
   Buffer(Buffer&& other) noexcept { *this = std::move(other); }
   Buffer& operator=(Buffer&& other) noexcept {
     if (this != &other) {

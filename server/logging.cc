@@ -125,8 +125,8 @@ void RequestLog::Ended(const RequestRecord& record) const {
       "request ended request_id={} prompt_tokens={} completion_tokens={} cached_tokens={} reason={} trace_id={} "
       "queued_ms={:.3f} prefill_ms={:.3f} decode_ms={:.3f} total_ms={:.3f}",
       record.request_id, record.prompt_tokens, record.completion_tokens, record.cached_tokens, record.reason,
-      record.call.trace.trace_id.empty() ? "-" : record.call.trace.trace_id, Milliseconds(record.queued), Milliseconds(record.prefill),
-      Milliseconds(record.decode), Milliseconds(record.total));
+      record.call.trace.trace_id.empty() ? "-" : record.call.trace.trace_id, Milliseconds(record.queued),
+      Milliseconds(record.prefill), Milliseconds(record.decode), Milliseconds(record.total));
 }
 
 }  // namespace quire

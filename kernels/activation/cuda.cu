@@ -1,5 +1,4 @@
 #include "kernels/activation/cuda.cuh"
-
 #include "kernels/cuda/cuda_device.cuh"
 
 namespace quire::cuda {

@@ -62,8 +62,8 @@ class CudaDevice {
   void Record(int mark);
   absl::Status Await(int mark);
 
-  // What is launched between the two is not done but becomes a graph, which Replay does as often as one likes. The first
-  // error of the device leaves a graph that does nothing.
+  // What is launched between the two is not done but becomes a graph, which Replay does as often as one likes. The
+  // first error of the device leaves a graph that does nothing.
   using Graph = std::shared_ptr<std::remove_pointer_t<cudaGraphExec_t>>;
   void BeginCapture();
   Graph EndCapture();

@@ -1,6 +1,5 @@
-#include "kernels/embedding/cuda.cuh"
-
 #include "kernels/cuda/cuda_device.cuh"
+#include "kernels/embedding/cuda.cuh"
 
 namespace quire::cuda {
 

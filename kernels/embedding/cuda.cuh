@@ -14,7 +14,7 @@ struct EmbeddingKernel {
   struct Params {
     const uint32_t* ids;        // [num_ctas]
     const SampledToken* drawn;  // by what follows kDrawn in an id
-    const T* table;       // [n, hidden]
+    const T* table;             // [n, hidden]
     int64_t hidden;
     float* x;  // [num_ctas, hidden], rows x_stride apart
     int64_t x_stride;

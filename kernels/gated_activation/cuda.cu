@@ -1,6 +1,5 @@
-#include "kernels/gated_activation/cuda.cuh"
-
 #include "kernels/cuda/cuda_device.cuh"
+#include "kernels/gated_activation/cuda.cuh"
 
 namespace quire::cuda {
 

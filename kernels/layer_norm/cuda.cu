@@ -1,6 +1,5 @@
-#include "kernels/layer_norm/cuda.cuh"
-
 #include "kernels/cuda/cuda_device.cuh"
+#include "kernels/layer_norm/cuda.cuh"
 
 namespace quire::cuda {
 

@@ -1,6 +1,5 @@
-#include "kernels/rms_norm/cuda.cuh"
-
 #include "kernels/cuda/cuda_device.cuh"
+#include "kernels/rms_norm/cuda.cuh"
 
 namespace quire::cuda {
 

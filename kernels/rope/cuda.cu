@@ -1,6 +1,5 @@
-#include "kernels/rope/cuda.cuh"
-
 #include "kernels/cuda/cuda_device.cuh"
+#include "kernels/rope/cuda.cuh"
 
 namespace quire::cuda {
 

@@ -1,4 +1,5 @@
-// Written by make_unicode_tables.py with tokenizers 0.23.3 (25 S, 144667 W, 144671 R, 1924 D, 726 P, 2097 A code points): do not edit.
+// Written by make_unicode_tables.py with tokenizers 0.23.3 (25 S, 144667 W, 144671 R, 1924 D, 726 P, 2097 A code
+// points): do not edit.
 
 #include "server/tokenizer/unicode.h"
 

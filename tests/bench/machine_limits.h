@@ -1,5 +1,5 @@
-// What this machine can do at best, measured: the yardsticks that benchmarks quote fractions of. Machines are shared and differ, so limits
-// are read in the same run as what is compared with them.
+// What this machine can do at best, measured: the yardsticks that benchmarks quote fractions of. Machines are shared
+// and differ, so limits are read in the same run as what is compared with them.
 
 #ifndef QUIRE_TESTS_BENCH_MACHINE_LIMITS_H_
 #define QUIRE_TESTS_BENCH_MACHINE_LIMITS_H_

@@ -89,8 +89,8 @@ ModelConfig ConfigOf(const nlohmann::json& json);
 std::string BundledModel();  // its directory
 EngineOptions BundledModelOptions(BackendKind kind);
 
-// The tiny models of tests/oracle/fixtures/families, by name: NAME for a directory, NAME/model.gguf for a file; the path
-// of one; options that suit any of them.
+// The tiny models of tests/oracle/fixtures/families, by name: NAME for a directory, NAME/model.gguf for a file; the
+// path of one; options that suit any of them.
 std::vector<std::string> FamilyModels();
 std::string FamilyModel(const std::string& name);
 EngineOptions FamilyModelOptions(const std::string& name, BackendKind kind);

@@ -288,7 +288,8 @@ TEST(QuantizedLinear, BackendsStackPartsOfDifferentFormats) {
   for (size_t i = 0; i < bias.size(); ++i) bias[i] = static_cast<float>(i);
   std::vector<std::vector<float>> results;
   for (const BackendKind kind : {BackendKind::kRef, BackendKind::kCpu}) {
-    const std::unique_ptr<Backend> backend = *CreateBackend({.kind = kind, .num_threads = kind == BackendKind::kCpu ? 2 : 0});
+    const std::unique_ptr<Backend> backend =
+        *CreateBackend({.kind = kind, .num_threads = kind == BackendKind::kCpu ? 2 : 0});
     ASSERT_TRUE(backend
                     ->AllocateWorkspace({.max_rows = 8,
                                          .max_head_rows = 8,
@@ -329,7 +330,8 @@ TEST(QuantizedLinear, PacksNumbersAsInt8AndInt4) {
   Matrix numbers(DType::kBFloat16, 70, 100);
   numbers.FillRandom(1);
   for (const BackendKind kind : {BackendKind::kRef, BackendKind::kCpu}) {
-    const std::unique_ptr<Backend> backend = *CreateBackend({.kind = kind, .num_threads = kind == BackendKind::kCpu ? 2 : 0});
+    const std::unique_ptr<Backend> backend =
+        *CreateBackend({.kind = kind, .num_threads = kind == BackendKind::kCpu ? 2 : 0});
     for (const BlockFormat blocks : {BlockFormat::kQ8_0, BlockFormat::kQ4_0}) {
       const LinearWeight w = *backend->PackLinear({numbers.tensor()}, {DType::kBFloat16, blocks});
       EXPECT_EQ(w.data.bytes(), backend->PackedBytes(70, 100, {DType::kBFloat16, blocks}));
@@ -356,7 +358,8 @@ TEST(QuantizedLinear, MixturesOfExpertsTakeThem) {
   }
   std::vector<std::vector<float>> results;
   for (const BackendKind kind : {BackendKind::kRef, BackendKind::kCpu}) {
-    const std::unique_ptr<Backend> backend = *CreateBackend({.kind = kind, .num_threads = kind == BackendKind::kCpu ? 2 : 0});
+    const std::unique_ptr<Backend> backend =
+        *CreateBackend({.kind = kind, .num_threads = kind == BackendKind::kCpu ? 2 : 0});
     WorkspaceShape shape = {.max_rows = rows, .max_head_rows = 1, .max_cols = 2 * inner, .vocab_size = 8};
     shape.num_experts = num_experts;
     shape.experts_per_token = top_k;

@@ -71,7 +71,9 @@ TEST(AdminServerTest, AProbeIsAnsweredBesideConnectionsThatSayNothing) {
   std::vector<int> silent;
   for (int i = 0; i < 200; ++i) {
     silent.push_back(Connect((*server)->port()));
-    if (i % 2 == 0) EXPECT_EQ(send(silent.back(), "GET /metr", 9, MSG_NOSIGNAL), 9);
+    if (i % 2 == 0) {
+      EXPECT_EQ(send(silent.back(), "GET /metr", 9, MSG_NOSIGNAL), 9);
+    }
   }
   EXPECT_THAT(Exchange((*server)->port(), "GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"),
               StartsWith("HTTP/1.1 200"));
