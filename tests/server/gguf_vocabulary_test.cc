@@ -78,7 +78,8 @@ class ByteLevelGguf : public testing::Test {
 TEST_F(ByteLevelGguf, EncodesAsTheFileItIsMadeFrom) {
   const std::unique_ptr<Tokenizer> tokenizer = Make(pairs_);
   ASSERT_NE(tokenizer, nullptr);
-  for (const json& c : json::parse(ReadText(FixturePath("gpt2.cases.json")))["encode"]) {
+  const json cases = json::parse(ReadText(FixturePath("gpt2.cases.json")));
+  for (const json& c : cases["encode"]) {
     EXPECT_EQ(tokenizer->Encode(c[0].get<std::string>(), false), c[1].get<Ids>()) << c[0];
   }
 }

@@ -9,6 +9,7 @@
 #include "tests/kernels/cuda/warpgroup_products.h"
 
 #ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #endif
 #ifndef __x86_64__
@@ -112,9 +113,7 @@ constexpr uint32_t kSharedAddress = 1024;  // where an emulated CTA's shared mem
 class EmulatedCta {
  public:
   explicit EmulatedCta(const EmulationOptions& options) : options_(options) {}
-  ~EmulatedCta() {
-    if (stacks_ != nullptr) munmap(stacks_, num_stacks_ * kStackBytes);
-  }
+  ~EmulatedCta() { FreeStacks(); }
 
   void Run(int cta, int num_ctas, int num_threads, size_t shared_bytes,
            const std::function<void(const EmulatedThread&)>& kernel) {
@@ -182,12 +181,21 @@ class EmulatedCta {
 
   void MakeStacks(int num_threads) {
     if (num_stacks_ >= num_threads) return;
-    if (stacks_ != nullptr) munmap(stacks_, num_stacks_ * kStackBytes);
+    FreeStacks();
     num_stacks_ = num_threads;
     void* memory = mmap(nullptr, num_stacks_ * kStackBytes, PROT_READ | PROT_WRITE,
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     Check(memory != MAP_FAILED, "emulation: no memory for stacks");
     stacks_ = static_cast<char*>(memory);
+  }
+
+  void FreeStacks() {
+    if (stacks_ == nullptr) return;
+#ifdef __SANITIZE_ADDRESS__
+    // Fibers never return: what it holds against their last frames must not fall on who has these addresses next.
+    __asan_unpoison_memory_region(stacks_, num_stacks_ * kStackBytes);
+#endif
+    munmap(stacks_, num_stacks_ * kStackBytes);
   }
 
   static void Main(void* argument) {
