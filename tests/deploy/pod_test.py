@@ -148,14 +148,14 @@ def main(source, build):
             quire = [build / "bin/quire", "generate", "--target", target, "--prompt", "Once upon a time", "--ignore-eos", "--temperature", "0"]
             refused = subprocess.run([*quire, "--max-tokens", "1"], capture_output=True, text=True)
             assert refused.returncode == 2 and "UNAUTHENTICATED" in refused.stderr, f"without a token: {refused}"
-            stream = subprocess.Popen([*quire, "--token-file", token, "--max-tokens", "400"], stdout=subprocess.PIPE, text=True)
+            stream = subprocess.Popen([*quire, "--token-file", token, "--max-tokens", "900"], stdout=subprocess.PIPE, bufsize=0)
             stream.stdout.read(1)
             begin = time.monotonic()
             os.kill(pod.quired(), signal.SIGTERM)
             while pod.probe("readinessProbe") == 200:
                 assert time.monotonic() < begin + 5, "ready 5 s after SIGTERM"
             rest = stream.communicate(timeout=60)[0]
-            assert stream.returncode == 0 and len(rest) > 400, f"the running stream was cut: {stream.returncode}, {rest!r}"
+            assert stream.returncode == 0 and len(rest) > 1500, f"the running stream was cut: {stream.returncode}, {rest!r}"
             code = pod.process.wait(timeout=pod.grace)
             assert code == 0, f"exit code {code}"
             print(f"drained {time.monotonic() - begin:.1f} s after SIGTERM; the grace period is {pod.grace} s")
