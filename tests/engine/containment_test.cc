@@ -92,10 +92,7 @@ class Containment : public testing::TestWithParam<BackendKind> {
   }
 
   static std::shared_ptr<Request> CachedRequest(RequestId id, uint64_t seed, uint32_t max_tokens) {
-    auto request = MakeRequest(id, RandomPrompt(seed, 40, kVocab), max_tokens);
-    request->use_prefix_cache = true;
-    request->root_hash = RootHash("");
-    request->prompt_hashes = HashBlocks("", request->prompt, 16);
+    auto request = MakeCachedRequest(id, RandomPrompt(seed, 40, kVocab), max_tokens, 16);
     request->num_logprobs = 2;
     return request;
   }

@@ -86,11 +86,7 @@ INSTANTIATE_TEST_SUITE_P(Models, CudaFamilies,
                          testing::Values("deepseek-v3", "falcon-40b", "falcon-rw", "gemma2", "gemma3", "gpt-oss",
                                          "gpt2", "llama-gqa4-bias", "llama3-tied", "mistral-window", "mixtral",
                                          "opt-350m", "phi3-partial", "qwen2-window", "qwen3", "qwen3-moe"),
-                         [](const auto& info) {
-                           std::string name = info.param;
-                           std::replace(name.begin(), name.end(), '-', '_');
-                           return name;
-                         });
+                         [](const auto& info) { return ModelTestName(info.param); });
 
 }  // namespace
 }  // namespace quire

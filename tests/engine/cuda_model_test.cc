@@ -298,10 +298,7 @@ TEST_P(CudaModelTest, DeterministicOutputsDoNotDependOnPrefixHits) {
   options.max_num_seqs = 1;  // one after another
   Requests requests;
   for (RequestId id = 0; id < 2; ++id) {
-    auto request = MakeRequest(id, RandomPrompt(99, 70, kVocab), 6);
-    request->use_prefix_cache = true;
-    request->root_hash = RootHash("");
-    request->prompt_hashes = HashBlocks("", request->prompt, options.block_size);
+    auto request = MakeCachedRequest(id, RandomPrompt(99, 70, kVocab), 6, options.block_size);
     request->num_logprobs = 2;
     requests.push_back(std::move(request));
   }

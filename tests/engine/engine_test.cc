@@ -335,11 +335,8 @@ TEST_P(EngineTest, TenThousandCancelsLeaveEveryBlockFreeOrCached) {
       };
       for (int i = 0; i < kRequests; ++i) {
         const RequestId id = t * kRequests + i;
-        const auto request = MakeRequest(id, RandomPrompt(random() % 5, 1 + random() % 40, 100), kLong - 50);
+        const auto request = MakeCachedRequest(id, RandomPrompt(random() % 5, 1 + random() % 40, 100), kLong - 50, 8);
         request->num_outputs = 1 + random() % 3;
-        request->use_prefix_cache = true;
-        request->root_hash = RootHash("");
-        request->prompt_hashes = HashBlocks("", request->prompt, 8);
         ASSERT_TRUE(engine.Submit(request).ok());
         open.push_back(id);
         if (open.size() > random() % 16) cancel_one();

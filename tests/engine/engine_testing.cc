@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "kernels/check.h"
+#include "kvcache/block_hash.h"
 
 namespace quire {
 namespace {
@@ -94,6 +95,20 @@ std::shared_ptr<Request> MakeRequest(RequestId id, std::vector<uint32_t> prompt,
   request->max_tokens = max_tokens;
   request->use_prefix_cache = false;
   return request;
+}
+
+std::shared_ptr<Request> MakeCachedRequest(RequestId id, std::vector<uint32_t> prompt, uint32_t max_tokens,
+                                           int32_t block_size) {
+  auto request = MakeRequest(id, std::move(prompt), max_tokens);
+  request->use_prefix_cache = true;
+  request->root_hash = RootHash("");
+  request->prompt_hashes = HashBlocks("", request->prompt, block_size);
+  return request;
+}
+
+std::string ModelTestName(std::string model) {
+  std::replace(model.begin(), model.end(), '-', '_');
+  return model;
 }
 
 std::vector<uint32_t> RandomPrompt(uint64_t seed, size_t length, uint32_t vocab_size) {

@@ -63,6 +63,13 @@ class CollectingSink : public EventSink {
 // A greedy request without stop ids.
 std::shared_ptr<Request> MakeRequest(RequestId id, std::vector<uint32_t> prompt, uint32_t max_tokens);
 
+// The same, one that finds its prompt's full blocks in the prefix cache and leaves them there.
+std::shared_ptr<Request> MakeCachedRequest(RequestId id, std::vector<uint32_t> prompt, uint32_t max_tokens,
+                                           int32_t block_size);
+
+// The name of a fixture model as a test's.
+std::string ModelTestName(std::string model);
+
 // `length` token ids below `vocab_size`, a function of `seed`.
 std::vector<uint32_t> RandomPrompt(uint64_t seed, size_t length, uint32_t vocab_size);
 

@@ -92,10 +92,7 @@ TEST_P(FamilyLaws, APrefixHitIsInvisible) {
   options.enable_prefix_caching = true;
   Requests requests;
   for (RequestId id = 0; id < 2; ++id) {
-    auto request = MakeRequest(id, RandomPrompt(99, 150, kVocab), 8);
-    request->use_prefix_cache = true;
-    request->root_hash = RootHash("");
-    request->prompt_hashes = HashBlocks("", request->prompt, options.block_size);
+    auto request = MakeCachedRequest(id, RandomPrompt(99, 150, kVocab), 8, options.block_size);
     request->num_logprobs = 2;
     requests.push_back(std::move(request));
   }
@@ -108,11 +105,7 @@ TEST_P(FamilyLaws, APrefixHitIsInvisible) {
 INSTANTIATE_TEST_SUITE_P(Models, FamilyLaws,
                          testing::Values("mistral-window", "mixtral", "qwen3-moe", "gemma2", "gemma3", "phi3-longrope",
                                          "deepseek-v3", "gpt-oss", "falcon-40b", "falcon-rw", "gpt2", "opt-350m"),
-                         [](const auto& info) {
-                           std::string name = info.param;
-                           std::replace(name.begin(), name.end(), '-', '_');
-                           return name;
-                         });
+                         [](const auto& info) { return ModelTestName(info.param); });
 
 }  // namespace
 }  // namespace quire

@@ -198,10 +198,7 @@ TEST_P(ModelLaws, APrefixHitIsInvisible) {
   Engine engine(model->plan.scheduler, 1000, 1'000'000, std::move(model->runner), &sink);
   std::vector<Output> outputs;
   for (RequestId id = 0; id < 2; ++id) {
-    auto request = MakeRequest(id, prompt, 8);
-    request->use_prefix_cache = true;
-    request->root_hash = RootHash("");
-    request->prompt_hashes = HashBlocks("", prompt, options.block_size);
+    auto request = MakeCachedRequest(id, prompt, 8, options.block_size);
     request->num_logprobs = 5;
     ASSERT_TRUE(engine.Submit(request).ok());
     outputs.push_back(sink.Wait(id));
