@@ -40,7 +40,7 @@ absl::StatusOr<std::unique_ptr<BackendModelRunner>> BackendModelRunner::Create(c
   std::unique_ptr<BackendModelRunner> runner(
       new BackendModelRunner(plan, std::move(backend), *std::move(model), *std::move(cache), *std::move(activations)));
   if (!plan.lazy_graphs && runner->backend_->kind() == BackendKind::kCuda) {
-    if (absl::Status status = runner->WarmUp(int64_t{plan.scheduler.max_num_seqs} * plan.max_model_len); !status.ok())
+    if (absl::Status status = runner->WarmUp(plan.scheduler.max_num_seqs, plan.max_model_len); !status.ok())
       return status;
     if (absl::Status status = runner->MakeGraphs(); !status.ok()) return status;
   }
@@ -173,20 +173,20 @@ void BackendModelRunner::Replay(GraphStep& graph) {
   });
 }
 
-absl::Status BackendModelRunner::WarmUp(int64_t max_rows) {
-  max_rows = std::min(max_rows, activations_.residual.rows);
+absl::Status BackendModelRunner::WarmUp(int32_t max_chunks, int32_t max_length) {
+  const int64_t max_rows = std::min(int64_t{max_chunks} * max_length, activations_.residual.rows);
   for (int64_t rows = 1;; rows = std::min(2 * rows, max_rows)) {
     if (absl::Status status = backend_->BeginStep(); !status.ok()) return status;
-    WarmUpStep(static_cast<int32_t>(rows));
+    WarmUpStep(static_cast<int32_t>(rows), max_chunks);
     absl::Status status = backend_->EndStep();
     status.Update(backend_->AwaitStep());
     if (!status.ok() || rows == max_rows) return status;
   }
 }
 
-void BackendModelRunner::WarmUpStep(int32_t num_rows) {
+void BackendModelRunner::WarmUpStep(int32_t num_rows, int32_t max_chunks) {
   // Prompts as short as they can be, that all begin in the same blocks: nobody holds them yet.
-  const int32_t max_chunks = static_cast<int32_t>(kept_ends_.capacity()), block_size = cache_.spec().block_size;
+  const int32_t block_size = cache_.spec().block_size;
   const int32_t length = num_rows == 1 ? 1 : std::max(2, (num_rows + max_chunks - 1) / max_chunks);
   std::vector<BlockId> table(static_cast<size_t>((length + block_size - 1) / block_size));
   std::iota(table.begin(), table.end(), 0);

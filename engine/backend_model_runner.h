@@ -80,10 +80,11 @@ class BackendModelRunner : public ModelRunner {
   GraphStep* GraphFor(const Batch& batch);
   // Fills up the rows of the step and runs the model over them, as far as the logits.
   void Replay(GraphStep& graph);
-  // Runs every kernel once, at every number of rows up to max_rows for which linears may have an algorithm of their
-  // own: drivers load code, and libraries choose, at first calls, which takes time and memory. Before the first batch.
-  absl::Status WarmUp(int64_t max_rows);
-  void WarmUpStep(int32_t num_rows);
+  // Runs every kernel once, at every number of rows for which linears may have an algorithm of their own, up to the
+  // most that a step has in max_chunks chunks of max_length: drivers load code, and libraries choose, at first calls,
+  // which takes time and memory. Before the first batch.
+  absl::Status WarmUp(int32_t max_chunks, int32_t max_length);
+  void WarmUpStep(int32_t num_rows, int32_t max_chunks);
   // Makes all graphs, before the first batch.
   absl::Status MakeGraphs();
   // Points group_inputs_ at groups_.

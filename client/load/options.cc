@@ -38,14 +38,14 @@ std::pair<std::string, std::string> ParseAssignment(const char* flag, const std:
 }
 
 // As CLI::PositiveNumber and CLI::NonNegativeNumber, which tell the largest double in full.
+bool IsNumber(const std::string& text, double& value) { return absl::SimpleAtod(text, &value) && std::isfinite(value); }
 std::string Positive(const std::string& text) {
   double value;
-  const bool is_number = absl::SimpleAtod(text, &value) && std::isfinite(value);
-  return is_number && value > 0 ? "" : absl::StrCat("'", text, "'; allowed: a number above 0");
+  return IsNumber(text, value) && value > 0 ? "" : absl::StrCat("'", text, "'; allowed: a number above 0");
 }
 std::string NotNegative(const std::string& text) {
-  const std::string problem = Positive(text);
-  return text == "0" || problem.empty() ? "" : absl::StrCat(problem, ", or 0");
+  double value;
+  return IsNumber(text, value) && value >= 0 ? "" : absl::StrCat("'", text, "'; allowed: a number above 0, or 0");
 }
 
 // CLI::PositiveNumber takes no infinity.
